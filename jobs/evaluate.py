@@ -1,0 +1,9 @@
+"""Metrics of a run's scored test images.
+
+ray job submit --working-dir . -- python jobs/evaluate.py --out s3://plant/runs/may --model lafite
+"""
+
+from raydiff import cli
+
+if __name__ == "__main__":
+    cli.run(cli.evaluate)

@@ -1,0 +1,189 @@
+"""The command line: `raydiff index | train | tune | calibrate | score | evaluate | report`, and the jobs' main."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from raydiff import methods
+from raydiff.errors import RaydiffError, SettingsError
+from raydiff.progress import console, duration
+from raydiff.scoring.bulk import Maps, Summary
+from raydiff.selection.calibrate import DEFAULT_RATE
+from raydiff.selection.tune import Search
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+Data = Annotated[str, typer.Option(help="Images: a folder, file:// or s3:// URI, or a CSV/Parquet table.")]
+Out = Annotated[str, typer.Option(help="The run's folder; local or an object-storage URI.")]
+Name = Annotated[str, typer.Option("--model", help="Which of the run's models, by name.")]
+Method = Annotated[str, typer.Option(help=f"One of {', '.join(methods.names())}.")]
+Preset = Annotated[str, typer.Option(help="Train settings to begin with: demo, small or paper.")]
+Backbone = Annotated[str | None, typer.Option(help="Any timm backbone with feature maps.")]
+Weights = Annotated[
+    str | None,
+    typer.Option("--backbone-weights", help="`hub`, `random`, or the URI of a safetensors or .pth file."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Another train setting, e.g. image_size=320, backbone.grid=16 or lafite.train_steps=2000."
+    ),
+]
+Workers = Annotated[int | None, typer.Option(help="Training workers; one a GPU, or one with all CPUs, by default.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Rate = Annotated[float, typer.Option(help="Wanted false-alarm rate on normal images.")]
+MapsOption = Annotated[Maps, typer.Option(help="Write anomaly maps: none, tiff (float, MVTec's layout) or png.")]
+Size = Annotated[int | None, typer.Option(help="Evaluate pixels at SIZE x SIZE; at the images' own size by default.")]
+SearchOption = Annotated[Search, typer.Option(help="grid tries every candidate, optuna samples them.")]
+
+
+@app.command(epilog="Example: raydiff index --data s3://plant/line4 --out s3://plant/runs/may")
+def index(
+    data: Data,
+    out: Out,
+    score: Annotated[str | None, typer.Option(help="Another folder, of images to be scored (plain folders).")] = None,
+) -> None:
+    """Find the images, write the image table and say what is in it."""
+    from raydiff import steps
+    from raydiff.images.index import print_report
+
+    print_report(steps.index(data, out, score))
+
+
+@app.command(epilog="Example: raydiff train --out runs/may --method lafite --preset small --backbone-weights hub")
+def train(
+    out: Out,
+    method: Method,
+    preset: Preset = "small",
+    backbone: Backbone = None,
+    backbone_weights: Weights = None,
+    settings: Set = None,
+    workers: Workers = None,
+    seed: Seed = 0,
+) -> None:
+    """Fit a method on the run's normal images."""
+    from raydiff import steps
+
+    steps.train(out, method, preset, changes(method, backbone, backbone_weights, settings), workers, seed)
+
+
+@app.command(epilog="Example: raydiff tune --out runs/may --model lafite --search optuna --trials 8")
+def tune(
+    out: Out,
+    model: Name,
+    save_as: Annotated[str | None, typer.Option(help="Tune a copy of the model under this name.")] = None,
+    space: Annotated[str | None, typer.Option(help="A Python file that defines STAGES.")] = None,
+    search: SearchOption = "grid",
+    trials: Annotated[int, typer.Option(help="Trials a stage, with --search optuna.")] = 8,
+    seed: Seed = 0,
+) -> None:
+    """Choose score settings on made anomalies; no labelled defect is looked at."""
+    from raydiff import steps
+
+    steps.tune(out, model, save_as, space, search, trials, seed)
+
+
+@app.command(epilog="Example: raydiff calibrate --out runs/may --model lafite --false-alarm-rate 0.01")
+def calibrate(out: Out, model: Name, false_alarm_rate: Rate = DEFAULT_RATE) -> None:
+    """Set the alarm threshold from held-out normal images."""
+    from raydiff import steps
+
+    with steps.serving(out, model) as handle:
+        steps.calibrate(handle, out, model, false_alarm_rate)
+
+
+@app.command(epilog="Example: raydiff score --out runs/may --model lafite --maps tiff")
+def score(out: Out, model: Name, maps: MapsOption = "none") -> None:
+    """Score the run's test images (jobs/score_archive.py scores any other images)."""
+    from raydiff import steps
+
+    with steps.serving(out, model) as handle:
+        print_summary(steps.score(handle, out, model, maps))
+
+
+@app.command(epilog="Example: raydiff evaluate --out runs/may --model lafite")
+def evaluate(out: Out, model: Name, size: Size = None) -> None:
+    """Metrics of the test images' scores and maps, where the data has labels."""
+    from raydiff import steps
+    from raydiff.metrics.results_table import results_table
+
+    console.print(results_table({model: steps.evaluate(out, model, size)}))
+
+
+@app.command(epilog="Example: raydiff report --out runs/may")
+def report(out: Out) -> None:
+    """Write the run's report: one HTML file."""
+    from raydiff import steps
+
+    console.print(f"report: {steps.report(out)}", markup=False)
+
+
+@app.command(epilog="Example: raydiff demo-images --out demo/images")
+def demo_images(
+    out: Annotated[str, typer.Option(help="A local folder, new or drawn by this command before.")], seed: Seed = 0
+) -> None:
+    """Draw the demo's inspection images: three products, several kinds of defect, masks."""
+    from raydiff.images.demo import draw
+
+    draw(out, seed=seed)
+
+
+def changes(method: str, backbone: str | None, weights: str | None, settings: list[str] | None) -> dict[str, Any]:
+    """Train settings of one method given on the command line, as nested values.
+
+    Raises:
+        SettingsError: if a --set is not NAME=VALUE.
+    """
+    given = [f"backbone.name={backbone}"] if backbone else []
+    given += [f"backbone.weights={weights}"] if weights else []
+    found: dict[str, Any] = {}
+    for item in [*given, *(settings or [])]:
+        name, equals, text = item.partition("=")
+        if not equals:
+            raise SettingsError(f"--set {item!r} is not NAME=VALUE, as in --set train_steps=2000")
+        *groups, last = name.split(".")
+        if groups and groups[0] in methods.names() and groups.pop(0) != method:
+            continue  # lafite.train_steps=2000 is for lafite alone
+        place = found
+        for group in groups:
+            place = place.setdefault(group, {})
+        try:
+            place[last] = json.loads(text)
+        except ValueError:
+            place[last] = text
+    return found
+
+
+def print_summary(summary: Summary) -> None:
+    """What a bulk run did, in one line."""
+    rate = f", {summary.scored_now / summary.seconds:.1f} images/s" if summary.scored_now and summary.seconds else ""
+    console.print(
+        f"scored: {summary.images} images, {summary.scored_now} of them now in {duration(summary.seconds)}{rate}; "
+        f"{summary.alarms} alarms, {summary.errors} errors",
+        markup=False,
+    )
+
+
+def run(command: Callable[..., Any]) -> None:
+    """Run a function by its command line; an error of ours becomes one line on standard error and exit status 1."""
+    job = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    job.command()(command)
+    _explained(job)
+
+
+def main() -> None:
+    """Entry point of `raydiff`."""
+    _explained(app)
+
+
+def _explained(command: Callable[[], Any]) -> None:
+    try:
+        command()
+    except RaydiffError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,32 @@
+"""Every error that raydiff raises on purpose, so that a caller can tell a bad input from a defect of ours.
+
+All carry one sentence that names the thing, what was expected and what to do.
+"""
+
+
+class RaydiffError(Exception):
+    """Base of all errors below; the command line prints its text without a traceback."""
+
+
+class DataError(RaydiffError):
+    """A folder, table or set of images is not what was asked for."""
+
+
+class ImageError(RaydiffError):
+    """One image cannot be used. Its text becomes the `error` of the image's row; it never ends a job."""
+
+
+class StorageError(RaydiffError):
+    """A URI cannot be read or written: unknown scheme, missing bucket, refused credentials, dead endpoint."""
+
+
+class SettingsError(RaydiffError):
+    """A setting is unknown, of the wrong type or out of its range."""
+
+
+class ModelFolderError(RaydiffError):
+    """A model folder is missing, incomplete, changed since it was written, or of another format."""
+
+
+class ClusterError(RaydiffError):
+    """The Ray cluster cannot do what is asked: not reachable, or without the CPUs or GPUs wanted."""

@@ -1,0 +1,147 @@
+"""Demo images: three products drawn by code, with defects and masks, for a first run without any download."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from raydiff import storage
+from raydiff.errors import DataError
+from raydiff.images.products import PRODUCTS, Product
+from raydiff.images.products.canvas import photograph
+from raydiff.progress import phase
+
+MARKER = ".raydiff-demo.json"
+VERSION = 1  # of the drawings: a change that moves a pixel raises it
+VISIBLE = 0.03  # a defect's mask is where it changes the scene by more than this, of 1
+
+
+class Picture(NamedTuple):
+    """One image of the set: which piece of which product, and the files it becomes, relative to the folder."""
+
+    product: Product
+    split: str
+    number: int  # within the split, over all defects
+    defect: str | None
+    image_file: str
+    mask_file: str | None
+
+
+def draw(
+    folder: str,
+    seed: int = 0,
+    train: int = 160,
+    test_good: int = 40,
+    test_defective: int = 60,
+    size: int = 192,
+) -> None:
+    """Draw the demo set into a local folder, in MVTec's layout.
+
+    A folder that already holds exactly this set is left as it is; a killed run leaves nothing in `folder`.
+
+    Args:
+        folder: where to; must be empty, absent or an earlier call's.
+        seed: another seed draws other pieces of the same products.
+        train: normal images to train on, for each product.
+        test_good: normal images to test on, for each product.
+        test_defective: defective images to test on, for each product, spread over its kinds of defect.
+        size: side of the square images, in pixels.
+
+    Raises:
+        DataError: if the folder holds something else, or is not on this machine's disk.
+    """
+    if not storage.is_local(folder):
+        raise DataError(f"{folder} is not a local folder; draw the demo images on disk and upload them from there")
+    folder = storage.absolute(folder)
+    card = {
+        "version": VERSION,
+        "seed": seed,
+        "train": train,
+        "test_good": test_good,
+        "test_defective": test_defective,
+        "size": size,
+    }
+    if _holds(folder, card):
+        return
+    partial = f"{folder}.{uuid.uuid4().hex[:8]}.partial"
+    todo = list(pictures(train, test_good, test_defective))
+    try:
+        with phase("Drawing demo images", len(todo)) as progress:
+            for picture in todo:
+                image, mask = paint(picture, seed, size)
+                _write_png(storage.join(partial, picture.image_file), image)
+                if picture.mask_file:
+                    _write_png(storage.join(partial, picture.mask_file), 255 * mask.astype(np.uint8))
+                progress.advance()
+        storage.write_json(storage.join(partial, MARKER), card)
+        os.rename(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def pictures(train: int, test_good: int, test_defective: int) -> Iterator[Picture]:
+    """All pictures of a set, in the order in which they are drawn."""
+    for product in PRODUCTS:
+        for split, count in (("train", train), ("test", test_good)):
+            for number in range(count):
+                file = f"{product.name}/{split}/good/{number:03d}.png"
+                yield Picture(product, split, number, None, file, None)
+        for number in range(test_defective):
+            index, kind = divmod(number, len(product.defects))
+            defect = product.defects[kind]
+            file = f"{product.name}/test/{defect}/{index:03d}.png"
+            mask = f"{product.name}/ground_truth/{defect}/{index:03d}_mask.png"
+            yield Picture(product, "defective", number, defect, file, mask)
+
+
+def paint(picture: Picture, seed: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A picture's image (size, size, 3) and the mask (size, size) of its defect.
+
+    The mask is where the scene differs visibly from the same piece's without the defect.
+    """
+    key = [seed, *picture.product.name.encode(), *picture.split.encode(), picture.number]
+    part, flaw, camera = ([*key, stream] for stream in range(3))
+
+    def scene(defect: str | None) -> NDArray[np.float64]:
+        return picture.product.draw(np.random.default_rng(part), np.random.default_rng(flaw), size, defect)
+
+    drawn = scene(picture.defect)
+    image = photograph(np.random.default_rng(camera), drawn)
+    if picture.defect is None:
+        return image, np.zeros((size, size), bool)
+    changed = np.abs(drawn - scene(None)).max(axis=2) > VISIBLE
+    closed = ndimage.binary_closing(np.pad(changed, 2), np.ones((3, 3)))[2:-2, 2:-2]
+    return image, ndimage.binary_fill_holes(closed | changed)
+
+
+def _holds(folder: str, card: dict[str, Any]) -> bool:
+    """Whether the folder holds the set that `card` describes; False if there is nothing in it."""
+    if not os.path.lexists(folder):
+        return False
+    if not os.path.isdir(folder):
+        raise DataError(f"{folder} is a file, not a folder; choose another folder for the demo images")
+    if not os.listdir(folder):
+        return False
+    marker = storage.join(folder, MARKER)
+    if not storage.exists(marker):
+        raise DataError(f"{folder} is not empty and holds no demo images; choose another folder for them")
+    found = storage.read_json(marker)
+    if found != card:
+        raise DataError(f"{folder} holds other demo images ({found}, not {card}); choose another folder")
+    return True
+
+
+def _write_png(file: str, pixels: NDArray[np.uint8]) -> None:
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG", compress_level=4)
+    storage.write_bytes(file, data.getvalue())

@@ -1,0 +1,175 @@
+"""`raydiff index`: write the image table, and say what is in it and what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from raydiff import storage
+from raydiff.errors import ImageError, StorageError
+from raydiff.images import layouts, table
+from raydiff.images.decode import decode, decode_mask
+from raydiff.progress import console, phase
+
+FETCHES_AT_ONCE = 16
+# An unpacked image may be a hundred times its file, so fewer are unpacked at once than fetched.
+DECODES_AT_ONCE = min(4, os.cpu_count() or 1)
+NAMES_PRINTED = 5  # of each kind of finding
+
+
+class Group(NamedTuple):
+    """The images that share category, split and defect."""
+
+    category: str
+    split: str
+    defect: str | None  # None: unknown
+    images: int
+    masks: int
+
+
+class Problem(NamedTuple):
+    """A file that cannot be used, and why."""
+
+    uri: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What `index` found."""
+
+    table_uri: str
+    layout: str
+    groups: tuple[Group, ...]
+    without_normals: tuple[str, ...]  # categories that have nothing to train on
+    without_mask: tuple[str, ...]  # uris of anomalous images
+    checked: bool  # whether the files were read; if not, the next two are empty
+    unreadable: tuple[Problem, ...]  # images; they stay in the table and become rows with an error
+    bad_masks: tuple[Problem, ...]  # unreadable, all black, or of another size than their image
+    ignored: tuple[str, ...]  # these three as in `layouts.Found`
+    misplaced: tuple[str, ...]
+    unused_masks: tuple[str, ...]
+
+
+def index(data_uri: str, out_uri: str, score_uri: str | None = None, check: bool = True) -> IndexReport:
+    """Write the image table of `data_uri` and `score_uri` (see `layouts.find_images`) to the file `out_uri`.
+
+    With `check`, every image and mask is fetched and decoded once.
+
+    Raises:
+        DataError: if the layout is none that is known.
+        StorageError: if a folder cannot be listed or the table cannot be written.
+    """
+    found = layouts.survey(data_uri, score_uri)
+    table.write(out_uri, found.images)
+    images: Counter[tuple[str, str, str | None]] = Counter()
+    masks: Counter[tuple[str, str, str | None]] = Counter()
+    normals: Counter[str] = Counter()
+    without_mask: list[str] = []
+    unreadable: list[Problem] = []
+    bad_masks: list[Problem] = []
+    examine = partial(_examine, threading.Semaphore(DECODES_AT_ONCE))
+    with phase("index", total=len(found.images)) as progress, ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
+        for batch in found.images.to_batches(table.ROW_GROUP):  # so that not all wait in the pool's queue
+            rows = batch.to_pylist()
+            problems = pool.map(examine, rows) if check else [(None, None)] * len(rows)
+            for row, (of_image, of_mask) in zip(rows, problems, strict=True):
+                key = (row["category"], row["split"], row["defect"])
+                images[key] += 1
+                masks[key] += row["mask_uri"] is not None
+                normals[row["category"]] += row["split"] == "train" and row["label"] != 1
+                if row["label"] == 1 and row["mask_uri"] is None:
+                    without_mask.append(row["uri"])
+                if of_image:
+                    unreadable.append(of_image)
+                if of_mask:
+                    bad_masks.append(of_mask)
+                progress.advance(note=f"{len(unreadable)} unreadable" if unreadable else "")
+    order = sorted(images, key=lambda key: (key[0], key[1] == "test", key[2] or ""))
+    return IndexReport(
+        table_uri=out_uri,
+        layout=found.layout,
+        groups=tuple(Group(*key, images[key], masks[key]) for key in order),
+        without_normals=tuple(sorted(category for category, count in normals.items() if not count)),
+        without_mask=tuple(without_mask),
+        checked=check,
+        unreadable=tuple(unreadable),
+        bad_masks=tuple(bad_masks),
+        ignored=found.ignored,
+        misplaced=found.misplaced,
+        unused_masks=found.unused_masks,
+    )
+
+
+def print_report(report: IndexReport, to: Console = console) -> None:
+    """Print a report: the counts as a table, then what deserves attention, with a few names each."""
+    counts = Table("category", "split", "defect")
+    counts.add_column("images", justify="right")
+    counts.add_column("masks", justify="right")
+    category = None
+    for group in report.groups:
+        if group.category != category:
+            counts.add_section()
+            category = group.category
+        numbers = (str(group.images), str(group.masks or ""))
+        counts.add_row(group.category, group.split, group.defect or "unknown", *numbers)
+    to.print(counts)
+    total = sum(group.images for group in report.groups)
+    to.print(f"{total} images ({report.layout}), in {report.table_uri}", markup=False)
+    if not report.checked:
+        to.print("the files were not read, so unreadable ones are not known", markup=False)
+    for what, names in (
+        ("categories with no normals to train on", report.without_normals),
+        ("anomalous images without a mask, left out of pixel metrics", report.without_mask),
+        ("unreadable images, they will be rows with an error", _lines(report.unreadable)),
+        ("masks that cannot be used", _lines(report.bad_masks)),
+        ("masks without an image", report.unused_masks),
+        ("images outside train/<folder>/ and test/<folder>/, left out", report.misplaced),
+        ("files that are no images, left out", report.ignored),
+    ):
+        if names:
+            to.print(f"{what}: {len(names)}", markup=False)
+            for name in names[:NAMES_PRINTED]:
+                to.print(f"    {name}", markup=False)
+            if len(names) > NAMES_PRINTED:
+                to.print(f"    and {len(names) - NAMES_PRINTED} more", markup=False)
+
+
+def _lines(problems: tuple[Problem, ...]) -> tuple[str, ...]:
+    return tuple(f"{problem.uri}: {problem.reason}" for problem in problems)
+
+
+def _examine(decoding: threading.Semaphore, row: dict[str, Any]) -> tuple[Problem | None, Problem | None]:
+    """What is wrong with a row's image, and with its mask."""
+
+    def pixels(uri: str, decoder: Callable[[bytes], np.ndarray]) -> np.ndarray:
+        data = storage.read_bytes(uri)
+        with decoding:
+            return decoder(data)
+
+    try:
+        height, width = pixels(row["uri"], decode).shape[:2]
+    except (ImageError, StorageError) as error:
+        return Problem(row["uri"], str(error)), None
+    if row["mask_uri"] is None:
+        return None, None
+    try:
+        mask = pixels(row["mask_uri"], decode_mask)
+    except (ImageError, StorageError) as error:
+        return None, Problem(row["mask_uri"], str(error))
+    if mask.shape != (height, width):
+        reason = f"the mask is {mask.shape[1]} x {mask.shape[0]} pixels, its image {width} x {height}"
+        return None, Problem(row["mask_uri"], reason)
+    if not mask.any():
+        return None, Problem(row["mask_uri"], "the mask is all black: it marks no defect")
+    return None, None

@@ -1,0 +1,56 @@
+"""The methods, each in one file, and the one registry through which all of them enter.
+
+>>> import raydiff
+>>> raydiff.methods.names()
+['lafite', 'nearest_patch']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from raydiff.errors import SettingsError
+from raydiff.methods.base import Method, ScoreSettings, TrainSettings
+from raydiff.methods.lafite import LafitE
+from raydiff.methods.nearest_patch import NearestPatch
+
+__all__ = ["Method", "ScoreSettings", "TrainSettings", "get", "names", "recipe"]
+
+_METHODS: dict[str, type[Method]] = {method.name: method for method in (LafitE, NearestPatch)}
+
+
+def names() -> list[str]:
+    """The names of all methods."""
+    return sorted(_METHODS)
+
+
+def get(name: str) -> type[Method]:
+    """The method of that name.
+
+    Raises:
+        SettingsError: if there is none.
+    """
+    if name not in _METHODS:
+        raise SettingsError(f"there is no method {name!r}; the methods are {', '.join(names())}")
+    return _METHODS[name]
+
+
+def recipe(name: str, preset: str, changes: Mapping[str, Any] | None = None) -> TrainSettings:
+    """The train settings of a method's preset, with `changes` laid over it (nested groups merge).
+
+    Raises:
+        SettingsError: if the preset or a setting is unknown, or a value is out of range.
+    """
+    method = get(name)
+    if preset not in method.presets:
+        raise SettingsError(f"{name} has no preset {preset!r}; it has {', '.join(method.presets)}")
+    return method.TrainSettings.parse(_merged(method.presets[preset], changes or {}))
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        merged[key] = _merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged

@@ -1,0 +1,131 @@
+"""What every method is: a torch module that turns image batches into anomaly maps and scores. No Ray here.
+
+A method's life: `example` is computed once per normal image and kept (it is what training reads, again and again),
+`fit_statistics` makes one pass over those examples, `forward` is the training loss of a batch of them, and `maps`
+turns examples into anomaly maps under score settings that can change without retraining.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from raydiff.nn.maps import image_score
+from raydiff.settings import Settings
+
+
+class TrainSettings(Settings):
+    """Settings fixed by training. A method's own add to these."""
+
+    image_size: int = Field(224, ge=16)  # images are resized to a square of this many pixels
+
+
+class GradientSettings(Settings):
+    """Further train settings of a method that is trained by gradients."""
+
+    train_steps: int = Field(ge=1)
+    batch_size: int = Field(16, ge=1)  # over all workers together
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    warmup_steps: int = Field(0, ge=0)  # linear warm-up of the learning rate
+    ema_decay: float = Field(0.999, ge=0, lt=1)  # of the weights that are kept; ramps up from 0
+
+
+class ScoreSettings(Settings):
+    """Settings that can change without retraining; tuning searches these. A method's own add to these."""
+
+    blur_sigma: float = Field(4.0, ge=0)  # Gaussian blur of the anomaly map, pixels at image_size
+    pool: int = Field(16, ge=1)  # image score = largest mean over a pool x pool window of the map, pixels
+    noise_seed: int = 0  # together with the image's content it fixes the image's noise
+
+
+class Examples(Protocol):
+    """The examples of the training images, for `fit_statistics`."""
+
+    def __len__(self) -> int:
+        """How many images."""
+
+    def batches(self) -> Iterator[Tensor]:
+        """All examples once, in a fixed order, some images at a time."""
+
+
+Report = Callable[[str, int, int], None]  # what is being done, how much is done, of how much
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+class Method(nn.Module, ABC):
+    """Base class of all methods. A subclass names its settings classes and presets."""
+
+    name: ClassVar[str]
+    TrainSettings: ClassVar[type[TrainSettings]]
+    ScoreSettings: ClassVar[type[ScoreSettings]]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]]  # recipe name to changed train settings
+
+    def __init__(self, train: Any) -> None:
+        super().__init__()
+        self.settings = train
+
+    @classmethod
+    def untrained(cls, train: Any) -> Method:
+        """The method without pretrained weights, to be filled by `load_trained`."""
+        return cls(train)
+
+    def load_trained(self, state: Mapping[str, Tensor]) -> None:
+        """Take over all weights, statistics and banks of a trained state.
+
+        Raises:
+            RuntimeError: if a tensor is missing, unknown or of another shape.
+        """
+        self.load_state_dict(dict(state))
+
+    @abstractmethod
+    def example(self, images: Tensor) -> Tensor:
+        """What training and scoring read of uint8 images (N, S, S, 3), one row an image."""
+
+    @abstractmethod
+    def example_key(self) -> dict[str, Any]:
+        """What `example` depends on: methods and runs with equal keys share computed examples."""
+
+    @abstractmethod
+    def fit_statistics(self, examples: Examples, seed: int, report: Report = quiet) -> None:
+        """Everything that is learnt without gradients, in bounded memory."""
+
+    @property
+    def trained(self) -> nn.Module | None:
+        """The part that gradients train (and the EMA follows), or None."""
+        return None
+
+    def forward(self, examples: Tensor, generator: torch.Generator) -> Tensor:
+        """Training loss of a batch of examples. All randomness comes from the CPU `generator`."""
+        raise NotImplementedError(f"{self.name} is not trained by gradients")
+
+    @abstractmethod
+    def maps(self, examples: Tensor, keys: Sequence[str], score: Any) -> Tensor:
+        """(N, S, S) anomaly maps of a batch of examples.
+
+        Args:
+            examples: rows as `example` gives them.
+            keys: one string an image, from its content: noise may depend on it and on nothing else.
+            score: this method's score settings.
+        """
+
+    def about(self) -> dict[str, Any]:
+        """What the model's card should say of this method (licences, sizes)."""
+        return {}
+
+    def scores(self, maps: Tensor, score: ScoreSettings) -> Tensor:
+        """(N,) image scores of anomaly maps."""
+        return image_score(maps, score.pool)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the method computes."""
+        return next(iter(self.buffers())).device

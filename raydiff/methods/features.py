@@ -1,0 +1,130 @@
+"""What the feature methods share: features on a grid, standardised per channel, and a memory bank of normal ones.
+
+LafitE and nearest_patch differ only in what they do with these, so that at equal settings their comparison shows what
+diffusion adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from raydiff.methods.base import Examples, Method, Report, TrainSettings, quiet
+from raydiff.nn.backbones import Backbone, BackboneSettings
+from raydiff.nn.memory_bank import greedy_coreset
+
+
+class FeatureTrainSettings(TrainSettings):
+    """Train settings of a method that works on frozen features."""
+
+    backbone: BackboneSettings = BackboneSettings()
+    coreset_ratio: float = Field(0.1, gt=0, le=1)  # share of all patches that the memory bank keeps
+    bank_size: int = Field(20_000, ge=1)  # most vectors in the bank, whatever the ratio
+    coreset_pool: int = Field(200_000, ge=1)  # the coreset is chosen among at most this many patches, drawn evenly
+
+
+class FeatureMethod(Method):
+    """A method over (N, C, grid, grid) features.
+
+    Examples are the raw features in half precision; `standardised` brings them to zero mean and unit variance per
+    channel over the training images (not in the papers: EfficientNet's activations differ in scale by orders).
+    """
+
+    def __init__(self, train: FeatureTrainSettings, load_weights: bool = True) -> None:
+        super().__init__(train)
+        self.backbone = Backbone(train.backbone, load_weights)
+        channels = self.backbone.channels
+        self.feature_mean: Tensor
+        self.feature_std: Tensor
+        self.memory_bank: Tensor
+        self.register_buffer("feature_mean", torch.zeros(channels))
+        self.register_buffer("feature_std", torch.ones(channels))
+        self.register_buffer("memory_bank", torch.zeros(0, channels))
+
+    def example(self, images: Tensor) -> Tensor:
+        """uint8 (N, S, S, 3) images to float16 (N, C, grid, grid) features."""
+        with torch.inference_mode():
+            return self.backbone(images.to(self.device)).clamp(-65504, 65504).half()
+
+    def example_key(self) -> dict[str, Any]:
+        """Backbone and image size."""
+        return {
+            "example": "features",
+            "image_size": self.settings.image_size,
+            "backbone": self.settings.backbone.model_dump(mode="json"),
+        }
+
+    def standardised(self, examples: Tensor) -> Tensor:
+        """Examples as float32 features of zero mean and unit variance per channel."""
+        features = examples.to(self.device, torch.float32)
+        return (features - self.feature_mean[:, None, None]) / self.feature_std[:, None, None]
+
+    def fit_statistics(self, examples: Examples, seed: int, report: Report = quiet) -> None:
+        """Channel statistics, then the memory bank by greedy coreset (LafitE section 3.3, equation 9)."""
+        generator = torch.Generator().manual_seed(seed)
+        images, patches = len(examples), self.settings.backbone.grid**2
+        total = torch.zeros(len(self.feature_mean), dtype=torch.float64)
+        squares = torch.zeros_like(total)
+        done = 0
+        for batch in examples.batches():
+            values = batch.double().transpose(0, 1).flatten(1)
+            total += values.sum(1)
+            squares += values.square().sum(1)
+            done += len(batch)
+            report("feature statistics", done, images)
+        mean = total / (images * patches)
+        deviation = (squares / (images * patches) - mean.square()).clamp_min(0).sqrt()
+        self.feature_mean.copy_(mean)
+        self.feature_std.copy_(self._floored(deviation))
+
+        per_image = min(patches, max(1, self.settings.coreset_pool // images))
+        pool = []
+        for batch in examples.batches():
+            vectors = as_vectors(self.standardised(batch)).unflatten(0, (len(batch), patches))
+            for image in vectors:
+                drawn = torch.randperm(patches, generator=generator)[:per_image]
+                pool.append(image[drawn.to(image.device)])
+        candidates = torch.cat(pool)
+        if len(candidates) > self.settings.coreset_pool:
+            keep = torch.randperm(len(candidates), generator=generator)[: self.settings.coreset_pool]
+            candidates = candidates[keep.to(candidates.device)]
+        wanted = max(1, round(self.settings.coreset_ratio * images * patches))
+        size = min(wanted, self.settings.bank_size, len(candidates))
+        taken = greedy_coreset(candidates, size, generator, lambda n: report("coreset", n, size))
+        self.memory_bank = candidates[taken].clone()
+
+    def _floored(self, deviation: Tensor) -> Tensor:
+        """Deviations of at least a tenth of their stage's median: a channel that normals leave all but silent would
+        otherwise drown all others as soon as it stirs.
+        """
+        stages = deviation.split(self.backbone.stage_channels)
+        return torch.cat([stage.clamp_min(max(0.1 * float(stage.median()), 1e-6)) for stage in stages])
+
+    def about(self) -> dict[str, Any]:
+        """The backbone's licence and how large the memory bank is."""
+        return {"backbone_licence": self.backbone.licence, "memory_bank": list(self.memory_bank.shape)}
+
+    @classmethod
+    def untrained(cls, train: FeatureTrainSettings) -> FeatureMethod:
+        """The method with its backbone's weights left out."""
+        return cls(train, load_weights=False)
+
+    def load_trained(self, state: Mapping[str, Tensor]) -> None:
+        """Take over a trained state; the bank has as many rows as that has."""
+        self.memory_bank = torch.empty_like(state["memory_bank"])
+        super().load_trained(state)
+
+
+def as_vectors(features: Tensor) -> Tensor:
+    """(N, C, g, g) features to (N g g, C) vectors."""
+    return features.permute(0, 2, 3, 1).flatten(0, 2).contiguous()
+
+
+def as_features(vectors: Tensor, like: Tensor) -> Tensor:
+    """(N g g, C) vectors back to the shape of `like`, (N, C, g, g)."""
+    count, _, height, width = like.shape
+    return vectors.unflatten(0, (count, height, width)).permute(0, 3, 1, 2)

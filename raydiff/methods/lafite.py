@@ -1,0 +1,120 @@
+"""LafitE: latent diffusion with feature editing (Yao et al., arXiv 2307.08059).
+
+A U-Net learns to denoise the frozen features of normal images. To score an image its features are edited towards the
+memory bank of normal patches, corrupted to step T', and denoised again; where the reconstruction differs from the
+features of the image itself, the image is anomalous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from raydiff.methods.base import GradientSettings, ScoreSettings
+from raydiff.methods.features import FeatureMethod, FeatureTrainSettings, as_features, as_vectors
+from raydiff.nn.diffusion import Diffusion, Prediction, keyed_noise, spaced_timesteps
+from raydiff.nn.maps import anomaly_map
+from raydiff.nn.memory_bank import nearest_neighbours
+from raydiff.nn.unet import UNet, UNetSettings
+
+
+class LafitETrain(FeatureTrainSettings, GradientSettings):
+    """Train settings of LafitE."""
+
+    unet: UNetSettings = UNetSettings()
+    prediction: Prediction = "epsilon"  # the paper's; v_prediction learns faster in few steps
+
+
+class LafitEScore(ScoreSettings):
+    """Score settings of LafitE."""
+
+    corruption_steps: tuple[int, ...] = Field((500,), min_length=1)  # T'; the errors of several are averaged
+    denoising_steps: int = Field(1, ge=1)  # DDIM steps from T' to 0; 1 = the clean estimate of a single call
+    feature_editing: bool = True  # False is the paper's ablation
+    neighbours: int = Field(1, ge=1)  # K
+    neighbour_weights: Literal["uniform", "inverse_distance", "softmax"] = "inverse_distance"
+
+    @model_validator(mode="after")
+    def _steps_fit(self) -> LafitEScore:
+        for step in self.corruption_steps:
+            if not self.denoising_steps <= step < 1000:
+                raise ValueError(f"corruption step {step} lies outside {self.denoising_steps}..999")
+        return self
+
+
+class LafitE(FeatureMethod):
+    """Denoising reconstruction of edited features."""
+
+    name = "lafite"
+    TrainSettings = LafitETrain
+    ScoreSettings = LafitEScore
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "demo": {"train_steps": 300},
+        "small": {"train_steps": 2000},
+        "paper": {"train_steps": 56_000},
+    }
+
+    def __init__(self, train: LafitETrain, load_weights: bool = True) -> None:
+        super().__init__(train, load_weights)
+        self.unet = UNet(self.backbone.channels, train.unet)
+        self.diffusion = Diffusion("squaredcos_cap_v2", train.prediction)
+
+    @property
+    def trained(self) -> nn.Module:
+        """The U-Net; the backbone stays frozen."""
+        return self.unet
+
+    def forward(self, examples: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean squared error of the prediction at uniformly drawn steps (equation 6)."""
+        clean = self.standardised(examples)
+        t = torch.randint(self.diffusion.steps, (len(clean),), generator=generator).to(clean.device)
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        output = self._predict(self.diffusion.add_noise(clean, noise, t), t)
+        return F.mse_loss(output.float(), self.diffusion.target(clean, noise, t))
+
+    @torch.inference_mode()
+    def maps(self, examples: Tensor, keys: Sequence[str], score: LafitEScore) -> Tensor:
+        """(N, S, S) anomaly maps (equations 10 to 12)."""
+        features = self.standardised(examples)
+        edited = self.edit(features, score) if score.feature_editing else features
+        noise = keyed_noise(keys, features.shape[1:], score.noise_seed, features.device)
+        errors = torch.stack([self._error(features, edited, noise, step, score) for step in score.corruption_steps])
+        return anomaly_map(errors.mean(0), self.settings.image_size, score.blur_sigma)
+
+    def edit(self, features: Tensor, score: LafitEScore) -> Tensor:
+        """Replace each position by a weighted mean of its K nearest normal patches (equation 10).
+
+        The paper's weights are not known; see `neighbour_weights`.
+        """
+        k = min(score.neighbours, len(self.memory_bank))
+        distances, indices = nearest_neighbours(as_vectors(features), self.memory_bank, k)
+        weights = edit_weights(distances, score.neighbour_weights)
+        mixed = (weights[..., None] * self.memory_bank[indices]).sum(1)
+        return as_features(mixed, features)
+
+    def _error(self, features: Tensor, edited: Tensor, noise: Tensor, step: int, score: LafitEScore) -> Tensor:
+        """(N, g, g) distance between the reconstruction from T' = step and the unedited features."""
+        timesteps = spaced_timesteps(step, score.denoising_steps)
+        corrupted = self.diffusion.add_noise(edited, noise, torch.full((len(noise),), step, device=noise.device))
+        clean = self.diffusion.denoise(corrupted, timesteps, self._predict)
+        return (clean - features).square().sum(1).sqrt()
+
+    def _predict(self, x: Tensor, t: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
+            output: Tensor = self.unet(x, t)
+        return output
+
+
+def edit_weights(distances: Tensor, kind: str) -> Tensor:
+    """(q, k) ascending distances to (q, k) weights that sum to 1; an exact match takes all by inverse distance."""
+    if kind == "uniform":
+        return torch.full_like(distances, 1 / distances.shape[1])
+    if kind == "softmax":
+        return torch.softmax(-distances, dim=1)
+    inverse = 1 / distances.clamp_min(1e-6)
+    return inverse / inverse.sum(1, keepdim=True)

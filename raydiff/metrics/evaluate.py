@@ -1,0 +1,279 @@
+"""From a score table and its anomaly maps to metrics per category, their mean and their worst."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
+
+from raydiff import storage
+from raydiff.errors import DataError, ImageError
+from raydiff.images.decode import decode_mask
+from raydiff.metrics.binned import BinnedPixelMetrics
+from raydiff.metrics.curve import OneClassError, PixelMetrics
+from raydiff.metrics.exact import auroc, average_precision, f1_max, pixel_curve
+from raydiff.metrics.pixels import Pixels, split
+from raydiff.progress import Phase, phase
+from raydiff.scoring.maps import read_map
+from raydiff.scoring.table import read_parts
+
+# A category with more pixels than this is evaluated with binned metrics. Exact ones hold some 10 bytes a pixel, 2 GB
+# at most; every category of MVTec AD is below it at its original size.
+EXACT_PIXELS = 200_000_000
+FIRST_LOOK_PIXELS = 4_000_000  # normal pixels that place the bins
+
+_COLUMNS = [
+    "uri",
+    "category",
+    "label",
+    "defect",
+    "mask_uri",
+    "score",
+    "is_anomalous",
+    "map_uri",
+    "method",
+    "model_id",
+    "error",
+]
+_LOWER_IS_BETTER = {"false_alarm_rate"}
+
+
+class _Result(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DefectEvaluation(_Result):
+    """One kind of defect against all normals of its category."""
+
+    images: int
+    image_auroc: float | None
+
+
+class CategoryEvaluation(_Result):
+    """One category. A metric that cannot be computed (no labels, no masks, no threshold) is None."""
+
+    images: int  # scored images of the test split, those of unknown label included
+    anomalous: int  # of these, the ones labelled anomalous
+    maps: int  # of these, the ones whose maps the pixel metrics are made from
+    image_auroc: float | None
+    image_ap: float | None
+    image_f1_max: float | None
+    pixel_auroc: float | None
+    pixel_ap: float | None
+    pixel_f1_max: float | None
+    aupro: float | None
+    false_alarm_rate: float | None  # alarms among normals, at the calibrated threshold
+    recall: float | None  # alarms among anomalies, at the calibrated threshold
+    defects: dict[str, DefectEvaluation]
+
+
+METRICS = tuple(name for name, field in CategoryEvaluation.model_fields.items() if field.annotation == float | None)
+
+
+class Worst(_Result):
+    """The category in which a metric is worst."""
+
+    category: str
+    value: float
+
+
+class Evaluation(_Result):
+    """What `evaluate` found; `model_dump(mode="json")` is its JSON form."""
+
+    method: str
+    model_id: str
+    scores_uri: str
+    size: int | None  # the side that maps and masks were resized to; None: original size
+    pixel_metrics: str  # "exact", or "binned" if that was so for any category
+    images: int  # scored images of the test split
+    errors: int  # images of the test split that could not be scored
+    categories: dict[str, CategoryEvaluation]
+    mean: dict[str, float | None]  # over the categories that have the metric, each weighing the same
+    worst: dict[str, Worst | None]
+
+
+def evaluate(scores_uri: str, size: int | None = None) -> Evaluation:
+    """Metrics of a score table's test split.
+
+    Image metrics are made from rows with a label. Pixel metrics are made from rows with an anomaly map: a
+    normal image has an empty mask, an anomalous one without a mask is left out. Rows with an error only count
+    as errors. One category's pixels are in memory at a time, and of more than `EXACT_PIXELS` only histograms.
+
+    Args:
+        scores_uri: folder of the score table.
+        size: side that maps (bilinear) and masks (nearest) are resized to; None leaves the original size.
+
+    Raises:
+        DataError: if no score can be evaluated, the table is of several models, or a map or mask is unfit.
+        StorageError: if the table, a map or a mask cannot be read.
+    """
+    rows = _test_rows(scores_uri)
+    scored = rows.filter(pc.is_null(rows["error"]))
+    if not scored.num_rows:
+        found = f"the first of {rows.num_rows} says: {rows['error'][0]}" if rows.num_rows else "there is none"
+        raise DataError(f"{scores_uri} needs scored images whose split is 'test' to be evaluated; {found}")
+    _check_scores(scored)
+    method, model_id = (_only(scored, column, scores_uri) for column in ("method", "model_id"))
+    names = sorted(scored["category"].unique().to_pylist())
+    with_pixels = scored.filter(_has_pixels())
+    categories = {}
+    kinds = set()
+    with phase("evaluation", with_pixels.num_rows, "maps") as progress:
+        for name in names:
+            of_category = pc.field("category") == name
+            pixels = with_pixels.filter(of_category)
+            metrics, kind = _pixel_metrics(_read_pixels(pixels, size, progress))
+            kinds.add(kind)
+            categories[name] = _category(scored.filter(of_category), metrics, pixels.num_rows)
+    return Evaluation(
+        method=method,
+        model_id=model_id,
+        scores_uri=scores_uri,
+        size=size,
+        pixel_metrics="binned" if "binned" in kinds else "exact",
+        images=scored.num_rows,
+        errors=rows.num_rows - scored.num_rows,
+        categories=categories,
+        mean={metric: _mean(categories, metric) for metric in METRICS},
+        worst={metric: _worst(categories, metric) for metric in METRICS},
+    )
+
+
+def _test_rows(scores_uri: str) -> pa.Table:
+    is_test = pc.field("split") == "test"
+    return pa.concat_tables([part.filter(is_test).select(_COLUMNS) for part in read_parts(scores_uri)])
+
+
+def _check_scores(scored: pa.Table) -> None:
+    bad = scored.filter(pc.fill_null(pc.is_nan(scored["score"]), True))
+    if bad.num_rows:
+        raise DataError(f"{bad['uri'][0]} has neither a score nor an error in its score table; score it again")
+
+
+def _has_pixels() -> pc.Expression:
+    is_normal = pc.field("label") == 0
+    is_masked = (pc.field("label") == 1) & pc.field("mask_uri").is_valid()
+    return pc.field("map_uri").is_valid() & (is_normal | is_masked)
+
+
+def _only(rows: pa.Table, column: str, scores_uri: str) -> str:
+    values = rows[column].unique().to_pylist()
+    if len(values) > 1:
+        raise DataError(
+            f"{scores_uri} mixes scores of {len(values)} values of {column} ({values[0]}, {values[1]}, ...); "
+            "score each model into its own folder"
+        )
+    return str(values[0])
+
+
+def _category(rows: pa.Table, pixel: PixelMetrics | None, maps: int) -> CategoryEvaluation:
+    labelled = rows.filter(pc.field("label").is_valid())
+    scores = labelled["score"].to_numpy()
+    labels = labelled["label"].to_numpy() == 1
+    defect = np.asarray(labelled["defect"].to_pylist(), dtype=object)
+    defects = {}
+    for name in sorted({name for name in defect[labels] if name is not None}):
+        of_defect = labels & (defect == name)
+        against_normals = of_defect | ~labels
+        image_auroc = _or_none(auroc, scores[against_normals], labels[against_normals])
+        defects[name] = DefectEvaluation(images=int(of_defect.sum()), image_auroc=image_auroc)
+    return CategoryEvaluation(
+        images=rows.num_rows,
+        anomalous=int(labels.sum()),
+        maps=maps,
+        image_auroc=_or_none(auroc, scores, labels),
+        image_ap=_or_none(average_precision, scores, labels),
+        image_f1_max=_or_none(f1_max, scores, labels),
+        pixel_auroc=pixel and pixel.auroc,
+        pixel_ap=pixel and pixel.average_precision,
+        pixel_f1_max=pixel and pixel.f1_max,
+        aupro=pixel and pixel.aupro,
+        false_alarm_rate=pc.mean(rows.filter(pc.field("label") == 0)["is_anomalous"]).as_py(),
+        recall=pc.mean(rows.filter(pc.field("label") == 1)["is_anomalous"]).as_py(),
+        defects=defects,
+    )
+
+
+def _or_none(metric: Any, scores: np.ndarray, labels: np.ndarray) -> float | None:
+    try:
+        return float(metric(scores, labels))
+    except OneClassError:
+        return None
+
+
+def _read_pixels(rows: pa.Table, size: int | None, progress: Phase) -> Iterator[Pixels]:
+    """The pixels of each row's map, in an order that makes the first of them a fair sample."""
+    for index in np.random.default_rng(0).permutation(rows.num_rows):
+        row = {column: rows[column][index].as_py() for column in ("map_uri", "mask_uri", "label", "category")}
+        anomaly_map = read_map(row["map_uri"])
+        mask = np.zeros(anomaly_map.shape, dtype=bool)
+        if row["label"] == 1:
+            mask = _read_mask(row["mask_uri"])
+            if mask.shape != anomaly_map.shape:
+                raise DataError(
+                    f"the mask {row['mask_uri']} is {_dimensions(mask)} pixels but the anomaly map "
+                    f"{row['map_uri']} is {_dimensions(anomaly_map)}; both must have the original image's size"
+                )
+        if size is not None:
+            anomaly_map = np.asarray(Image.fromarray(anomaly_map).resize((size, size), Image.Resampling.BILINEAR))
+            mask = np.asarray(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST))
+        try:
+            yield split(anomaly_map, mask)
+        except DataError as error:
+            raise DataError(f"{row['map_uri']}: {error}") from None
+        progress.advance(note=row["category"])
+
+
+def _read_mask(uri: str) -> np.ndarray:
+    try:
+        return decode_mask(storage.read_bytes(uri))
+    except ImageError as error:
+        raise DataError(f"the mask {uri} cannot be used: {error}") from None
+
+
+def _pixel_metrics(images: Iterator[Pixels]) -> tuple[PixelMetrics | None, str]:
+    """The metrics of one category, exact or, once its pixels are too many to be held, binned."""
+    held: list[Pixels] = []
+    pixels = 0
+    binned: BinnedPixelMetrics | None = None
+    for image in images:
+        if binned is not None:
+            binned.add(image)
+            continue
+        held.append(image)
+        pixels += image.normal.size + image.anomalous.size
+        if pixels > EXACT_PIXELS:
+            step = pixels // FIRST_LOOK_PIXELS + 1
+            binned = BinnedPixelMetrics.from_normal_pixels(np.concatenate([kept.normal[::step] for kept in held]))
+            for kept in held:
+                binned.add(kept)
+            held.clear()
+    kind = "exact" if binned is None else "binned"
+    try:
+        return pixel_curve(held).pixel_metrics() if binned is None else binned.compute(), kind
+    except OneClassError:
+        return None, kind
+
+
+def _mean(categories: dict[str, CategoryEvaluation], metric: str) -> float | None:
+    values = [getattr(category, metric) for category in categories.values()]
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _worst(categories: dict[str, CategoryEvaluation], metric: str) -> Worst | None:
+    known = [(getattr(category, metric), name) for name, category in categories.items()]
+    known = [(value, name) for value, name in known if value is not None]
+    if not known:
+        return None
+    value, name = max(known) if metric in _LOWER_IS_BETTER else min(known)
+    return Worst(category=name, value=value)
+
+
+def _dimensions(array: np.ndarray) -> str:
+    return f"{array.shape[1]} x {array.shape[0]}"

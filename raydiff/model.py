@@ -1,0 +1,180 @@
+"""A trained model and its folder.
+
+A model folder holds two files: `weights.safetensors` (network, statistics, memory bank) and `model.json` (settings,
+calibration, card, and the hashes). Neither can execute anything when read. `model.json` is replaced as a whole, so a
+reader sees the model before a change or after it; its id is the hash of all that decides a score or an alarm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from raydiff import methods, storage
+from raydiff.errors import ModelFolderError, SettingsError, StorageError
+from raydiff.images.decode import resize
+from raydiff.methods.base import Method, ScoreSettings
+from raydiff.scoring.scorer import Scored, score_images
+from raydiff.selection.calibration import Calibration
+
+WEIGHTS = "weights.safetensors"
+DESCRIPTION = "model.json"
+FORMAT = 1
+
+
+class Model:
+    """A method with its trained state, score settings, calibration and card.
+
+    Attributes:
+        method: the torch module.
+        score_settings: how it scores.
+        calibration: alarm thresholds and p-values, or None before `calibrate`.
+        card: how the model was made; free to read, decides nothing.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        score_settings: ScoreSettings,
+        calibration: Calibration | None = None,
+        card: dict[str, Any] | None = None,
+    ) -> None:
+        self.method = method.eval()
+        self.score_settings = score_settings
+        self.calibration = calibration
+        self.card = card or {}
+        self._weights_hash: str | None = None
+
+    @property
+    def image_size(self) -> int:
+        """Images are resized to a square of this many pixels."""
+        size: int = self.method.settings.image_size
+        return size
+
+    @property
+    def id(self) -> str:
+        """Content hash of weights, settings and calibration: 16 hexadecimal digits."""
+        if self._weights_hash is None:
+            self._weights_hash = hashlib.sha256(self._weights()).hexdigest()
+        return _model_id(self._description(self._weights_hash))
+
+    def score(self, images: Sequence[np.ndarray]) -> Scored:
+        """Score RGB images: uint8 arrays (H, W, 3) of any sizes. Maps are at the model's image size.
+
+        Raises:
+            SettingsError: if an image has another type or shape.
+        """
+        for position, image in enumerate(images):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise SettingsError(
+                    f"image {position} is {image.dtype} {image.shape}; uint8 RGB (height, width, 3) is expected"
+                )
+        size = self.image_size
+        if not len(images):
+            return Scored(np.zeros(0), np.zeros((0, size, size), np.float32))
+        return score_images(self.method, np.stack([resize(image, size) for image in images]), self.score_settings)
+
+    def save(self, uri: str) -> None:
+        """Write the whole folder; the description goes last, so that a half-written folder is never a model."""
+        weights = self._weights()
+        self._weights_hash = hashlib.sha256(weights).hexdigest()
+        storage.write_bytes(storage.join(uri, WEIGHTS), weights)
+        self.save_description(uri)
+
+    def save_description(self, uri: str) -> None:
+        """Write settings, calibration and card of a model whose weights lie at `uri` already."""
+        if self._weights_hash is None:
+            raise ModelFolderError(f"{uri}: the weights have not been written; save the whole model first")
+        description = self._description(self._weights_hash)
+        description |= {"id": _model_id(description), "card": self.card}
+        storage.write_json(storage.join(uri, DESCRIPTION), description)
+
+    def _weights(self) -> bytes:
+        state = {key: value.contiguous().cpu() for key, value in self.method.state_dict().items()}
+        return safetensors.torch.save(state)
+
+    def _description(self, weights_hash: str) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "method": self.method.name,
+            "settings": {
+                "train": self.method.settings.model_dump(mode="json"),
+                "score": self.score_settings.model_dump(mode="json"),
+            },
+            "calibration": self.calibration.model_dump(mode="json") if self.calibration else None,
+            "weights_sha256": weights_hash,
+        }
+
+
+def load(uri: str, device: str | torch.device | None = None) -> Model:
+    """Load a model folder. Nothing in it is executed.
+
+    Args:
+        uri: the folder, local or in object storage.
+        device: where to compute; a GPU if there is one, by default.
+
+    Raises:
+        ModelFolderError: if the folder is missing, incomplete, changed since it was written, or of another format.
+    """
+    description = describe(uri)
+    try:
+        weights = storage.read_bytes(storage.join(uri, WEIGHTS))
+    except StorageError as error:
+        raise ModelFolderError(f"{uri} is not a whole model folder: {error}") from None
+    if hashlib.sha256(weights).hexdigest() != description["weights_sha256"]:
+        raise ModelFolderError(
+            f"{uri}: {WEIGHTS} is not the file that {DESCRIPTION} describes (changed or cut short); "
+            "copy the folder anew"
+        )
+    kind = methods.get(description["method"])
+    settings = description["settings"]
+    method = kind.untrained(kind.TrainSettings.parse(settings["train"]))
+    try:
+        method.load_trained(safetensors.torch.load(weights))
+    except (RuntimeError, SafetensorError, KeyError) as error:
+        raise ModelFolderError(f"{uri}: the weights do not fit {description['method']}: {error}") from None
+    method.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    calibration = description["calibration"]
+    model = Model(
+        method,
+        kind.ScoreSettings.parse(settings["score"]),
+        Calibration.parse(calibration) if calibration else None,
+        description["card"],
+    )
+    model._weights_hash = description["weights_sha256"]
+    return model
+
+
+def describe(uri: str, calibrated: bool = True) -> dict[str, Any]:
+    """A model folder's description, checked against its own hash; the weights are not read.
+
+    `calibrated=False` describes the model (and its id) as it was before calibration.
+
+    Raises:
+        ModelFolderError: as `load`.
+    """
+    place = storage.join(uri, DESCRIPTION)
+    try:
+        description = storage.read_json(place)
+    except StorageError as error:
+        raise ModelFolderError(f"{uri} is not a model folder: {error}") from None
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise ModelFolderError(f"{place} is not in model format {FORMAT}; load it with the raydiff that wrote it")
+    if description.get("id") != _model_id(description):
+        raise ModelFolderError(f"{place} was changed since it was written: its contents no longer have its id")
+    if not calibrated:
+        description["calibration"] = None
+        description["id"] = _model_id(description)
+    return dict(description)
+
+
+def _model_id(description: dict[str, Any]) -> str:
+    decides = {key: value for key, value in description.items() if key not in ("id", "card")}
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,127 @@
+"""Frozen timm backbones as hierarchical feature extractors on one grid (LafitE section 3.1, UniAD's aggregation)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from raydiff import storage
+from raydiff.errors import SettingsError
+from raydiff.settings import Settings
+
+HUB = "hub"
+RANDOM = "random"
+UNTRAINED = (
+    "The backbone has random weights. Untrained features find defects in textures but miss many on parts; "
+    "give --backbone-weights a weights file, or `hub` where a model hub can be reached."
+)
+
+
+class BackboneSettings(Settings):
+    """Which frozen network, with which weights, and what is taken from it."""
+
+    name: str = "efficientnet_b4"
+    weights: str = HUB  # "hub" (timm's pretrained weights), "random", or the URI of a weights file
+    timm_options: dict[str, Any] = Field(default_factory=dict)  # passed to timm.create_model, e.g. {"pad_type": "same"}
+    mean: tuple[float, float, float] | None = None  # of the weights' training images; timm's own by default
+    std: tuple[float, float, float] | None = None
+    stages: tuple[int, ...] = Field((0, 1, 2, 3), min_length=1)  # timm's feature levels, shallow first
+    grid: int = Field(28, ge=1)  # every stage is brought to grid x grid positions
+    neighbourhood: int = Field(3, ge=1)  # each stage is averaged over this many positions a side; 1 = not
+
+
+class Backbone(nn.Module):
+    """Images to one (N, C, grid, grid) feature tensor; never trained.
+
+    Args:
+        settings: what to build. Weights are fetched only here.
+        load_weights: False builds the network without its weights, for a model folder that brings them.
+
+    Raises:
+        SettingsError: if timm does not know the name or the stages, or the weights cannot be had or do not fit.
+    """
+
+    def __init__(self, settings: BackboneSettings, load_weights: bool = True) -> None:
+        super().__init__()
+        self.settings = settings
+        if settings.name not in timm.list_models():
+            near = ", ".join(timm.list_models(f"*{settings.name.split('_')[0]}*")[:5])
+            raise SettingsError(f"timm has no backbone {settings.name!r}; near it: {near or 'none'}")
+        try:
+            self.net = self._build(pretrained=load_weights and settings.weights == HUB)
+        except (AssertionError, IndexError, RuntimeError, TypeError) as error:
+            raise SettingsError(
+                f"backbone {settings.name!r} with stages {settings.stages} and options {settings.timm_options} "
+                f"cannot be built: {error}"
+            ) from error
+        if load_weights and settings.weights not in (HUB, RANDOM):
+            self._load(settings.weights)
+        config: Mapping[str, Any] = getattr(self.net, "pretrained_cfg", None) or {}
+        # of the weights: timm knows its own; whoever gives a file knows that file's
+        known = {HUB: str(config.get("license") or "not stated by timm"), RANDOM: "none needed: random weights"}
+        self.licence = known.get(settings.weights, f"that of {settings.weights}")
+        mean = settings.mean or config.get("mean") or timm.data.IMAGENET_DEFAULT_MEAN
+        std = settings.std or config.get("std") or timm.data.IMAGENET_DEFAULT_STD
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.stage_channels: list[int] = self.net.feature_info.channels()
+        self.channels = sum(self.stage_channels)
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Stay in evaluation mode: batch statistics must not move."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (N, H, W, 3) images to (N, C, grid, grid) features."""
+        pixels = images.permute(0, 3, 1, 2).to(self.mean.dtype).div(255)
+        pixels = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return torch.cat([self._on_grid(stage) for stage in self.net(pixels)], dim=1)
+
+    def _on_grid(self, stage: Tensor) -> Tensor:
+        width = self.settings.neighbourhood
+        if width > 1:
+            stage = F.avg_pool2d(stage, width, stride=1, padding=width // 2, count_include_pad=False)
+            stage = stage[..., : stage.shape[-1], : stage.shape[-1]]
+        grid = (self.settings.grid, self.settings.grid)
+        return F.interpolate(stage, grid, mode="bilinear", align_corners=False)
+
+    def _build(self, pretrained: bool) -> nn.Module:
+        try:
+            return timm.create_model(
+                self.settings.name,
+                pretrained=pretrained,
+                features_only=True,
+                out_indices=self.settings.stages,
+                **self.settings.timm_options,
+            )
+        except OSError as error:
+            raise SettingsError(
+                f"the pretrained weights of {self.settings.name!r} could not be fetched from the model hub "
+                f"({type(error).__name__}); give --backbone-weights the URI of a weights file, "
+                "or `random` to go on untrained"
+            ) from None
+
+    def _load(self, uri: str) -> None:
+        with storage.local_copy(uri) as path:
+            state = load_file(path) if path.endswith(".safetensors") else torch.load(path, weights_only=True)
+        wanted = self.net.state_dict()
+        lacking = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+        if lacking:
+            raise SettingsError(
+                f"{uri} lacks {len(lacking)} of the {len(wanted)} tensors of {self.settings.name!r} "
+                f"(the first: {lacking[0]}); give the weights of that architecture"
+            )
+        try:
+            self.net.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
+        except RuntimeError as error:
+            raise SettingsError(f"{uri} does not fit {self.settings.name!r}: {error}") from None

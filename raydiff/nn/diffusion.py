@@ -1,0 +1,93 @@
+"""Noise schedules, the DDIM sampler and noise that depends on nothing but the image and the seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor, nn
+
+Prediction = Literal["epsilon", "v_prediction"]
+Schedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]  # diffusers' names; the last is the cosine one
+
+_RANGES = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012), "squaredcos_cap_v2": (1e-4, 0.02)}
+
+
+class Diffusion(nn.Module):
+    """The forward process with T steps and its inversion from a network's prediction.
+
+    Steps t run from 0 to T - 1; `alpha_bar[t]` is the cumulative product of 1 - beta (DDPM, equation 4).
+    """
+
+    def __init__(self, schedule: Schedule, prediction: Prediction, steps: int = 1000) -> None:
+        super().__init__()
+        self.steps = steps
+        self.prediction = prediction
+        low, high = _RANGES[schedule]
+        scheduler = DDPMScheduler(num_train_timesteps=steps, beta_schedule=schedule, beta_start=low, beta_end=high)
+        self.alpha_bar: Tensor
+        self.register_buffer("alpha_bar", scheduler.alphas_cumprod.clone(), persistent=False)
+
+    def add_noise(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise, for t of shape (N,)."""
+        signal, sigma = self._levels(t, clean)
+        return signal * clean + sigma * noise
+
+    def target(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the network should predict at x_t."""
+        if self.prediction == "epsilon":
+            return noise
+        signal, sigma = self._levels(t, clean)
+        return signal * noise - sigma * clean
+
+    def estimates(self, output: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The clean estimate and the noise estimate that a network output at x_t stands for."""
+        signal, sigma = self._levels(t, x)
+        if self.prediction == "epsilon":
+            return (x - sigma * output) / signal, output
+        return signal * x - sigma * output, sigma * x + signal * output
+
+    def denoise(
+        self,
+        x: Tensor,
+        timesteps: Sequence[int],
+        network: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """Deterministic DDIM (eta 0) from x at timesteps[0] through all of them to the clean estimate.
+
+        One timestep is the one-step reconstruction: the clean estimate of a single network call.
+        """
+        clean = x
+        for step, at in enumerate(timesteps):
+            t = torch.full((len(x),), at, device=x.device)
+            clean, noise = self.estimates(network(x, t).to(x.dtype), x, t)
+            if step + 1 < len(timesteps):
+                x = self.add_noise(clean, noise, torch.full_like(t, timesteps[step + 1]))
+        return clean
+
+    def _levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        alpha_bar = self.alpha_bar[t].to(like.dtype).view(-1, *[1] * (like.dim() - 1))
+        return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+
+def spaced_timesteps(start: int, count: int) -> list[int]:
+    """`count` timesteps from `start` down, evenly spaced towards 0 (which itself needs no network call)."""
+    if not 1 <= count <= start:
+        raise ValueError(f"{count} denoising steps do not fit between corruption step {start} and 0")
+    return [round(start * (count - i) / count) for i in range(count)]
+
+
+def keyed_noise(keys: Sequence[str], shape: Sequence[int], seed: int, device: torch.device) -> Tensor:
+    """Standard normal noise (len(keys), *shape), each item's drawn from its own key and the seed alone.
+
+    Drawn on the CPU, so that it is the same whatever the device, the batch and the neighbours.
+    """
+    items = []
+    for key in keys:
+        digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+        items.append(torch.randn(*shape, generator=generator))
+    return torch.stack(items).to(device)

@@ -1,0 +1,165 @@
+"""What the report says in sentences, each one computed from the runs' numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raydiff.report.runs import Run
+from raydiff.selection.calibration import Calibration
+from raydiff.selection.champion import REFERENCE
+
+COMPARED = {"image_auroc": "image AUROC", "aupro": "AUPRO"}
+_DIGITS = 3  # as the tables show; numbers that agree so far count as equal
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A diffusion method against the reference in one metric; `lost` where it is not better in the mean."""
+
+    lost: bool
+    mean: str
+    categories: str
+
+
+def calibration_sentence(calibration: Calibration | None, category: str) -> str:
+    """What the alarm threshold of a category promises, or why it promises nothing."""
+    if calibration is None:
+        return "Not calibrated: no alarm threshold, no promise."
+    used, rate = calibration.of(category), percent(calibration.rate)
+    own = used is calibration.categories.get(category)
+    normals = f"{used.normals:,} held-out normal images" + ("" if own else " of all categories together")
+    if used.promised:
+        on_average = "" if own else ", on the average of the categories only"
+        said = f"Promises at most {rate} false alarms on images like the {normals} it was set from{on_average}."
+    else:
+        lowest = f"{100 * used.lowest_rate:.3g} %"
+        said = f"Warning: {rate} false alarms cannot be promised from {normals}; {lowest} is the lowest they allow."
+    if category in calibration.shared_with_tuning:
+        said += " Tuning saw the same images, so the rate may come out somewhat higher."
+    return said
+
+
+def promised(calibration: Calibration | None, category: str) -> bool:
+    """Whether the wanted false-alarm rate is promised for this category itself, on images that tuning has not seen."""
+    if calibration is None or category in calibration.shared_with_tuning:
+        return False
+    used = calibration.of(category)
+    return used.promised and used is calibration.categories.get(category)
+
+
+def verdicts(runs: Sequence[Run]) -> list[Verdict]:
+    """Whether the non-diffusion reference beats each diffusion method, in the mean and in each category."""
+    references = [run for run in runs if run.method == REFERENCE]
+    others = [run for run in runs if run.method != REFERENCE]
+    made = (
+        _verdict(reference, run, metric, words)
+        for run in others
+        for reference in references
+        for metric, words in COMPARED.items()
+    )
+    return [verdict for verdict in made if verdict]
+
+
+def no_verdict(runs: Sequence[Run]) -> str:
+    """Why there is nothing to compare, for a report without verdicts."""
+    if not any(run.method == REFERENCE for run in runs):
+        return (
+            f"{REFERENCE}, the non-diffusion reference, was not run: "
+            "this report cannot say whether diffusion adds anything."
+        )
+    if all(run.method == REFERENCE for run in runs):
+        return f"Only {REFERENCE}, the non-diffusion reference, was run: no diffusion method is here to compare."
+    return (
+        f"Nothing was evaluated on labelled images for both {REFERENCE} and a diffusion method: "
+        "this report cannot say whether diffusion adds anything."
+    )
+
+
+def champion_reason(runs: Sequence[Run], champion: str) -> list[str]:
+    """Why the champion is the champion, and what the test set says of the choice."""
+    pseudo = {run.name: pseudo_auroc(run.tuning) for run in runs}
+    rivals = {name: value for name, value in pseudo.items() if value is not None and name != champion}
+    own = pseudo[champion]
+    others = ", ".join(f"{name} {value:.3f}" for name, value in sorted(rivals.items(), key=lambda x: -x[1]))
+    if own is None:
+        reason = "It was chosen by pseudo-validation, whose numbers were not given to this report."
+    elif not rivals:
+        reason = f"Its pseudo-validation image AUROC is {own:.3f}; no other candidate's was given to this report."
+    elif own >= max(rivals.values()):
+        reason = (
+            f"It was chosen by pseudo-validation: image AUROC {own:.3f} at telling held-out normal images "
+            f"from anomalies made out of them, against {others}. No labelled defect took part."
+        )
+    else:
+        reason = (
+            f"It does not have the best pseudo-validation image AUROC ({own:.3f}, against {others}): "
+            "it was chosen for another reason."
+        )
+    reasons = [reason]
+    unknown = [name for name, value in pseudo.items() if value is None and name != champion]
+    if own is not None and rivals and unknown:
+        reasons.append(f"No pseudo-validation of {_list(unknown)} was given to this report.")
+    measured = {run.name: run.metric("image_auroc") for run in runs}
+    known = {name: value for name, value in measured.items() if value is not None}
+    if champion in known and len(known) > 1:
+        best = max(known, key=lambda name: known[name])
+        right = round(known[champion], _DIGITS) == round(known[best], _DIGITS)
+        there = "the best of all" if right else f"while {best} has {known[best]:.3f}"
+        reasons.append(
+            f"On the labelled test set, which took no part in the choice, its mean image AUROC is "
+            f"{known[champion]:.3f}, {there}."
+        )
+    return reasons
+
+
+def pseudo_auroc(tuning: Mapping[str, Any] | None) -> float | None:
+    """The pseudo-validation AUROC of the settings that tuning ended with."""
+    return None if tuning is None else tuning["pseudo_auroc"]
+
+
+def percent(rate: float) -> str:
+    """A rate as a percentage with two digits that count."""
+    return f"{100 * rate:.2g} %" if rate < 0.995 else f"{100 * rate:.0f} %"
+
+
+def _verdict(reference: Run, run: Run, metric: str, words: str) -> Verdict | None:
+    theirs, ours = reference.metric(metric), run.metric(metric)
+    if theirs is None or ours is None:
+        return None
+    sign = _compare(theirs, ours)
+    numbers = f"{max(theirs, ours):.3f} against {min(theirs, ours):.3f}"
+    if sign > 0:
+        mean = f"The non-diffusion reference {reference.name} beats {run.name} in mean {words}: {numbers}."
+    else:
+        verb = "beats" if sign else "only equals"
+        mean = f"{run.name} {verb} the non-diffusion reference {reference.name} in mean {words}: {numbers}."
+    return Verdict(sign >= 0, mean, _by_category(reference, run, metric))
+
+
+def _by_category(reference: Run, run: Run, metric: str) -> str:
+    clauses: dict[int, list[str]] = {1: [], 0: [], -1: []}
+    for category in sorted(set(reference.categories) & set(run.categories)):
+        theirs, ours = reference.metric(metric, category), run.metric(metric, category)
+        if theirs is None or ours is None:
+            continue
+        sign = _compare(theirs, ours)
+        numbers = f"{max(theirs, ours):.3f}" + (f" against {min(theirs, ours):.3f}" if sign else "")
+        clauses[sign].append(f"{category} ({numbers})")
+    parts = [
+        f"{reference.name} beats {run.name} on {_list(clauses[1])}" if clauses[1] else "",
+        f"{run.name} beats {reference.name} on {_list(clauses[-1])}" if clauses[-1] else "",
+        f"they are equal on {_list(clauses[0])}" if clauses[0] else "",
+    ]
+    said = "; ".join(part for part in parts if part)
+    return f"By category: {said}." if said else ""
+
+
+def _compare(theirs: float, ours: float) -> int:
+    a, b = round(theirs, _DIGITS), round(ours, _DIGITS)
+    return (a > b) - (a < b)
+
+
+def _list(items: Sequence[str]) -> str:
+    return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else items[0]

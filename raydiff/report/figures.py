@@ -1,0 +1,264 @@
+"""The report's plots, each one PNG. Matplotlib's object interface only: nothing global is touched.
+
+Colours are Okabe and Ito's, which differ under every kind of colour blindness; lines differ in their dashes
+too. Categories are named beside the plots, in HTML, where every script and every sign is safe.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from numpy.typing import NDArray
+
+INK, MUTED, GRID = "#1f2933", "#5f6c7b", "#e3e8ee"
+BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#E69F00",
+    "#CC79A7",
+    "#56B4E9",
+)
+_METHOD_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+_METHOD_DASHES = ("-", "--", "-.", ":")
+_FONT = "DejaVu Sans"  # comes with matplotlib, so plots look the same everywhere
+_TEXT = 8.0
+_BINS = (12, 40)  # fewest and most; twice the root of the number of images in between
+_CURVE_POINTS = 512
+_NAMED_TRIALS = 10  # more than this and an axis shows numbers of trials instead of their settings
+_SETTING_NAMES = {"corruption_steps": "corruption step T′", "neighbours": "neighbours k"}
+
+
+@dataclass(frozen=True)
+class RocCurve:
+    """One line of a ROC plot; `alarm` is (false-alarm rate, recall) at the threshold, if there is one."""
+
+    name: str
+    false_alarm_rate: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    alarm: tuple[float, float] | None
+
+    @property
+    def area(self) -> float:
+        """Area under the line."""
+        return float(np.trapezoid(self.recall, self.false_alarm_rate))
+
+
+def roc_curve(
+    name: str, scores: NDArray[np.float64], labels: NDArray[np.int8], alarms: NDArray[np.bool_] | None
+) -> RocCurve | None:
+    """The ROC curve of labelled scores (label 0 or 1); None where one of the two labels has no image."""
+    positives, negatives = int((labels == 1).sum()), int((labels == 0).sum())
+    if not positives or not negatives:
+        return None
+    order = np.argsort(-scores, kind="stable")
+    last_of_ties = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
+    caught = np.cumsum(labels[order] == 1)[last_of_ties]
+    false = np.cumsum(labels[order] == 0)[last_of_ties]
+    alarm = None
+    if alarms is not None:
+        alarm = (float(alarms[labels == 0].mean()), float(alarms[labels == 1].mean()))
+    return RocCurve(
+        name,
+        np.concatenate([[0.0], false / negatives]),
+        np.concatenate([[0.0], caught / positives]),
+        alarm,
+    )
+
+
+def roc_plot(curves: Mapping[int, RocCurve]) -> bytes:
+    """ROC curves of one category, keyed by the run's number, which picks colour and dashes."""
+    figure, axes = _figure(3.6, 3.5)
+    axes.plot([0, 1], [0, 1], color=GRID, linewidth=1)
+    for number, curve in curves.items():
+        colour, dashes = method_style(number)
+        keep = np.unique(np.linspace(0, len(curve.recall) - 1, _CURVE_POINTS).astype(int))
+        axes.plot(
+            curve.false_alarm_rate[keep],
+            curve.recall[keep],
+            color=colour,
+            linestyle=dashes,
+            linewidth=1.8,
+            label=f"{_plain(curve.name)}  {curve.area:.3f}",
+        )
+        if curve.alarm:
+            axes.plot(*curve.alarm, "o", color=colour, markeredgecolor="white", markersize=7, zorder=5)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="false-alarm rate", ylabel="recall", aspect="equal")
+    _legend(axes, title="area under the curve")
+    return _png(figure)
+
+
+def histogram_plot(scores: NDArray[np.float64], labels: NDArray[np.int8], threshold: float | None) -> bytes:
+    """Scores of one category by label (0, 1, -1 unknown), each as a share of its own kind.
+
+    The axis ends at the 0.1 % and 99.9 % quantiles; the outer bins hold what lies beyond.
+    """
+    figure, axes = _figure(3.6, 2.5)
+    ends = [float(value) for value in np.quantile(scores, [0.001, 0.999])]
+    if threshold is not None:
+        ends = [min(ends[0], threshold), max(ends[1], threshold)]
+    if ends[0] == ends[1]:
+        ends = [ends[0] - 0.5, ends[1] + 0.5]
+    bins = np.linspace(ends[0], ends[1], int(np.clip(2 * np.sqrt(len(scores)), *_BINS)) + 1)
+    kinds = ((-1, "unknown", MUTED, "//"), (0, "normal", BLUE, ""), (1, "anomalous", VERMILION, ""))
+    for label, name, colour, hatch in kinds:
+        mine = scores[labels == label]
+        if not len(mine):
+            continue
+        heights, _ = np.histogram(np.clip(mine, ends[0], ends[1]), bins, weights=np.full(len(mine), 1 / len(mine)))
+        axes.stairs(heights, bins, fill=True, color=colour, alpha=0.3, hatch=hatch)
+        axes.stairs(heights, bins, color=colour, linewidth=1.4, label=f"{name} ({len(mine):,})")
+    if threshold is not None:
+        axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.3, label="alarm threshold")
+    axes.set(xlabel="score", ylabel="share of images", ylim=(0, None))
+    _legend(axes)
+    return _png(figure)
+
+
+def tuning_plot(stage: Mapping[str, Any]) -> bytes:
+    """AUROC against the setting that one tuning stage varied (LafitE, figure 6).
+
+    Solid: made anomalies, which decide; the chosen trial has a ring. Dashed: the labelled test set, if it was
+    recorded, which decides nothing.
+    """
+    figure, axes = _figure(4.6, 3.1)
+    trials = [trial for trial in stage["trials"] if trial.get("pseudo_auroc") is not None]
+    x, names, label = _trial_axis([trial["settings"] for trial in trials])
+    order = np.argsort(x, kind="stable")
+    pseudo = np.array([trial["pseudo_auroc"] for trial in trials], dtype=float)
+    test = np.array([_nan(trial.get("test_auroc")) for trial in trials], dtype=float)
+    axes.plot(x[order], pseudo[order], "o-", color=BLUE, markersize=4.5, label="made anomalies")
+    if np.isfinite(test).any():
+        axes.plot(
+            x[order],
+            test[order],
+            "s--",
+            color=MUTED,
+            markersize=4,
+            markerfacecolor="white",
+            label="test set (shown only, not used)",
+        )
+    chosen = chosen_trial(stage, trials)
+    if chosen is not None:
+        axes.plot(
+            x[chosen],
+            pseudo[chosen],
+            "o",
+            markersize=12,
+            markerfacecolor="none",
+            markeredgecolor=VERMILION,
+            markeredgewidth=2,
+            label="chosen",
+        )
+    if names is None and len(x) and x.min() > 0 and x.max() / x.min() >= 16:
+        axes.set_xscale("log")
+    values = np.unique(x)
+    if names is not None or len(values) <= _NAMED_TRIALS:
+        axes.set_xticks(values, names or [f"{value:g}" for value in values])
+        axes.set_xticks([], minor=True)
+    axes.margins(x=0.08, y=0.18)
+    axes.set(xlabel=_plain(label), ylabel="image AUROC")
+    _legend(axes)
+    return _png(figure)
+
+
+def chosen_trial(stage: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> int | None:
+    """The place of the stage's chosen settings among `trials`, if it is there. A lone trial is the choice."""
+    if len(trials) == 1:
+        return 0
+    chosen = stage.get("chosen") or {}
+    for place, trial in enumerate(trials):
+        shared = trial["settings"].keys() & chosen.keys()
+        if shared and all(trial["settings"][key] == chosen[key] for key in shared):
+            return place
+    return None
+
+
+def method_style(number: int) -> tuple[str, str]:
+    """Colour and dashes of the run with this number."""
+    return _METHOD_COLOURS[number % len(_METHOD_COLOURS)], _METHOD_DASHES[number % len(_METHOD_DASHES)]
+
+
+def _trial_axis(
+    settings: Sequence[Mapping[str, Any]],
+) -> tuple[NDArray[np.float64], list[str] | None, str]:
+    """Where trials stand on the x axis, the names of those places (None: numbers) and the axis's name."""
+    keys = list(dict.fromkeys(key for each in settings for key in each))
+    varied = [key for key in keys if len({repr(each.get(key)) for each in settings}) > 1] or keys
+    if len(varied) == 1:
+        label = _SETTING_NAMES.get(varied[0], varied[0].replace("_", " "))
+        values = [_alone(each.get(varied[0])) for each in settings]
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+            return np.array(values, dtype=float), None, label
+    else:
+        label = ", ".join(_SETTING_NAMES.get(key, key.replace("_", " ")) for key in varied)
+    places = np.arange(len(settings), dtype=float)
+    if len(settings) > _NAMED_TRIALS:
+        return places + 1, None, f"trial ({label})"
+    return places, ["\n".join(_plain(_short(each.get(key))) for key in varied) for each in settings], label
+
+
+def _alone(value: Any) -> Any:
+    return value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "+".join(_short(each) for each in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), dpi=160, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(MUTED)
+    axes.tick_params(labelsize=_TEXT, colors=MUTED, labelfontfamily=_FONT)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set(fontsize=_TEXT, color=INK, fontfamily=_FONT)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _legend(axes: Axes, title: str | None = None) -> None:
+    """Names of the lines: inside at the lower right with a title, else above the plot."""
+    lines, names = axes.get_legend_handles_labels()
+    style: dict[str, Any] = {"prop": {"family": _FONT, "size": _TEXT - 0.5}, "labelcolor": INK, "edgecolor": "none"}
+    if title:
+        axes.legend(lines, names, loc="lower right", title=title, title_fontsize=_TEXT - 0.5, **style)
+    elif lines:
+        assert isinstance(axes.figure, Figure)
+        axes.figure.legend(lines, names, loc="outside upper left", ncols=2, columnspacing=1.4, borderpad=0.2, **style)
+
+
+def _plain(text: str) -> str:
+    """A user's text for matplotlib: no formula, no leading `_` (it would hide a legend), known signs only."""
+    glyphs = _glyphs()
+    known = "".join(sign if sign == "\n" or ord(sign) in glyphs else "?" for sign in text)
+    return known.replace("$", r"\$").lstrip("_") or "?"
+
+
+@functools.cache
+def _glyphs() -> frozenset[int]:
+    return frozenset(get_font(findfont(_FONT)).get_charmap())
+
+
+def _png(figure: Figure) -> bytes:
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png", metadata={"Software": None})
+    return sink.getvalue()

@@ -1,0 +1,55 @@
+"""A model as a Ray Serve deployment: whole batches in, scores and maps out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import ray
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from raydiff import cluster
+from raydiff.model import load
+from raydiff.scoring.scorer import Scored
+
+APP = "raydiff"
+CALLS_PER_REPLICA = 2  # one being computed, one ready beside it; callers wait beyond that
+
+
+class Scorer:
+    """A replica: a loaded model on the device that Ray gave it."""
+
+    def __init__(self, model_uri: str) -> None:
+        self.model = load(model_uri, cluster.use_assigned_device())
+
+    def score(self, images: np.ndarray) -> Scored:
+        """Scores and maps of uint8 (N, S, S, 3) images at the model's size."""
+        return self.model.score(list(images))
+
+
+@contextlib.contextmanager
+def deployed(model_uri: str, replicas: int | None = None) -> Iterator[DeploymentHandle]:
+    """The model deployed on the cluster, taken down at the end.
+
+    Args:
+        model_uri: a model folder; its score settings are those it has now.
+        replicas: how many; one a GPU by default, or one a CPU.
+    """
+    count = replicas or cluster.gpus() or cluster.cpus()
+    gpu = {"num_cpus": 0, "num_gpus": 1} if cluster.gpus() else {"num_cpus": cluster.SHARED_CPU}
+    serve.start(proxy_location="Disabled")
+    application = serve.deployment(
+        Scorer,
+        name="scorer",
+        num_replicas=count,
+        ray_actor_options=gpu,
+        max_ongoing_requests=CALLS_PER_REPLICA,
+        graceful_shutdown_timeout_s=5,
+    ).bind(model_uri)
+    name = f"{APP}-{ray.get_runtime_context().get_job_id()}"
+    try:
+        yield serve.run(application, name=name, route_prefix=None)
+    finally:
+        serve.delete(name)

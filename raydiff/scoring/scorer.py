@@ -1,0 +1,69 @@
+"""The one scoring path: evaluation, tuning, Serve, bulk scoring and `Model.score` all end here.
+
+Images are computed in chunks of a fixed size, the last one filled up, so that every kernel sees the same shapes and an
+image's score does not depend on how many others came with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raydiff.methods.base import Method, ScoreSettings
+
+# A CPU gains little from a larger chunk and a single image wastes none; a GPU needs the batch to be busy.
+CHUNK = {"cpu": 1, "cuda": 32}
+
+
+class Scored(NamedTuple):
+    """Scores and maps of N images."""
+
+    scores: np.ndarray  # (N,) float64, higher = more anomalous
+    maps: np.ndarray  # (N, S, S) float32, at the model's image size
+
+
+def score_images(method: Method, images: np.ndarray, score: ScoreSettings) -> Scored:
+    """Score uint8 (N, S, S, 3) images at the method's own image size."""
+    size = method.settings.image_size
+    if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+        raise ValueError(f"uint8 (N, {size}, {size}, 3) images expected, {images.dtype} {images.shape} given")
+    return score_examples(method, examples_of(method, images), [image_key(image) for image in images], score)
+
+
+def examples_of(method: Method, images: np.ndarray) -> Tensor:
+    """The method's examples of uint8 (N, S, S, 3) images, on the CPU."""
+    chunk = CHUNK[method.device.type]
+    parts = []
+    for start in range(0, len(images), chunk):
+        batch = torch.from_numpy(images[start : start + chunk].copy())
+        parts.append(method.example(_filled(batch, chunk))[: len(batch)].cpu())
+    return torch.cat(parts)
+
+
+def score_examples(method: Method, examples: Tensor, keys: Sequence[str], score: ScoreSettings) -> Scored:
+    """Score examples whose images have the given keys (see `image_key`)."""
+    chunk = CHUNK[method.device.type]
+    scores, maps = [], []
+    for start in range(0, len(examples), chunk):
+        batch = examples[start : start + chunk]
+        names = [*keys[start : start + chunk], *[""] * (chunk - len(batch))]
+        found = method.maps(_filled(batch, chunk), names, score)
+        scores.append(method.scores(found, score)[: len(batch)].double().cpu())
+        maps.append(found[: len(batch)].cpu())
+    return Scored(torch.cat(scores).numpy(), torch.cat(maps).float().numpy())
+
+
+def image_key(image: np.ndarray) -> str:
+    """An image's own key: the hash of its pixels at the model's size. Its noise is drawn from this."""
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def _filled(batch: Tensor, chunk: int) -> Tensor:
+    """The batch, lengthened to `chunk` rows by repeating its first."""
+    missing = chunk - len(batch)
+    return batch if missing == 0 else torch.cat([batch, batch[:1].expand(missing, *batch.shape[1:])])

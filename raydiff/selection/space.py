@@ -1,0 +1,67 @@
+"""How a search space is written: stages of candidates, searched one after the other (see tune_spaces/)."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from raydiff.errors import SettingsError
+from raydiff.methods.base import ScoreSettings
+from raydiff.settings import Settings
+
+
+class Stage(Settings):
+    """One stage: every combination of `candidates`, on top of what the stages before have chosen.
+
+    `fixed` holds in this stage's trials only; it does not enter the choice. Candidates may also be a function of the
+    settings chosen so far.
+    """
+
+    name: str
+    candidates: dict[str, tuple[Any, ...]] | Callable[[Any], dict[str, tuple[Any, ...]]]
+    fixed: dict[str, Any] = Field(default_factory=dict)
+
+    def values(self, chosen: ScoreSettings) -> dict[str, tuple[Any, ...]]:
+        """Score setting to the values tried."""
+        return self.candidates(chosen) if callable(self.candidates) else self.candidates
+
+    def grid(self, chosen: ScoreSettings) -> list[dict[str, Any]]:
+        """All combinations."""
+        values = self.values(chosen)
+        return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
+
+
+def load_space(method: str, path: str | None = None) -> list[Stage]:
+    """The stages of `STAGES` in a Python file, by default tune_spaces/<method>.py.
+
+    Raises:
+        SettingsError: if there is no such file or it defines no stages.
+    """
+    file = Path(path) if path else _own_file(method)
+    if not file.is_file():
+        raise SettingsError(f"{file} is not there: a search space for {method} is a Python file that defines STAGES")
+    spec = importlib.util.spec_from_file_location(f"tune_space_{method}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    stages: Sequence[Stage] | None = getattr(module, "STAGES", None)
+    if not stages or not all(isinstance(stage, Stage) for stage in stages):
+        raise SettingsError(f"{file} must define STAGES, a list of raydiff.selection.space.Stage")
+    return list(stages)
+
+
+def _own_file(method: str) -> Path:
+    package = Path(__file__).parents[1]
+    beside, inside = package.parent / "tune_spaces", package / "tune_spaces"  # a checkout; an installed wheel
+    return (beside if beside.is_dir() else inside) / f"{method}.py"
+
+
+def described(settings: Mapping[str, Any]) -> str:
+    """Settings in a few words, for progress and plots."""
+    return ", ".join(f"{name}={value}" for name, value in settings.items())

@@ -1,0 +1,263 @@
+"""Tuning a model's score settings on made anomalies, with Ray Tune. The trained network and its examples are shared."""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray import tune as ray_tune
+from scipy.stats import spearmanr
+
+from raydiff import cluster, storage
+from raydiff.errors import DataError, SettingsError
+from raydiff.images import table
+from raydiff.images.stream import decode_rows
+from raydiff.model import Model, load
+from raydiff.progress import Phase, console, phase
+from raydiff.selection.pseudo_validation import (
+    PseudoValidationSettings,
+    ScoringSet,
+    pseudo_validation_set,
+    scoring_set,
+)
+from raydiff.selection.space import Stage, described, load_space
+
+Search = Literal["grid", "optuna"]
+
+
+def tune(
+    model_uri: str,
+    table_uri: str,
+    result_uri: str,
+    work_uri: str,
+    test_table_uri: str | None = None,
+    space: str | None = None,
+    search: Search = "grid",
+    trials: int = 8,
+    size: PseudoValidationSettings | None = None,
+    seed: int = 0,
+) -> Model:
+    """Choose score settings by image AUROC on the pseudo-validation set, and write them into the model folder.
+
+    A calibration that the model has is dropped: it belongs to the settings before.
+
+    Args:
+        model_uri: the model folder.
+        table_uri: held-out normals.
+        result_uri: where the result goes (JSON, all trials).
+        work_uri: Ray Tune's own files. They are pickles: keep this place as private as the cluster.
+        test_table_uri: labelled images, if there are any. They are scored beside each trial, to show how well
+            pseudo-validation agrees with them, and take no part in any choice.
+        space: a Python file that defines STAGES; tune_spaces/<method>.py by default.
+        search: "grid" tries all candidates of a stage, "optuna" samples `trials` of them by TPE.
+        size: how large the pseudo-validation set is.
+        seed: for the made anomalies.
+
+    Raises:
+        DataError: if there are too few held-out normals to make an anomaly.
+        SettingsError: if the search space is not usable.
+    """
+    model = load(model_uri, "cpu")
+    stages = load_space(model.method.name, space)
+    size = size or PseudoValidationSettings()
+    with cluster.shown_progress(f"tune {model.method.name}", "images") as board:
+        options = cluster.worker_options()
+        sets = ray.get(_make_sets.options(**options).remote(model_uri, table_uri, test_table_uri, size, seed, board))
+    pseudo, test = sets
+    chosen = model.score_settings
+    shared = ray.put(model_uri), ray.put(pseudo), ray.put(test)
+    results = []
+    grids = [len(stage.grid(chosen)) if not callable(stage.candidates) else 2 for stage in stages]
+    with phase(
+        f"tune {model.method.name}: trials", sum(min(n, trials) if search == "optuna" else n for n in grids), "trials"
+    ) as shown:
+        for stage in stages:
+            outcome = _run_stage(stage, chosen, shared, search, trials, seed, work_uri, shown)
+            best = max(outcome, key=lambda trial: trial["pseudo_auroc"])  # the first of equals: the simplest
+            chosen = chosen.changed(**best["settings"])
+            results.append({"name": stage.name, "trials": outcome, "chosen": best["settings"]})
+            shown.update(shown.done, f"{stage.name}: {described(best['settings'])}, {best['pseudo_auroc']:.4f}")
+    model.score_settings = chosen
+    model.calibration = None
+    model.card["tuning"] = {"search": search, "seed": seed, "pseudo_images": pseudo.counts()}
+    model.save_description(model_uri)
+    storage.write_json(
+        result_uri,
+        {
+            "method": model.method.name,
+            "metric": "image_auroc",
+            "model_id": model.id,
+            "search": search,
+            "pseudo_images": pseudo.counts(),
+            "pseudo_auroc": max(trial["pseudo_auroc"] for trial in results[-1]["trials"]),
+            "stages": results,
+            "rank_correlation": {stage["name"]: rank_correlation(stage["trials"]) for stage in results},
+            "chosen": chosen.model_dump(mode="json"),
+        },
+    )
+    console.print(f"{model.method.name}: chosen {described(chosen.model_dump(mode='json'))}", markup=False)
+    return model
+
+
+def rank_correlation(trials: Sequence[dict[str, Any]]) -> float | None:
+    """Spearman's correlation of pseudo-validation and test AUROC over a stage's trials, where it is defined."""
+    pairs = [(trial["pseudo_auroc"], trial["test_auroc"]) for trial in trials if trial["test_auroc"] is not None]
+    if len(pairs) < 3 or any(len(set(values)) == 1 for values in zip(*pairs, strict=True)):
+        return None
+    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
+
+
+@ray.remote(max_retries=2)
+def _make_sets(
+    model_uri: str, table_uri: str, test_table_uri: str | None, size: PseudoValidationSettings, seed: int, board: Any
+) -> tuple[ScoringSet, ScoringSet | None]:
+    method = load(model_uri, cluster.use_assigned_device()).method
+    image_size: int = method.settings.image_size
+    normals: dict[str, np.ndarray] = {}
+    rows = _sample(table.read(table_uri), size.normals)
+    for category, group in rows.items():
+        board.write.remote("making anomalies", len(normals), len(rows))
+        images = decode_rows(group, image_size)
+        normals[category] = images["image"][images["error"] == ""]
+    pseudo = pseudo_validation_set(method, normals, size, seed)
+    if test_table_uri is None:
+        return pseudo, None
+    parts = []
+    labelled = table.read(test_table_uri)
+    for label, most in ((0, size.normals), (1, size.anomalies)):
+        chosen = labelled.filter(pc.equal(labelled["label"], label))
+        for category, group in _sample(chosen, most).items():
+            images = decode_rows(group, image_size)
+            good = images["image"][images["error"] == ""]
+            if len(good):
+                parts.append((category, good, np.full(len(good), bool(label))))
+    return pseudo, scoring_set(method, parts) if parts else None
+
+
+def _sample(images: pa.Table, most: int) -> dict[str, pa.Table]:
+    """At most so many rows of each category, evenly drawn by the hash of the file's name."""
+    order = sorted(
+        range(images.num_rows),
+        key=lambda row: hashlib.sha256(storage.name(images["uri"][row].as_py()).encode()).digest(),
+    )
+    rows: dict[str, list[int]] = {}
+    for row in order:
+        rows.setdefault(images["category"][row].as_py(), []).append(row)
+    return {category: images.take(found[:most]) for category, found in sorted(rows.items())}
+
+
+def _run_stage(
+    stage: Stage,
+    chosen: Any,
+    shared: tuple[Any, Any, Any],
+    search: Search,
+    trials: int,
+    seed: int,
+    work_uri: str,
+    shown: Phase,
+) -> list[dict[str, Any]]:
+    """All trials of one stage, in the order of its grid."""
+    grid = stage.grid(chosen)
+    for settings in grid:
+        chosen.changed(**stage.fixed | settings)  # refuse a bad candidate before any worker starts
+    fs, path = storage.arrow_filesystem(storage.join(work_uri, "ray_tune"))
+    done = shown.done
+
+    class Shown(ray_tune.Callback):
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            shown.advance(1, stage.name)
+
+    tuner = ray_tune.Tuner(
+        ray_tune.with_resources(
+            ray_tune.with_parameters(Trial, shared=shared, chosen=chosen, fixed=stage.fixed, grid=grid),
+            {"gpu": 1, "cpu": 1} if cluster.gpus() else {"cpu": 1},
+        ),
+        param_space={
+            "candidate": ray_tune.grid_search(list(range(len(grid))))
+            if search == "grid"
+            else ray_tune.choice(range(len(grid)))
+        },
+        tune_config=ray_tune.TuneConfig(
+            metric="pseudo_auroc",
+            mode="max",
+            reuse_actors=True,
+            num_samples=1 if search == "grid" else min(trials, len(grid)),
+            search_alg=None if search == "grid" else _optuna(seed),
+        ),
+        run_config=ray_tune.RunConfig(
+            name=f"{stage.name}-{time.strftime('%Y%m%d-%H%M%S')}",
+            storage_path=path,
+            storage_filesystem=fs,
+            verbose=0,
+            callbacks=[Shown()],
+        ),
+    )
+    results = tuner.fit()
+    if results.errors:
+        raise DataError(f"tuning stage {stage.name} failed: {results.errors[0]}")
+    found = {result.metrics["candidate"]: result.metrics for result in results if result.metrics}
+    shown.update(done + len(found), stage.name)
+    return [
+        {
+            "settings": _plain(grid[candidate]),
+            "fixed": _plain(stage.fixed),
+            **{
+                key: metrics[key]
+                for key in ("pseudo_auroc", "pseudo_by_category", "test_auroc", "test_by_category", "seconds")
+            },
+        }
+        for candidate, metrics in sorted(found.items())
+    ]
+
+
+def _optuna(seed: int) -> Any:
+    try:
+        from ray.tune.search.optuna import OptunaSearch
+
+        return OptunaSearch(metric="pseudo_auroc", mode="max", seed=seed)
+    except (ImportError, AssertionError):
+        raise SettingsError("--search optuna needs one more package: pip install 'raydiff[optuna]'") from None
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+
+
+class Trial(ray_tune.Trainable):  # type: ignore[misc]
+    """One candidate, scored in a worker that keeps the model between trials."""
+
+    def setup(self, config: dict[str, Any], **given: Any) -> None:
+        """Load the model once; the examples lie in the object store."""
+        model_uri, self._pseudo, self._test = ray.get(list(given["shared"]))
+        device = cluster.use_assigned_device()
+        self._method = load(model_uri, device).method
+        self._chosen, self._fixed, self._grid = given["chosen"], given["fixed"], given["grid"]
+        self._candidate = int(config["candidate"])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next candidate without a new process."""
+        self._candidate = int(new_config["candidate"])
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Score the sets under the candidate's settings."""
+        began = time.monotonic()
+        score = self._chosen.changed(**self._fixed | self._grid[self._candidate])
+        pseudo = self._pseudo.auroc_by_category(self._method, score)
+        test = self._test.auroc_by_category(self._method, score) if self._test is not None else {}
+        return {
+            "candidate": self._candidate,
+            "pseudo_auroc": statistics.fmean(pseudo.values()),
+            "pseudo_by_category": pseudo,
+            "test_auroc": statistics.fmean(test.values()) if test else None,
+            "test_by_category": test,
+            "seconds": time.monotonic() - began,
+            "done": True,
+        }

@@ -1,0 +1,42 @@
+"""The base of all settings: typed, frozen, and strict about names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from raydiff.errors import SettingsError
+
+
+class Settings(BaseModel):
+    """A frozen group of settings. A misspelt name is an error, never a silent default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Settings from plain values (JSON, command line).
+
+        Raises:
+            SettingsError: naming each setting that is unknown, mistyped or out of range.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise SettingsError("; ".join(cls._sentence(item) for item in error.errors())) from None
+
+    def changed(self, **values: Any) -> Self:
+        """A copy with some settings replaced, validated again (pydantic's own `model_copy` is not)."""
+        return self.parse({**self.model_dump(), **values})
+
+    @classmethod
+    def _sentence(cls, error: Any) -> str:
+        name = ".".join(str(part) for part in error["loc"])
+        if error["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(name, cls.model_fields, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known settings: {', '.join(cls.model_fields)}"
+            return f"{cls.__name__} has no setting {name!r}; {hint}"
+        return f"{cls.__name__}.{name}: {error['msg']} (got {error['input']!r})"

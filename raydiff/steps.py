@@ -1,0 +1,186 @@
+"""The steps of a run, each a function over a run folder: what `raydiff <step>` and the jobs do.
+
+Each step reads what the one before has written, so they can run in one job or one by one, today and tomorrow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from ray.serve.handle import DeploymentHandle
+
+from raydiff import cluster, methods, storage
+from raydiff.errors import DataError
+from raydiff.images import table
+from raydiff.images.holdout import roles
+from raydiff.images.index import IndexReport
+from raydiff.images.index import index as index_images
+from raydiff.metrics.evaluate import Evaluation
+from raydiff.metrics.evaluate import evaluate as evaluate_scores
+from raydiff.model import Model, describe, load
+from raydiff.progress import console
+from raydiff.report.report import write_report
+from raydiff.report.runs import ReportEntry
+from raydiff.run_folder import ROLES, RunFolder
+from raydiff.scoring.bulk import Maps, Summary, score_table
+from raydiff.scoring.deployment import deployed
+from raydiff.selection.calibrate import DEFAULT_RATE
+from raydiff.selection.calibrate import calibrate as calibrate_model
+from raydiff.selection.champion import champion
+from raydiff.selection.tune import Search
+from raydiff.selection.tune import tune as tune_model
+from raydiff.training.train import train as train_method
+
+BOTH = "tune+calibrate"  # a category too small to be held out twice
+
+
+def index(data: str, out: str, score: str | None = None) -> IndexReport:
+    """Find the images of `data`, write the image table and give each image its role."""
+    run = RunFolder(out)
+    storage.probe(data)
+    storage.probe(run.uri)
+    report = index_images(data, run.images, score)
+    images = table.read(run.images)
+    given = pa.array(roles(images))
+    counts = []
+    for role in ROLES:
+        wanted = pa.array([role, BOTH] if role in BOTH.split("+") else [role])
+        rows = images.filter(pc.is_in(given, wanted))
+        table.write(run.table(role), rows)
+        counts.append(f"{rows.num_rows} {role}")
+    console.print(f"roles: {', '.join(counts)}", markup=False)
+    return report
+
+
+def train(
+    out: str,
+    method: str,
+    preset: str,
+    changes: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    seed: int = 0,
+) -> Model:
+    """Fit a method on the run's images with the role `fit`; its model folder takes the method's name."""
+    run = _existing(out)
+    settings = methods.recipe(method, preset, changes)
+    cluster.connect()
+    return train_method(method, settings, run.table("fit"), run.model(method), run.work, workers, seed)
+
+
+def tune(
+    out: str,
+    name: str,
+    save_as: str | None = None,
+    space: str | None = None,
+    search: Search = "grid",
+    trials: int = 8,
+    seed: int = 0,
+) -> Model:
+    """Choose a model's score settings on made anomalies; `save_as` leaves the model as it is and tunes a copy."""
+    run = _existing(out)
+    if save_as:
+        load(run.model(name), "cpu").save(run.model(save_as))
+    name = save_as or name
+    test = run.table("test")
+    labelled = any(label is not None for label in table.read(test)["label"].to_pylist())
+    cluster.connect()
+    return tune_model(
+        run.model(name),
+        run.table("tune"),
+        run.tuning(name),
+        run.work,
+        test_table_uri=test if labelled else None,
+        space=space,
+        search=search,
+        trials=trials,
+        seed=seed,
+    )
+
+
+@contextlib.contextmanager
+def serving(out: str, name: str) -> Iterator[DeploymentHandle]:
+    """A model of the run, deployed for `calibrate` and `score`."""
+    run = _existing(out)
+    describe(run.model(name))
+    cluster.connect()
+    with deployed(run.model(name)) as handle:
+        yield handle
+
+
+def calibrate(handle: DeploymentHandle, out: str, name: str, rate: float = DEFAULT_RATE) -> Model:
+    """Set a model's alarm thresholds from the run's images with the role `calibrate`."""
+    run = _existing(out)
+    images = table.read(run.images)
+    given = zip(images["category"].to_pylist(), roles(images), strict=True)
+    shared = sorted({category for category, role in given if role == BOTH})
+    uri = run.model(name)
+    scores = run.scores(name, describe(uri, calibrated=False)["id"], "calibrate")
+    return calibrate_model(handle, uri, run.table("calibrate"), scores, rate, shared)
+
+
+def score(handle: DeploymentHandle, out: str, name: str, maps: Maps = "none") -> Summary:
+    """Score the run's test images."""
+    run = _existing(out)
+    uri = run.model(name)
+    return score_table(handle, uri, run.table("test"), run.scores(name, describe(uri)["id"]), maps)
+
+
+def evaluate(out: str, name: str, size: int | None = None) -> Evaluation:
+    """Metrics of a model's test score table; they describe it and decide nothing."""
+    run = _existing(out)
+    model_id = describe(run.model(name))["id"]
+    found = evaluate_scores(run.scores(name, model_id), size)
+    storage.write_json(run.evaluation(name, model_id), found.model_dump(mode="json"))
+    return found
+
+
+def report(out: str) -> str:
+    """Write the run's report over all its models; its URI."""
+    run = _existing(out)
+    entries = [_entry(run, name) for name in run.models()]
+    scored = [entry for entry in entries if storage.exists(entry.scores_uri)]
+    if not scored:
+        raise DataError(f"{run.uri} holds no score table yet; run `raydiff score --out {run.uri}` first")
+    return write_report(run.report, scored, champion=chosen(out))
+
+
+def results(out: str) -> dict[str, Evaluation]:
+    """The evaluations there are, by model name."""
+    run = _existing(out)
+    places = {name: run.evaluation(name, describe(run.model(name))["id"]) for name in run.models()}
+    return {
+        name: Evaluation.model_validate(storage.read_json(place))
+        for name, place in places.items()
+        if storage.exists(place)
+    }
+
+
+def chosen(out: str) -> str | None:
+    """The model chosen by pseudo-validation, among those that were tuned."""
+    run = _existing(out)
+    tunings = {name: run.tuning(name) for name in run.models()}
+    found = {name: storage.read_json(uri) for name, uri in tunings.items() if storage.exists(uri)}
+    return champion(found) if found else None
+
+
+def _entry(run: RunFolder, name: str) -> ReportEntry:
+    model_id = describe(run.model(name))["id"]
+    evaluation, tuning = run.evaluation(name, model_id), run.tuning(name)
+    return ReportEntry(
+        name=name,
+        scores_uri=run.scores(name, model_id),
+        evaluation_uri=evaluation if storage.exists(evaluation) else None,
+        model_uri=run.model(name),
+        tuning_uri=tuning if storage.exists(tuning) else None,
+    )
+
+
+def _existing(out: str) -> RunFolder:
+    run = RunFolder(out)
+    if not storage.exists(run.images):
+        raise DataError(f"{run.uri} holds no image table; run `raydiff index --data URI --out {run.uri}` first")
+    return run

@@ -1,0 +1,76 @@
+"""Computing the examples of an image table on the cluster, once for all methods and epochs that want the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+from ray.data import ActorPoolStrategy
+
+from raydiff import cluster, methods, storage
+from raydiff.images.stream import row_count, stream
+from raydiff.methods.base import TrainSettings
+from raydiff.progress import console, phase
+from raydiff.scoring.scorer import examples_of
+from raydiff.training import store
+
+ERRORS_KEPT = 1000  # reasons in the index; the count is always whole
+
+
+def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_uri: str) -> str:
+    """The example store of a table's images under `work_uri`, finished; what is there already is not done again.
+
+    Images that cannot be read are left out of the store and named in its index.
+    """
+    key = methods.get(method).untrained(settings).example_key()
+    fingerprint = hashlib.sha256(storage.read_bytes(table_uri)).hexdigest()
+    about = {"example": key, "table_sha256": fingerprint}
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    store_uri = storage.join(work_uri, f"examples-{digest}")
+    if store.is_finished(store_uri):
+        console.print(f"examples: taken from an earlier run ({store_uri})", markup=False)
+        return store_uri
+
+    options = cluster.worker_options()
+    dataset = stream(table_uri, settings.image_size).map_batches(
+        ExampleWriter,
+        fn_constructor_args=(method, settings, store_uri),
+        batch_size=None,
+        compute=ActorPoolStrategy(size=cluster.gpus() or cluster.cpus()),
+        **options,
+    )
+    counts: dict[int, int] = {}
+    errors: dict[str, str] = {}
+    with phase(str(key["example"]), row_count(table_uri)) as shown:
+        for row in dataset.iter_rows():
+            counts[int(row["part"])] = int(row["count"])
+            errors.update(json.loads(row["errors"]))
+            shown.advance(int(row["count"]))
+    store.finish(store_uri, counts, dict(sorted(errors.items())[:ERRORS_KEPT]), about)
+    return store_uri
+
+
+class ExampleWriter:
+    """A worker that holds the untrained method and writes the examples of whole parts."""
+
+    def __init__(self, method: str, settings: TrainSettings, store_uri: str) -> None:
+        device = cluster.use_assigned_device()
+        self.method = methods.get(method)(settings).to(device).eval()
+        self.store_uri = store_uri
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Write the part(s) of a block; what comes back is only how many and which failed."""
+        written, counts, errors = [], [], []
+        for part in np.unique(batch["part"]):
+            rows = batch["part"] == part
+            good = rows & (batch["error"] == "")
+            if good.any():
+                store.write_part(self.store_uri, int(part), examples_of(self.method, batch["image"][good]))
+            bad = rows & ~good
+            written.append(int(part))
+            counts.append(int(good.sum()))
+            uris = (json.loads(record)["uri"] for record in batch["record"][bad])
+            errors.append(json.dumps(dict(zip(uris, batch["error"][bad].tolist(), strict=True))))
+        return {"part": np.array(written), "count": np.array(counts), "errors": np.array(errors)}

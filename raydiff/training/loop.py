@@ -1,0 +1,135 @@
+"""The training loop: plain torch, one step at a time, resumable, the same curve for the same seed. No Ray here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from raydiff.errors import SettingsError
+from raydiff.methods.base import Method
+from raydiff.training.store import ExampleStore
+
+DECAY_FROM = 0.8  # of all steps: from here the learning rate is a tenth (LafitE: 800 of 1000 epochs)
+CLIP_NORM = 1.0
+
+
+class TrainingLoop:
+    """Gradient steps of one worker out of `world`.
+
+    Batches are drawn without replacement within an epoch of the worker's own examples. Every step's randomness comes
+    from (seed, step, rank) alone, so a resumed loop goes on exactly as the unbroken one would have.
+
+    Args:
+        method: with its statistics fitted; trained in place.
+        examples: this worker's share.
+        module: what to call for the loss, if not the method itself (its DistributedDataParallel wrapper).
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        examples: ExampleStore,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        module: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    ) -> None:
+        settings = method.settings
+        trained = method.trained
+        assert trained is not None, f"{method.name} has nothing to train by gradients"
+        if settings.batch_size % world:
+            raise SettingsError(f"batch_size {settings.batch_size} cannot be shared equally by {world} workers")
+        self.method = method
+        self.examples = examples
+        self.seed, self.rank = seed, rank
+        self.step = 0
+        self._batch = settings.batch_size // world
+        self._module = module or method
+        self._optimizer = torch.optim.AdamW(
+            trained.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self._ema = AveragedModel(trained, avg_fn=self._average)
+        self._epoch = -1
+        self._order: list[int] = []
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return bool(self.step >= self.method.settings.train_steps)
+
+    def advance(self) -> float:
+        """One gradient step; its loss on this worker's batch."""
+        trained = self.method.trained
+        assert trained is not None
+        trained.train()
+        batch = self.examples.take(self._next_indices())
+        loss = self._module(batch, self._generator("step", self.step))
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained.parameters(), CLIP_NORM)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        self._optimizer.step()
+        self._ema.update_parameters(trained)
+        self.step += 1
+        return float(loss.detach())
+
+    def finish(self) -> Method:
+        """The method with the averaged weights in place of the last ones."""
+        trained = self.method.trained
+        assert trained is not None
+        trained.load_state_dict(self._ema.module.state_dict())
+        return self.method.eval()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds: tensors and plain values only."""
+        trained = self.method.trained
+        assert trained is not None
+        return {
+            "step": self.step,
+            "trained": trained.state_dict(),
+            "ema": self._ema.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        trained = self.method.trained
+        assert trained is not None
+        trained.load_state_dict(state["trained"])
+        self._ema.load_state_dict(state["ema"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+    def _learning_rate(self) -> float:
+        settings = self.method.settings
+        warm = min(1.0, (self.step + 1) / (settings.warmup_steps + 1))
+        decay = 0.1 if self.step >= DECAY_FROM * settings.train_steps else 1.0
+        rate: float = settings.learning_rate * warm * decay
+        return rate
+
+    def _average(self, average: Tensor, value: Tensor, updates: Tensor | int) -> Tensor:
+        # ramps up, so that a short training is not averaged with its random start
+        decay = min(self.method.settings.ema_decay, (1 + float(updates)) / (10 + float(updates)))
+        return torch.lerp(value, average, decay)
+
+    def _next_indices(self) -> list[int]:
+        start = self.step * self._batch
+        return [self._position(start + offset) for offset in range(self._batch)]
+
+    def _position(self, drawn: int) -> int:
+        epoch, place = divmod(drawn, len(self.examples))
+        if epoch != self._epoch:
+            generator = self._generator("epoch", epoch)
+            self._order = torch.randperm(len(self.examples), generator=generator).tolist()
+            self._epoch = epoch
+        return self._order[place]
+
+    def _generator(self, purpose: str, number: int) -> torch.Generator:
+        digest = hashlib.sha256(f"{purpose}:{self.seed}:{number}:{self.rank}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))

@@ -1,0 +1,93 @@
+"""The examples of the training images, computed once and read again in every epoch. No Ray here.
+
+A store is a folder of numbered safetensors parts, one a part of the image table, and an index written last: a store
+with an index is complete. Parts are memory-mapped, so that reading costs no more memory than what is read.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from raydiff import storage
+from raydiff.errors import DataError
+
+INDEX = "index.json"
+
+
+def part_uri(store_uri: str, part: int) -> str:
+    """Where part number `part` lies."""
+    return storage.join(store_uri, f"part-{part:06d}.safetensors")
+
+
+def write_part(store_uri: str, part: int, examples: Tensor) -> None:
+    """Write one part, whole or not at all."""
+    storage.write_bytes(part_uri(store_uri, part), safetensors.torch.save({"examples": examples.contiguous()}))
+
+
+def finish(store_uri: str, counts: Mapping[int, int], errors: Mapping[str, str], about: Mapping[str, Any]) -> None:
+    """Write the index: the number of examples in each part, and the images left out with their reasons."""
+    index = {
+        "counts": {str(part): count for part, count in sorted(counts.items())},
+        "errors": dict(errors),
+        **about,
+    }
+    storage.write_json(storage.join(store_uri, INDEX), index)
+
+
+def is_finished(store_uri: str) -> bool:
+    """Whether the store is complete."""
+    return storage.exists(storage.join(store_uri, INDEX))
+
+
+class ExampleStore:
+    """A complete store, or every `world`-th part of it (a worker's own share).
+
+    Parts in object storage are copied to a scratch folder first, which goes when the store does.
+
+    Raises:
+        DataError: if the share has no example.
+    """
+
+    def __init__(self, uri: str, rank: int = 0, world: int = 1) -> None:
+        index = storage.read_json(storage.join(uri, INDEX))
+        self.errors: dict[str, str] = index["errors"]
+        counts = {int(part): count for part, count in index["counts"].items() if count}
+        own = sorted(counts)
+        if len(own) < world:  # fewer parts than workers: all read all, with other random numbers
+            rank, world = 0, 1
+        own = own[rank::world]
+        if not own:
+            raise DataError(f"{uri} holds no usable training image; `raydiff index` shows why")
+        self._scratch = tempfile.TemporaryDirectory(prefix="raydiff-examples-")
+        self._parts = [self._open(part_uri(uri, part)) for part in own]
+        self._rows = [(part, row) for part, number in enumerate(own) for row in range(counts[number])]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def batches(self) -> Iterator[Tensor]:
+        """All examples in order, a part at a time."""
+        for part in self._parts:
+            yield part[:]
+
+    def take(self, indices: list[int]) -> Tensor:
+        """The examples of these positions."""
+        rows = (self._rows[index] for index in indices)
+        return torch.stack([self._parts[part][row] for part, row in rows])
+
+    def _open(self, uri: str) -> Any:
+        if storage.is_local(uri):
+            path = storage.absolute(uri)
+        else:
+            path = os.path.join(self._scratch.name, storage.name(uri))
+            with storage.local_copy(uri) as copy:
+                os.replace(copy, path)
+        return safetensors.safe_open(path, framework="pt").get_slice("examples")

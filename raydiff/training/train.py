@@ -1,0 +1,255 @@
+"""Fitting one method on the cluster: examples, statistics, gradient steps across workers, model folder."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.metadata
+import os
+import platform
+import tempfile
+import time
+from collections import Counter
+from typing import Any
+
+import ray
+import ray.train
+import safetensors.torch
+import torch
+import torch.distributed
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from torch.nn.parallel import DistributedDataParallel
+
+import raydiff
+from raydiff import cluster, methods, storage
+from raydiff.errors import ClusterError, RaydiffError
+from raydiff.images import table
+from raydiff.methods.base import GradientSettings, Method, TrainSettings
+from raydiff.methods.features import FeatureTrainSettings
+from raydiff.model import Model
+from raydiff.nn.backbones import RANDOM, UNTRAINED
+from raydiff.progress import console, duration
+from raydiff.training.examples import compute_examples
+from raydiff.training.loop import TrainingLoop
+from raydiff.training.store import ExampleStore
+
+CHECKPOINTS = 10  # over a whole training
+REPORTS = 100  # loss values kept of a training
+MAX_FAILURES = 3  # workers or nodes lost before a training gives up
+CHECKPOINT_FILE = "state.pt"
+
+
+def train(
+    method: str,
+    settings: TrainSettings,
+    table_uri: str,
+    model_uri: str,
+    work_uri: str,
+    workers: int | None = None,
+    seed: int = 0,
+) -> Model:
+    """Fit a method on all rows of an image table and write its model folder.
+
+    Killed and run again with the same `work_uri` it goes on from what is finished: examples by part, statistics, the
+    last checkpoint.
+
+    Args:
+        method: its name.
+        settings: its train settings.
+        table_uri: normal images, all of them used.
+        model_uri: where the model folder goes.
+        work_uri: where examples and checkpoints lie; may be deleted afterwards.
+        workers: how many train; one a GPU by default, or one with all CPUs.
+
+    Raises:
+        ClusterError: if the cluster cannot hold so many workers.
+    """
+    began = time.monotonic()
+    scaling = _scaling(workers)
+    if isinstance(settings, FeatureTrainSettings) and settings.backbone.weights == RANDOM:
+        console.print(f"note: {UNTRAINED}", markup=False)
+    examples_uri = compute_examples(method, settings, table_uri, work_uri)
+    run_uri = storage.join(work_uri, method)
+    fitted_uri = _fit_statistics(method, settings, examples_uri, run_uri, seed)
+    curve: list[tuple[int, float]] = []
+    if isinstance(settings, GradientSettings):
+        curve = _fit_gradients(method, settings, examples_uri, fitted_uri, run_uri, scaling, seed)
+        fitted_uri = storage.join(run_uri, "trained.safetensors")
+
+    kind = methods.get(method)
+    fitted = kind.untrained(settings)
+    fitted.load_trained(safetensors.torch.load(storage.read_bytes(fitted_uri)))
+    rows = table.read(table_uri)
+    card: dict[str, Any] = {
+        "trained": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seed": seed,
+        "workers": scaling.num_workers,
+        "training_minutes": round((time.monotonic() - began) / 60, 2),
+        "training_images": dict(sorted(Counter(rows["category"].to_pylist()).items())),
+        "unreadable_images": len(ExampleStore(examples_uri).errors),
+        "loss_curve": curve,
+        "device": "cuda" if cluster.gpus() else "cpu",
+        "versions": {"raydiff": raydiff.__version__}
+        | {name: importlib.metadata.version(name) for name in ("torch", "timm", "diffusers", "ray")},
+        "python": platform.python_version(),
+    }
+    card |= fitted.about()
+    model = Model(fitted, kind.ScoreSettings(), None, card)
+    model.save(model_uri)
+    console.print(f"{method}: trained in {duration(time.monotonic() - began)}, {model_uri}", markup=False)
+    return model
+
+
+def _scaling(workers: int | None) -> ScalingConfig:
+    gpus, cpus = cluster.gpus(), cluster.cpus()
+    count = workers or max(1, gpus)
+    if count > (gpus or cpus):
+        raise ClusterError(
+            f"{count} workers were asked for, but the cluster has {gpus} GPUs and {cpus} CPUs; "
+            f"ask for at most {gpus or cpus} or add nodes"
+        )
+    if gpus:
+        return ScalingConfig(num_workers=count, use_gpu=True)
+    return ScalingConfig(num_workers=count, resources_per_worker={"CPU": cpus // count})
+
+
+def _fit_statistics(method: str, settings: TrainSettings, examples_uri: str, run_uri: str, seed: int) -> str:
+    """Statistics and memory bank, by one worker; kept, so that a second run finds them."""
+    target = storage.join(run_uri, f"statistics-{_digest(settings, examples_uri, seed)}.safetensors")
+    if not storage.exists(target):
+        with cluster.shown_progress(method, "done") as board:
+            options = cluster.worker_options(cpus=cluster.cpus())
+            ray.get(_statistics.options(**options).remote(method, settings, examples_uri, target, seed, board))
+    return target
+
+
+@ray.remote(max_retries=MAX_FAILURES)
+def _statistics(method: str, settings: Any, examples_uri: str, target: str, seed: int, board: Any) -> None:
+    device = cluster.use_assigned_device()
+    torch.manual_seed(seed)
+    fitted = methods.get(method)(settings).to(device).eval()
+
+    def report(what: str, done: int, total: int) -> None:
+        ray.get(board.write.remote(what, done, total))
+
+    with torch.no_grad():
+        fitted.fit_statistics(ExampleStore(examples_uri), seed, report)
+    storage.write_bytes(target, safetensors.torch.save(_state(fitted)))
+
+
+def _fit_gradients(
+    method: str,
+    settings: TrainSettings,
+    examples_uri: str,
+    statistics_uri: str,
+    run_uri: str,
+    scaling: ScalingConfig,
+    seed: int,
+) -> list[tuple[int, float]]:
+    fs, path = storage.arrow_filesystem(storage.join(run_uri, "checkpoints"))
+    trained_uri = storage.join(run_uri, "trained.safetensors")
+    with cluster.shown_progress(method, "steps") as board:
+        trainer = TorchTrainer(
+            _train_worker,
+            train_loop_config={
+                "method": method,
+                "settings": settings,
+                "examples_uri": examples_uri,
+                "statistics_uri": statistics_uri,
+                "trained_uri": trained_uri,
+                "seed": seed,
+                "board": board,
+            },
+            scaling_config=scaling,
+            run_config=RunConfig(
+                name=f"train-{_digest(settings, examples_uri, seed)}-{scaling.num_workers}",
+                storage_path=path,
+                storage_filesystem=fs,
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+            ),
+        )
+        result = trainer.fit()
+    if result.error is not None:
+        raise _ours(result.error) or ClusterError(f"{method}: training failed: {result.error}") from result.error
+    assert result.metrics is not None
+    return [tuple(point) for point in result.metrics["curve"]]
+
+
+def _train_worker(config: dict[str, Any]) -> None:
+    """One of the workers of a training; Ray Train starts it, again after a failure."""
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    cluster.use_assigned_device()
+    settings = config["settings"]
+    torch.manual_seed(config["seed"])
+    method = methods.get(config["method"]).untrained(settings)
+    method.load_trained(safetensors.torch.load(storage.read_bytes(config["statistics_uri"])))
+    device = ray.train.torch.get_device()
+    method.to(device)
+    if device.type == "cuda":
+        method.to(memory_format=torch.channels_last)
+    wrapped = DistributedDataParallel(method, broadcast_buffers=False) if world > 1 else None
+    loop = TrainingLoop(method, ExampleStore(config["examples_uri"], rank, world), config["seed"], rank, world, wrapped)
+    curve: list[list[float]] = []
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            state = torch.load(os.path.join(folder, CHECKPOINT_FILE), weights_only=True, map_location=device)
+        loop.load_state(state["loop"])
+        curve = state["curve"]
+    every = max(1, settings.train_steps // REPORTS)
+    saves = max(1, settings.train_steps // CHECKPOINTS)
+    losses: list[float] = []
+    while not loop.finished:
+        losses.append(loop.advance())
+        if loop.step % every == 0 or loop.finished:
+            loss = _mean_over_workers(sum(losses) / len(losses), world, device)
+            losses.clear()
+            curve.append([loop.step, loss])
+            if rank == 0:
+                config["board"].write.remote("training", loop.step, settings.train_steps, f"loss {loss:.4f}")
+        if loop.step % saves == 0 or loop.finished:
+            _report(loop, curve, rank)
+    if rank == 0:
+        storage.write_bytes(config["trained_uri"], safetensors.torch.save(_state(loop.finish())))
+    ray.train.report({"step": loop.step, "curve": curve})
+
+
+def _report(loop: TrainingLoop, curve: list[list[float]], rank: int) -> None:
+    """Report to Ray Train, with a checkpoint from rank 0; all workers meet here."""
+    metrics = {"step": loop.step, "curve": curve}
+    if rank != 0:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save({"loop": loop.state(), "curve": curve}, os.path.join(folder, CHECKPOINT_FILE))
+        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+
+
+def _mean_over_workers(value: float, world: int, device: torch.device) -> float:
+    if world == 1:
+        return value
+    total = torch.tensor(value, device=device)
+    torch.distributed.all_reduce(total)
+    return float(total) / world
+
+
+def _state(method: Method) -> dict[str, torch.Tensor]:
+    return {key: value.contiguous().cpu() for key, value in method.state_dict().items()}
+
+
+def _digest(settings: TrainSettings, examples_uri: str, seed: int) -> str:
+    told = f"{settings.model_dump_json()}|{storage.name(examples_uri)}|{seed}"
+    return hashlib.sha256(told.encode()).hexdigest()[:12]
+
+
+def _ours(error: BaseException) -> RaydiffError | None:
+    """The error of ours inside a Ray error, if there is one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, RaydiffError):
+            return cause
+        cause = cause.__cause__ or getattr(cause, "cause", None)
+    return None

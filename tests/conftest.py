@@ -1,0 +1,104 @@
+"""What several test files share: tiny settings, a tiny trained method and made images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from raydiff import methods
+
+TINY_BACKBONE = {"name": "resnet18", "weights": "random", "stages": [1, 2], "grid": 4}
+# One entry a method that needs more than its preset to be small; a method that is not named here runs as it is.
+TINY = {
+    "lafite": {
+        "image_size": 32,
+        "backbone": TINY_BACKBONE,
+        "coreset_ratio": 0.2,
+        "unet": {"base_channels": 8, "multipliers": [1, 2], "attention_levels": [1]},
+        "train_steps": 12,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "warmup_steps": 2,
+    },
+    "nearest_patch": {"image_size": 32, "backbone": TINY_BACKBONE, "coreset_ratio": 0.2},
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_seed():
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+
+
+def tiny_settings(name: str, **changes):
+    """Train settings of a method that trains in a second."""
+    return methods.recipe(name, "demo", {**TINY.get(name, {}), **changes})
+
+
+def made_images(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
+    """uint8 (count, size, size, 3): smooth waves with noise, all different."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:size, :size] / size
+    phases = rng.uniform(0, 6, (count, 3, 1, 1))
+    waves = 120 + 60 * np.sin(8 * x + 3 * y + phases) + rng.normal(0, 8, (count, 3, size, size))
+    return np.clip(waves, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1).copy()
+
+
+def with_defect(images: np.ndarray) -> np.ndarray:
+    """The same images with a dark square in each."""
+    size = images.shape[1]
+    damaged = images.copy()
+    damaged[:, size // 4 : size // 2, size // 4 : size // 2] = 10
+    return damaged
+
+
+def write_mvtec(root: Path, train: int = 8, test: int = 4, size: int = 40, categories=("bolt", "cloth")) -> Path:
+    """A data set in MVTec's layout: per category `train` normals, `test` normals and `test` defective with masks."""
+    for number, category in enumerate(categories):
+        images = made_images(train + 2 * test, size, seed=number)
+        defective = with_defect(images[train + test :])
+        places = [("train/good", images[:train]), ("test/good", images[train : train + test]), ("test/spot", defective)]
+        for place, stack in places:
+            folder = root / category / place
+            folder.mkdir(parents=True)
+            for index, image in enumerate(stack):
+                Image.fromarray(image).save(folder / f"{index:03d}.png")
+        masks = root / category / "ground_truth/spot"
+        masks.mkdir(parents=True)
+        mask = np.zeros((size, size), np.uint8)
+        mask[size // 4 : size // 2, size // 4 : size // 2] = 255
+        for index in range(test):
+            Image.fromarray(mask).save(masks / f"{index:03d}_mask.png")
+    return root
+
+
+class ListedExamples:
+    """Examples held in memory, for a method's `fit_statistics`."""
+
+    def __init__(self, examples: torch.Tensor) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def batches(self):
+        yield from self.examples.split(3)
+
+    def take(self, indices):
+        return self.examples[indices]
+
+
+def fitted(name: str, images: np.ndarray, seed: int = 0):
+    """A tiny method with its statistics fitted on images."""
+    torch.manual_seed(seed)
+    kind = methods.get(name)
+    method = kind(tiny_settings(name)).eval()
+    from raydiff.scoring.scorer import examples_of
+
+    examples = ListedExamples(examples_of(method, images))
+    method.fit_statistics(examples, seed)
+    return method, examples

@@ -1,0 +1,629 @@
+"""The report: what it says, that it stands alone, and that a browser shows it."""
+
+from __future__ import annotations
+
+import html
+import io
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from sklearn import metrics as reference
+
+from raydiff import storage
+from raydiff.errors import DataError, SettingsError
+from raydiff.metrics.evaluate import Evaluation
+from raydiff.report import facts, figures, gallery, runs
+from raydiff.report.overlay import map_scale, overlay
+from raydiff.report.report import ReportEntry, write_report
+from raydiff.scoring import table as score_table
+from raydiff.scoring.maps import write_map
+from raydiff.selection.calibration import Calibration
+
+SIDE = 72
+CATEGORIES = ("cup", "gear")
+HOSTILE = "<script>alert('x')</script>"
+RANKING_METRICS = (
+    "image_auroc",
+    "image_ap",
+    "image_f1_max",
+    "pixel_auroc",
+    "pixel_ap",
+    "pixel_f1_max",
+    "aupro",
+)
+
+Make = Callable[..., ReportEntry]
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, format="PNG")
+    return sink.getvalue()
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Makes one scored run on disk: images, masks, maps, score table, evaluation, tuning, model.json."""
+    rng = np.random.default_rng(3)
+    yy, xx = np.mgrid[:SIDE, :SIDE]
+    samples = []
+    for category in CATEGORIES:
+        for number in range(24):
+            label = [0, 1, None][0 if number < 12 else 1 if number < 20 else 2]
+            blob = (yy - 20 - number) ** 2 + (xx - 50 + number) ** 2 < 40
+            pixels = (150 + 40 * np.sin(xx / (5 if category == "cup" else 9)))[..., None] + rng.normal(
+                0, 6, (SIDE, SIDE, 3)
+            )
+            pixels[blob] -= 90 if label == 1 else 0
+            stem = tmp_path / "data" / category / f"{number:03d}"
+            storage.write_bytes(f"{stem}.png", _png(pixels.clip(0, 255).astype(np.uint8)))
+            if label == 1:
+                storage.write_bytes(f"{stem}_mask.png", _png(blob.astype(np.uint8) * 255))
+            samples.append((category, str(stem), label, blob))
+
+    def run(
+        name: str,
+        method: str = "lafite",
+        auroc: tuple[float, float] = (0.96, 0.90),
+        pseudo: float = 0.93,
+        maps: str = "tiff",
+        normals: int = 137,
+        edit: Callable[[list[dict[str, Any]]], None] | None = None,
+    ) -> ReportEntry:
+        home = tmp_path / re.sub(r"\W", "_", name)
+        noise = np.random.default_rng(len(name))
+        rows = []
+        for category, stem, label, blob in samples:
+            score = float(noise.normal(3.0 if label == 1 else 1.0, 0.7))
+            map_uri = f"{home}/maps/{category}/{Path(stem).name}.{maps}"
+            heat = noise.normal(1.0, 0.2, (SIDE, SIDE)) + score * blob * (label == 1)
+            if maps == "tiff":
+                write_map(map_uri, heat.astype(np.float32))
+            elif maps == "png":
+                storage.write_bytes(map_uri, _png((heat * 60).clip(0, 255).astype(np.uint8)))
+            rows.append(
+                {
+                    "uri": f"{stem}.png",
+                    "dataset": "made",
+                    "category": category,
+                    "split": "test",
+                    "label": label,
+                    "defect": {0: "good", 1: "stain", None: None}[label],
+                    "mask_uri": f"{stem}_mask.png" if label == 1 else None,
+                    "height": SIDE,
+                    "width": SIDE,
+                    "content_hash": "0" * 64,
+                    "score": score,
+                    "p_value": 1 / (1 + 50 * max(score, 0)),
+                    "threshold": 2.2,
+                    "is_anomalous": score > 2.2,
+                    "map_uri": map_uri if maps != "none" else None,
+                    "method": method,
+                    "model_id": "abcdef0123456789",
+                    "error": None,
+                }
+            )
+        if edit:
+            edit(rows)
+        for part in range(2):
+            table = pa.Table.from_pylist(rows[part::2][::-1], schema=score_table.SCHEMA)
+            score_table.write_part(f"{home}/scores", part, table)
+        storage.write_json(f"{home}/evaluation.json", _evaluation(method, auroc))
+        storage.write_json(f"{home}/tune.json", _tuning(method, pseudo))
+        storage.write_json(f"{home}/model/model.json", _model(method, normals))
+        return ReportEntry(
+            name=name,
+            scores_uri=f"{home}/scores",
+            evaluation_uri=f"{home}/evaluation.json",
+            model_uri=f"{home}/model",
+            tuning_uri=f"{home}/tune.json",
+        )
+
+    return run
+
+
+def _evaluation(method: str, auroc: tuple[float, float]) -> dict[str, Any]:
+    def numbers(value: float) -> dict[str, Any]:
+        return dict.fromkeys(RANKING_METRICS, value) | {"false_alarm_rate": 0.083, "recall": 0.75}
+
+    categories = {
+        category: numbers(value)
+        | {"images": 20, "anomalous": 8, "maps": 20, "defects": {"stain": {"images": 8, "image_auroc": value}}}
+        for category, value in zip(CATEGORIES, auroc, strict=True)
+    }
+    mean, worst = numbers(sum(auroc) / 2), numbers(min(auroc))
+    found = {
+        "method": method,
+        "model_id": "abcdef0123456789",
+        "scores_uri": "scores",
+        "size": None,
+        "pixel_metrics": "exact",
+        "images": 40,
+        "errors": 0,
+        "categories": categories,
+        "mean": mean,
+        "worst": {name: {"category": "gear", "value": value} for name, value in worst.items()},
+    }
+    return Evaluation.model_validate(found).model_dump(mode="json")
+
+
+def _tuning(method: str, pseudo: float) -> dict[str, Any]:
+    def stage(key: str, trials: list[tuple[Any, float, float]], chosen: Any, fixed: dict[str, Any]) -> dict[str, Any]:
+        made = [
+            {"settings": {key: value}, "fixed": fixed, "pseudo_auroc": auroc, "test_auroc": test, "seconds": 4.0}
+            for value, auroc, test in trials
+        ]
+        return {"name": key, "trials": made, "chosen": {key: chosen}}
+
+    steps = [(100, -0.2, 0.71), (300, -0.06, 0.83), (500, -0.01, 0.9), (700, -0.04, 0.91)]
+    stages = [
+        stage("corruption_steps", [([n], pseudo + x, t) for n, x, t in steps], [500], {"feature_editing": False}),
+        stage("neighbours", [(k, pseudo - 0.01 * (k != 4), 0.9) for k in (1, 4, 8)], 4, {}),
+    ]
+    return {
+        "method": method,
+        "metric": "image_auroc",
+        "model_id": "abcdef0123456789",
+        "pseudo_images": {category: [30, 41] for category in CATEGORIES},
+        "pseudo_auroc": pseudo,
+        "stages": stages,
+        "rank_correlation": {"corruption_steps": 0.8, "neighbours": None},
+        "chosen": {"corruption_steps": [500], "neighbours": 4},
+    }
+
+
+def _calibration(normals: dict[str, int], shared: tuple[str, ...] = ()) -> Calibration:
+    scores = {category: [0.5 + 1.7 * i / count for i in range(count)] for category, count in normals.items()}
+    return Calibration.fit(scores, 0.01, shared)
+
+
+def _model(method: str, normals: int) -> dict[str, Any]:
+    return {
+        "method": method,
+        "settings": {"train": {"grid": 16, "learning_rate": 3e-4}, "score": {"corruption_steps": [500]}},
+        "calibration": _calibration(dict.fromkeys(CATEGORIES, normals)).model_dump(mode="json"),
+        "card": {"seed": 7, "versions": {"torch": "2.15.0"}, "training_minutes": 12.5, "licence": "apache-2.0"},
+        "id": "abcdef0123456789",
+    }
+
+
+def _text(uri: str) -> str:
+    """The report as its reader sees it: no tags, entities resolved, single spaces."""
+    page = storage.read_bytes(uri).decode()
+    body = page[page.index("<body") :]
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", body)).split())
+
+
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.targets: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.targets += [
+            value or "" for key, value in attrs if key in {"src", "href", "srcset", "data", "action", "poster"}
+        ]
+
+
+def test_report_tells_the_key_facts(make: Make, tmp_path: Path) -> None:
+    entries = [make("lafite", pseudo=0.931), make("reference", "nearest_patch", (0.91, 0.88), pseudo=0.902)]
+    uri = write_report(f"{tmp_path}/out", entries, title="Line 4, June", champion="lafite")
+    assert uri == f"{tmp_path}/out/report.html"
+    text = _text(uri)
+    for fact in (
+        "Line 4, June",
+        "Champion: lafite",
+        "It was chosen by pseudo-validation: image AUROC 0.931 at telling held-out normal images",
+        "against reference 0.902",
+        "which took no part in the choice, its mean image AUROC is 0.930, the best of all",
+        "gear 20 images, 8 anomalous",
+        "0.960",
+        "8.3 %",
+        "60 normal and 82 made-anomalous images",
+        "corruption steps : 4 settings in 16 s, all with feature_editing = false ; chosen corruption_steps = [500]",
+        "Rank correlation with the test set: 0.80 (shown only, not used)",
+        "Promises at most 1 % false alarms on images like the 137 held-out normal images it was set from.",
+        "versions.torch 2.15.0",
+        "learning_rate 0.0003",
+        "None: every image has a score.",
+    ):
+        assert fact in text, fact
+
+
+def test_report_is_one_file_that_asks_for_nothing(make: Make, tmp_path: Path) -> None:
+    page = storage.read_bytes(write_report(f"{tmp_path}/out", [make("lafite")])).decode()
+    links = _Links()
+    links.feed(page)
+    assert len(links.targets) > 20
+    assert all(target.startswith(("data:image/", "#")) for target in links.targets)
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & set(links.tags)
+    assert "url(" not in page
+    assert "@import" not in page
+    assert not re.search(r"https?://", page)
+    assert "default-src 'none'" in page
+    assert len(page) < 4_000_000
+
+
+def test_hostile_text_is_escaped(make: Make, tmp_path: Path) -> None:
+    def poison(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row["category"] = f"$\\frac{{{HOSTILE}_图"
+            row["defect"] = HOSTILE
+            row["uri"] += HOSTILE
+        rows[0] |= {"score": None, "error": HOSTILE, "is_anomalous": None}
+
+    entry = make(f"_$x^{{{HOSTILE}图", edit=poison)
+    page = storage.read_bytes(write_report(f"{tmp_path}/out", [entry], title=HOSTILE, champion=entry.name)).decode()
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") > 10
+
+
+def test_the_reference_is_said_to_win_exactly_where_it_does(make: Make, tmp_path: Path) -> None:
+    ours = make("lafite", "lafite", (0.96, 0.90)).changed(tuning_uri=None)
+    weak = make("nn", "nearest_patch", (0.91, 0.89)).changed(tuning_uri=None)
+    text = _text(write_report(f"{tmp_path}/a", [ours, weak]))
+    assert "lafite beats the non-diffusion reference nn in mean image AUROC: 0.930 against 0.900." in text
+    assert "By category: lafite beats nn on cup (0.960 against 0.910) and gear (0.900 against 0.890)." in text
+    assert "nn beats" not in text
+
+    strong = make("nn", "nearest_patch", (0.99, 0.89)).changed(tuning_uri=None)
+    text = _text(write_report(f"{tmp_path}/b", [ours, strong]))
+    assert "The non-diffusion reference nn beats lafite in mean image AUROC: 0.940 against 0.930." in text
+    assert (
+        "By category: nn beats lafite on cup (0.990 against 0.960); lafite beats nn on gear (0.900 against 0.890)."
+        in text
+    )
+    assert "lafite beats the non-diffusion reference" not in text
+
+
+def test_equal_numbers_are_not_a_win() -> None:
+    same = [_bare("nn", "nearest_patch", (0.9, 0.9)), _bare("lafite", "lafite", (0.9001, 0.8999))]
+    assert facts.verdicts(same)[0] == facts.Verdict(
+        lost=True,
+        mean="lafite only equals the non-diffusion reference nn in mean image AUROC: 0.900 against 0.900.",
+        categories="By category: they are equal on cup (0.900) and gear (0.900).",
+    )
+
+
+def test_without_both_kinds_of_method_there_is_no_verdict(make: Make, tmp_path: Path) -> None:
+    text = _text(write_report(f"{tmp_path}/out", [make("lafite").changed(tuning_uri=None)]))
+    assert "nearest_patch, the non-diffusion reference, was not run" in text
+    assert "no diffusion method is here to compare" in facts.no_verdict([_bare("nn", "nearest_patch")])
+    unlabelled = [_bare("nn", "nearest_patch", evaluation=None), _bare("lafite")]
+    assert facts.verdicts(unlabelled) == []
+    assert "Nothing was evaluated on labelled images for both" in facts.no_verdict(unlabelled)
+
+
+def test_a_champion_that_pseudo_validation_did_not_prefer_is_not_dressed_up() -> None:
+    a = _bare("a", auroc=(0.8, 0.8), tuning=_tuning("lafite", 0.9))
+    b = _bare("b", auroc=(0.96, 0.9), tuning=_tuning("lafite", 0.95))
+    untuned = _bare("c", "nearest_patch", auroc=(0.7, 0.7))
+    doubtful, tested = facts.champion_reason([a, b], "a")
+    assert doubtful.startswith("It does not have the best pseudo-validation image AUROC (0.900, against b 0.950)")
+    assert tested.endswith("took no part in the choice, its mean image AUROC is 0.800, while b has 0.930.")
+    assert facts.champion_reason([a, b, untuned], "b")[1:] == [
+        "No pseudo-validation of c was given to this report.",
+        "On the labelled test set, which took no part in the choice, its mean image AUROC is 0.930, the best of all.",
+    ]
+    assert facts.champion_reason([untuned], "c") == [
+        "It was chosen by pseudo-validation, whose numbers were not given to this report."
+    ]
+    assert facts.champion_reason([a, untuned], "a")[0] == (
+        "Its pseudo-validation image AUROC is 0.900; no other candidate's was given to this report."
+    )
+
+
+def test_a_threshold_that_promises_nothing_warns(make: Make, tmp_path: Path) -> None:
+    text = _text(write_report(f"{tmp_path}/out", [make("lafite", normals=40).changed(tuning_uri=None)]))
+    assert (
+        "Warning: 1 % false alarms cannot be promised from 40 held-out normal images; "
+        "2.44 % is the lowest they allow." in text
+    )
+    assert "Promises" not in text
+
+
+def test_each_threshold_promises_what_it_can_and_no_more() -> None:
+    def said(normals: dict[str, int], shared: tuple[str, ...] = ()) -> tuple[str, bool]:
+        calibration = _calibration(normals, shared)
+        return facts.calibration_sentence(calibration, "cup"), facts.promised(calibration, "cup")
+
+    promise = "Promises at most 1 % false alarms on images like the"
+    assert said({"cup": 99}) == (f"{promise} 99 held-out normal images it was set from.", True)
+    sentence, promised = said({"cup": 98})
+    assert sentence.startswith("Warning: 1 % false alarms cannot be promised from 98 held-out normal images;")
+    assert sentence.endswith("1.01 % is the lowest they allow.")
+    assert not promised
+    sentence, promised = said({"cup": 20, "gear": 100})
+    assert sentence.startswith(f"{promise} 120 held-out normal images of all categories together")
+    assert sentence.endswith("on the average of the categories only.")
+    assert not promised
+    sentence, promised = said({"cup": 99}, shared=("cup",))
+    assert sentence.endswith("Tuning saw the same images, so the rate may come out somewhat higher.")
+    assert not promised
+
+
+def test_only_scores_are_needed(make: Make, tmp_path: Path) -> None:
+    def unlabelled(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row |= {"label": None, "defect": None, "mask_uri": None, "threshold": None, "p_value": None}
+            row["is_anomalous"] = None
+
+    entry = ReportEntry(name="archive", scores_uri=make("archive", maps="none", edit=unlabelled).scores_uri)
+    text = _text(write_report(f"{tmp_path}/x/y.html", [entry]))
+    assert "Highest unlabelled" in text
+    assert "no anomaly map was written" in text
+    assert "Not calibrated" in text
+    assert "Worst misses" not in text
+    assert "Borderline" not in text
+
+
+def test_missing_and_broken_pictures_are_told_not_fatal(make: Make, tmp_path: Path) -> None:
+    entry = make("lafite")
+
+    def tiles() -> list[gallery.Tile]:
+        return [tile for group in gallery.groups(runs.load(entry)) for tile in group.tiles]
+
+    assert len(tiles()) == 4 * gallery.PER_GROUP
+    assert all(tile.image and tile.heat and not tile.problem for tile in tiles())
+    for path in (tmp_path / "data").rglob("*_mask.png"):
+        path.write_bytes(b"no image")
+    misses = [tile for tile in tiles() if tile.defect == "stain"]
+    assert all(tile.image and tile.heat and tile.problem for tile in misses)  # the heat map is there all the same
+    for path in (tmp_path / "lafite" / "maps").rglob("*.tiff"):
+        path.write_bytes(b"no map")
+    assert all(tile.image and not tile.heat and "anomaly map" in str(tile.problem) for tile in tiles())
+    for path in (tmp_path / "data").rglob("*.png"):
+        path.unlink()
+    assert all(not tile.image and not tile.heat and "is not there" in str(tile.problem) for tile in tiles())
+    assert "is not there" in _text(write_report(f"{tmp_path}/out", [entry]))
+
+
+def test_heat_maps_that_were_written_as_pictures_are_shown(make: Make) -> None:
+    found = gallery.groups(runs.load(make("lafite", maps="png")))
+    assert all(tile.heat and tile.heat != tile.image and not tile.problem for group in found for tile in group.tiles)
+
+
+def test_only_the_test_split_is_reported(make: Make, tmp_path: Path) -> None:
+    def half(rows: list[dict[str, Any]]) -> None:
+        for row in rows[:24]:
+            row["split"] = "train"
+
+    loaded = runs.load(make("a", edit=half))
+    assert len(loaded.score) == 24
+    assert loaded.categories == ["gear"]
+
+    def none(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row["split"] = "train"
+
+    with pytest.raises(DataError, match="no image whose split is 'test'"):
+        runs.load(make("b", edit=none))
+
+
+def test_rows_of_several_parts_keep_their_category(make: Make) -> None:
+    def rename(rows: list[dict[str, Any]]) -> None:
+        rows[1]["category"] = "a first in its own part"
+        for row in rows:
+            row["defect"] = row["category"]
+
+    loaded = runs.load(make("a", edit=rename))
+    assert loaded.categories == ["a first in its own part", "cup", "gear"]
+    of_row = [loaded.categories[place] for place in loaded.category]
+    assert of_row == loaded.table["defect"].to_pylist()
+
+
+def test_errors_are_listed_up_to_a_bound(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(rows: list[dict[str, Any]]) -> None:
+        for number, row in enumerate(rows[:7]):
+            row |= {
+                "score": None,
+                "p_value": None,
+                "is_anomalous": None,
+                "error": f"cut short at byte {number}",
+            }
+
+    monkeypatch.setattr("raydiff.report.report.MAX_ERRORS", 5)
+    text = _text(write_report(f"{tmp_path}/out", [make(name, edit=spoil).changed(tuning_uri=None) for name in "ab"]))
+    assert "a: 7, b: 7. The first 5:" in text
+    assert len(re.findall(r"cut short at byte \d a, b", text)) == text.count("cut short") == 5
+
+
+def test_more_categories_than_plots_are_counted(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raydiff.report.report.MAX_CATEGORIES", 1)
+    page = storage.read_bytes(write_report(f"{tmp_path}/out", [make("a").changed(tuning_uri=None)])).decode()
+    assert "Drawn: the 1 categories with the most images, 1 of 2 are left out." in page
+    assert page.count('alt="ROC curves') == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "champion", "words"),
+    [([], None, "at least one"), (["a", "a"], None, "name of its own"), (["a"], "b", "none of the entries")],
+)
+def test_bad_entries_are_refused(names: list[str], champion: str | None, words: str, tmp_path: Path) -> None:
+    entries = [ReportEntry(name=name, scores_uri=str(tmp_path)) for name in names]
+    with pytest.raises(SettingsError, match=words):
+        write_report(str(tmp_path), entries, champion=champion)
+
+
+def _bare(name: str, method: str = "lafite", auroc: tuple[float, float] = (0.9, 0.9), **columns: Any) -> runs.Run:
+    count = len(columns.get("score", [0.0]))
+    nothing = np.full(count, np.nan)
+    values: dict[str, Any] = {
+        "table": None,
+        "categories": list(CATEGORIES),
+        "category": np.zeros(count, dtype=np.intp),
+        "label": np.zeros(count, dtype=np.int8),
+        "score": nothing,
+        "threshold": nothing,
+        "alarm": np.zeros(count, dtype=bool),
+        "evaluation": _evaluation(method, auroc),
+        "tuning": None,
+        "model": None,
+        "calibration": None,
+    }
+    return runs.Run(name=name, method=method, model_id="x", scores_uri="s", **(values | columns))
+
+
+def test_gallery_picks_the_worst_and_the_nearest() -> None:
+    score = np.array([1.0, 2.0, 3.0, 9.0, 4.5, 1.5, 8.0, np.nan, 5.2])
+    label = np.array([0, 0, 0, 0, 1, 1, 1, 1, -1], dtype=np.int8)
+    run = _bare("a", score=score, label=label, threshold=np.full(9, 5.0))
+    picked = {title: rows for title, _, rows in gallery.pick(run, gallery.distances(run), 2)}
+    assert picked == {
+        "Worst misses": [5, 4],
+        "Worst false alarms": [3, 2],
+        "Highest unlabelled": [8],
+        "Borderline": [1, 6],  # 2.0 and 8.0 are as near as the nearest that no other group shows
+    }
+
+
+def test_distances_make_categories_of_unlike_scale_comparable() -> None:
+    score = np.array([1.0, 2.0, 3.0, 6.0, 100.0, 200.0, 300.0, 600.0])
+    run = _bare(
+        "a",
+        score=score,
+        category=np.repeat([0, 1], 4),
+        label=np.array([0, 0, 0, 1] * 2, dtype=np.int8),
+        threshold=np.repeat([4.0, 400.0], 4),
+    )
+    expected = [-3.0, -2.0, -1.0, 2.0]  # the normal scores' quartiles lie 1 (100) apart
+    np.testing.assert_allclose(gallery.distances(run), expected * 2)
+
+
+def test_roc_agrees_with_scikit_learn_ties_included() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400).astype(np.int8)
+    scores = np.round(labels + rng.normal(0, 1, 400), 1)
+    curve = figures.roc_curve("a", scores, labels, scores > 1)
+    assert curve is not None
+    false, caught, _ = reference.roc_curve(labels, scores, drop_intermediate=False)
+    np.testing.assert_allclose(curve.false_alarm_rate, false)
+    np.testing.assert_allclose(curve.recall, caught)
+    assert curve.area == pytest.approx(reference.roc_auc_score(labels, scores))
+    assert curve.alarm == (float((scores > 1)[labels == 0].mean()), float((scores > 1)[labels == 1].mean()))
+    assert figures.roc_curve("a", scores, np.zeros(400, dtype=np.int8), None) is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [{"corruption_steps": [250]}],
+        [{"corruption_steps": [250]}, {"corruption_steps": [500]}],
+        [{"corruption_steps": [250, 500]}, {"corruption_steps": [250]}],
+        [{"k": 1, "steps": 5}, {"k": 2, "steps": 5}, {"k": 2, "steps": 1}],
+        [{"k": k, "weights": "equal" if k % 2 else "near"} for k in range(1, 30)],
+        [{"feature_editing": True}, {"feature_editing": False}],
+    ],
+)
+def test_any_kind_of_tuned_setting_can_be_plotted(settings: list[dict[str, Any]]) -> None:
+    trials = [{"settings": each, "pseudo_auroc": 0.9 - 0.01 * i, "test_auroc": None} for i, each in enumerate(settings)]
+    trials.append({"settings": settings[0], "pseudo_auroc": None, "test_auroc": None})
+    stage = {"name": "any", "trials": trials, "chosen": settings[-1]}
+    assert figures.chosen_trial(stage, trials) == len(settings) - 1
+    assert figures.tuning_plot(stage).startswith(b"\x89PNG")
+
+
+def test_overlay_keeps_what_is_normal_and_heats_what_is_not() -> None:
+    image = np.full((4, 6, 3), 120, dtype=np.uint8)
+    heat = np.full((4, 6), 0.9, dtype=np.float32)
+    heat[0, 0], heat[0, 1], heat[0, 2], heat[1, 1] = 2.0, 50.0, 1.5, np.nan
+    laid = overlay(image, heat, 1.0, 2.0)
+    assert laid.dtype == np.uint8
+    assert laid.shape == image.shape
+    assert (laid[2:] == 120).all()
+    assert (laid[1, 1] == 120).all()
+    assert (laid[0, 0] == laid[0, 1]).all()  # full heat is full heat
+    full, half = (np.abs(laid[0, i].astype(int) - 120).max() for i in (0, 2))
+    assert full > half > 20
+    assert (image == 120).all()
+    with pytest.raises(DataError, match="resize the map"):
+        overlay(image, heat[:2], 1.0, 2.0)
+
+
+def test_overlay_of_a_scale_without_width_is_all_or_nothing() -> None:
+    image = np.full((1, 2, 3), 50, dtype=np.uint8)
+    laid = overlay(image, np.array([[1.0, 1.1]], dtype=np.float32), 1.0, 1.0)
+    assert (laid[0, 0] == 50).all()
+    assert (laid[0, 1] != 50).any()
+
+
+def test_map_scale_leaves_normal_maps_mostly_clear() -> None:
+    rng = np.random.default_rng(1)
+    maps = [rng.normal(5, 1, (300, 200)).astype(np.float32) for _ in range(4)]
+    low, high = map_scale(maps)
+    pixels = np.concatenate([each.ravel() for each in maps])
+    assert (pixels <= low).mean() == pytest.approx(0.9, abs=0.01)
+    assert (pixels <= (low + high) / 2).mean() == pytest.approx(0.999, abs=0.001)
+    with pytest.raises(DataError, match="at least one"):
+        map_scale([])
+    with pytest.raises(DataError, match="at least one"):
+        map_scale([np.full((3, 3), np.nan, dtype=np.float32)])
+
+
+def test_outline_surrounds_the_defect_even_a_tiny_one() -> None:
+    image = np.full((40, 60, 3), 100, dtype=np.uint8)
+    mask = np.zeros((400, 600), dtype=bool)
+    mask[205, 305] = True
+    drawn = gallery.outline(image, mask)
+    assert (drawn[20, 30] == 100).all()
+    assert (drawn == 255).all(axis=2).sum() >= 8
+    changed = np.argwhere((drawn != 100).any(axis=2))
+    np.testing.assert_array_equal(np.abs(changed - [20, 30]).max(axis=0), [3, 3])
+
+
+@pytest.mark.browser
+def test_a_browser_shows_every_picture(make: Make, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        assert not os.environ.get("CI"), "Chromium is not installed; CI needs it (Debian package chromium)"
+        pytest.skip("CHROMIUM IS NOT INSTALLED: the report was not opened in a browser (Debian package chromium)")
+    entries = [make("lafite"), make("nearest_patch", "nearest_patch", (0.91, 0.88))]
+    uri = write_report(f"{tmp_path}/out", entries, champion="lafite")
+    # Only this copy may run a script, which counts what the browser could not show.
+    page = storage.read_bytes(uri).decode()
+    count = """<script>addEventListener("load", () => {
+      const pictures = [...document.images], wide = document.documentElement.scrollWidth - innerWidth;
+      document.body.dataset.pictures = pictures.length;
+      document.body.dataset.broken = pictures.filter(picture => !picture.naturalWidth).length;
+      document.body.dataset.overflow = wide; })</script>"""
+    page = page.replace("default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';")
+    copy = tmp_path / "counted.html"
+    copy.write_text(page.replace("</body>", count + "</body>"))
+
+    def run(*flags: str) -> str:
+        command = [
+            chromium,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--no-first-run",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            *flags,
+        ]
+        return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
+
+    shown = run("--dump-dom", "--window-size=500,900", f"file://{copy}")
+    found = dict(re.findall(r'data-(pictures|broken|overflow)="(-?\d+)"', shown))
+    assert int(found["pictures"]) == page.count("<img ")
+    assert found["broken"] == "0"
+    assert int(found["overflow"]) <= 0  # nothing is wider than a narrow window
+    picture = tmp_path / "report.png"
+    run(f"--screenshot={picture}", "--window-size=1200,1600", f"file://{storage.absolute(uri)}")
+    pixels = np.asarray(Image.open(picture).convert("RGB"))
+    assert pixels.shape == (1600, 1200, 3)
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 500  # plots and text, not an empty page
