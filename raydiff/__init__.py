@@ -5,9 +5,26 @@
 >>> scored = model.score([image])  # uint8 RGB arrays; no Ray needed  # doctest: +SKIP
 """
 
-from raydiff import methods
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from raydiff.errors import RaydiffError
-from raydiff.model import Model, load
+
+if TYPE_CHECKING:
+    from raydiff import methods
+    from raydiff.model import Model, load
 
 __all__ = ["Model", "RaydiffError", "load", "methods"]
 __version__ = "0.1.0"
+
+# torch and its libraries take seconds to import; a worker that only decodes images should not wait for them.
+_LATER = {"Model": "raydiff.model", "load": "raydiff.model", "methods": "raydiff.methods"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'raydiff' has no attribute {name!r}")
+    module = importlib.import_module(_LATER[name])
+    return module if name == "methods" else getattr(module, name)

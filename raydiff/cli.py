@@ -12,9 +12,10 @@ import typer
 from raydiff import methods
 from raydiff.errors import RaydiffError, SettingsError
 from raydiff.progress import console, duration
-from raydiff.scoring.bulk import Maps, Summary
+from raydiff.scoring.bulk import Summary
+from raydiff.scoring.part_scorer import Maps
 from raydiff.selection.calibrate import DEFAULT_RATE
-from raydiff.selection.tune import Search
+from raydiff.selection.staged_search import Search
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

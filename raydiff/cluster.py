@@ -21,25 +21,31 @@ POLL_SECONDS = 0.5
 SHARED_CPU = 0.5
 
 
-def connect(address: str | None = None) -> None:
-    """Join the Ray cluster at `address` (or RAY_ADDRESS, or the one running here), else start one on loopback.
+def connect() -> None:
+    """Join the Ray cluster at RAY_ADDRESS (`ray job submit` sets it), or start one on this machine's loopback.
+
+    A cluster that merely happens to run here is never joined: it may be somebody else's.
 
     Raises:
-        ClusterError: if an address was given and nothing answers there.
+        ClusterError: if RAY_ADDRESS is set and nothing answers there.
     """
     if not ray.is_initialized():
-        wanted = address or os.environ.get("RAY_ADDRESS")
-        try:
-            ray.init(address=wanted or "auto", logging_level=logging.WARNING)
-        except ConnectionError as error:
-            if wanted:
-                raise ClusterError(f"no Ray cluster answers at {wanted} ({error}); is it up?") from None
-            console.print("no Ray is running here: starting one on this machine")
-            ray.init(address="local", _node_ip_address=LOOPBACK, logging_level=logging.WARNING)
+        address = os.environ.get("RAY_ADDRESS")
+        quiet = ray.LoggingConfig(log_level="WARNING")  # phases say what goes on
+        if address:
+            try:
+                ray.init(address=address, logging_config=quiet)
+            except ConnectionError as error:
+                raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); is it up?") from None
+        else:
+            console.print("RAY_ADDRESS is not set: starting a Ray on this machine")
+            ray.init(address="local", _node_ip_address=LOOPBACK, logging_config=quiet)
     context = DataContext.get_current()
     context.enable_progress_bars = False  # phases show themselves, on the driver
     context.target_max_block_size = None  # a block is a whole part of the table, whatever its size
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it remarks on the missing bars
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
 
 
 def cpus() -> int:

@@ -21,7 +21,8 @@ from raydiff import methods, storage
 from raydiff.errors import ModelFolderError, SettingsError, StorageError
 from raydiff.images.decode import resize
 from raydiff.methods.base import Method, ScoreSettings
-from raydiff.scoring.scorer import Scored, score_images
+from raydiff.scoring.scored import Scored
+from raydiff.scoring.scorer import score_images
 from raydiff.selection.calibration import Calibration
 
 WEIGHTS = "weights.safetensors"

@@ -26,12 +26,13 @@ from raydiff.progress import console
 from raydiff.report.report import write_report
 from raydiff.report.runs import ReportEntry
 from raydiff.run_folder import ROLES, RunFolder
-from raydiff.scoring.bulk import Maps, Summary, score_table
+from raydiff.scoring.bulk import Summary, score_table
 from raydiff.scoring.deployment import deployed
+from raydiff.scoring.part_scorer import Maps
 from raydiff.selection.calibrate import DEFAULT_RATE
 from raydiff.selection.calibrate import calibrate as calibrate_model
 from raydiff.selection.champion import champion
-from raydiff.selection.tune import Search
+from raydiff.selection.staged_search import Search
 from raydiff.selection.tune import tune as tune_model
 from raydiff.training.train import train as train_method
 

@@ -48,13 +48,15 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """
     scheme = uri.split("://", 1)[0] if "://" in uri else "file"
     try:
-        fs, path = fsspec.core.url_to_fs(uri, **_OPTIONS.get(scheme, {}))
+        # Not fsspec's url_to_fs: it reads "a::b" as a chain of filesystems and would write to another file.
+        kind = fsspec.get_filesystem_class(scheme)
+        fs = kind(**{**kind._get_kwargs_from_urls(uri), **_OPTIONS.get(scheme, {})})
     except ImportError as error:
         extra = "pip install 'raydiff[s3]'" if scheme == "s3" else f"install the package it names ({error})"
         raise StorageError(f"{uri}: reading {scheme}:// needs one more package: {extra}") from None
     except ValueError as error:
         raise StorageError(f"{uri}: {error}") from None
-    return fs, path
+    return fs, kind._strip_protocol(uri)
 
 
 def is_local(uri: str) -> bool:
@@ -68,12 +70,12 @@ def absolute(uri: str) -> str:
     Local places become plain absolute paths (`file://` is taken off), others stay as they are.
     """
     fs, path = filesystem(uri)
-    return path.rstrip("/") or "/" if isinstance(fs, LocalFileSystem) else uri.rstrip("/")
+    return path.rstrip("/") or "/" if isinstance(fs, LocalFileSystem) else _trimmed(uri)
 
 
 def join(uri: str, *parts: str) -> str:
     """`uri` with path parts appended."""
-    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+    return "/".join([_trimmed(uri), *(part.strip("/") for part in parts)])
 
 
 def name(uri: str) -> str:
@@ -84,8 +86,14 @@ def name(uri: str) -> str:
 def exists(uri: str) -> bool:
     """Whether a file or folder is there."""
     fs, path = filesystem(uri)
+    if isinstance(fs, LocalFileSystem):
+        return os.path.exists(path)
     with _explained(uri):
-        return bool(fs.exists(path))
+        try:
+            fs.info(path)  # fsspec's own `exists` takes a refusal or a dead endpoint for "no"
+        except FileNotFoundError:
+            return False
+    return True
 
 
 def is_folder(uri: str) -> bool:
@@ -104,9 +112,11 @@ def list_files(uri: str) -> list[str]:
     fs, path = filesystem(uri)
     local = isinstance(fs, LocalFileSystem)
     with _explained(uri):
-        if not fs.isdir(path):
+        # An object that ends in a slash only marks a folder. Asked last: `isdir` lists the whole folder once more.
+        found = [item for item in fs.find(path) if not item.endswith("/")]
+        if found in ([], [path]) and not fs.isdir(path):
             raise StorageError(f"{uri} is not a folder that can be listed; check the name and your rights")
-        return sorted(found if local else fs.unstrip_protocol(found) for found in fs.find(path))
+    return sorted(item if local else fs.unstrip_protocol(item) for item in found)
 
 
 def list_folders(uri: str) -> list[str]:
@@ -133,7 +143,7 @@ def read_bytes(uri: str) -> bytes:
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Write a whole file so that a reader sees all of it or none: rename locally, one PUT elsewhere."""
+    """Write a whole file so that a reader sees all of it or none: by rename locally, by upload elsewhere."""
     fs, path = filesystem(uri)
     with _explained(uri):
         if isinstance(fs, LocalFileSystem):
@@ -214,7 +224,7 @@ def probe(uri: str, seconds: float = PROBE_SECONDS) -> None:
     thread.start()
     thread.join(seconds)
     if not outcome:
-        raise StorageError(f"{uri}: no answer within {seconds:.0f} s; is the endpoint right and reachable?")
+        raise StorageError(f"{uri}: no answer within {seconds:g} s; is the endpoint right and reachable?")
     if outcome[0] is not None:
         raise outcome[0]
 
@@ -228,11 +238,18 @@ def _explained(uri: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise StorageError(f"{uri} is not there; check the bucket, the folder and the name") from None
-    except PermissionError:
-        raise StorageError(f"{uri}: access refused; check the credentials and their rights") from None
-    except OSError as error:
-        raise StorageError(f"{uri}: {error}") from error
-    except Exception as error:
-        if type(error).__module__.split(".")[0] in {"botocore", "aiobotocore", "aiohttp"}:
-            raise StorageError(f"{uri}: the object store answered: {error}") from error
-        raise
+    except PermissionError as error:
+        # S3 tells a wrong key from a wrong clock by a code, which s3fs leaves in the cause alone.
+        answer = getattr(error.__cause__, "response", None)
+        code = answer.get("Error", {}).get("Code") if isinstance(answer, dict) else None
+        reason = code or error.strerror or error
+        raise StorageError(f"{uri}: access refused ({reason}); check the credentials and their rights") from None
+    except Exception as error:  # every kind of store has errors of its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise StorageError(f"{uri}: {reason}") from error
+
+
+def _trimmed(uri: str) -> str:
+    """`uri` without slashes at its end, except those that belong to its scheme."""
+    scheme, mark, path = uri.rpartition("://")
+    return scheme + mark + path.rstrip("/")

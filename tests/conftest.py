@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from pathlib import Path
 
 import numpy as np
 import pytest
+import s3_server
 import torch
 from PIL import Image
+from s3fs import S3FileSystem
 
-from raydiff import methods
+from raydiff import methods, storage
 
 TINY_BACKBONE = {"name": "resnet18", "weights": "random", "stages": [1, 2], "grid": 4}
 # One entry a method that needs more than its preset to be small; a method that is not named here runs as it is.
@@ -102,3 +106,28 @@ def fitted(name: str, images: np.ndarray, seed: int = 0):
     examples = ListedExamples(examples_of(method, images))
     method.fit_statistics(examples, seed)
     return method, examples
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """A real S3 server. Gives a client's environment, which is set here and so for all processes started later."""
+    if missing := s3_server.missing_programs():
+        message = f"S3 IS NOT TESTED: no {', '.join(missing)} on this machine; {s3_server.INSTALL}"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with s3_server.s3_server() as environment, pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+            patch.delenv(name, raising=False)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        S3FileSystem.clear_instance_cache()  # clients keep the environment that they were made in
+        yield environment
+
+
+@pytest.fixture
+def s3_bucket(s3) -> str:
+    """URI of a fresh bucket."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    storage.filesystem("s3://")[0].mkdir(name)
+    return f"s3://{name}"

@@ -17,7 +17,7 @@ from scipy import ndimage
 from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images.products import PRODUCTS, Product
-from raydiff.images.products.canvas import photograph
+from raydiff.images.products.canvas import camera_settings, photograph
 from raydiff.progress import phase
 
 MARKER = ".raydiff-demo.json"
@@ -34,6 +34,7 @@ class Picture(NamedTuple):
     defect: str | None
     image_file: str
     mask_file: str | None
+    camera: NDArray[np.float64]  # a row of `camera_settings`
 
 
 def draw(
@@ -73,7 +74,7 @@ def draw(
     if _holds(folder, card):
         return
     partial = f"{folder}.{uuid.uuid4().hex[:8]}.partial"
-    todo = list(pictures(train, test_good, test_defective))
+    todo = list(pictures(seed, train, test_good, test_defective))
     try:
         with phase("Drawing demo images", len(todo)) as progress:
             for picture in todo:
@@ -89,19 +90,19 @@ def draw(
         raise
 
 
-def pictures(train: int, test_good: int, test_defective: int) -> Iterator[Picture]:
+def pictures(seed: int, train: int, test_good: int, test_defective: int) -> Iterator[Picture]:
     """All pictures of a set, in the order in which they are drawn."""
     for product in PRODUCTS:
-        for split, count in (("train", train), ("test", test_good)):
+        for split, count in (("train", train), ("test", test_good), ("defective", test_defective)):
+            camera = camera_settings(np.random.default_rng(_key(seed, product, split)), count)
             for number in range(count):
-                file = f"{product.name}/{split}/good/{number:03d}.png"
-                yield Picture(product, split, number, None, file, None)
-        for number in range(test_defective):
-            index, kind = divmod(number, len(product.defects))
-            defect = product.defects[kind]
-            file = f"{product.name}/test/{defect}/{index:03d}.png"
-            mask = f"{product.name}/ground_truth/{defect}/{index:03d}_mask.png"
-            yield Picture(product, "defective", number, defect, file, mask)
+                index, defect = number, None
+                if split == "defective":
+                    index, kind = divmod(number, len(product.defects))
+                    defect = product.defects[kind]
+                file = f"{product.name}/{'train' if split == 'train' else 'test'}/{defect or 'good'}/{index:03d}.png"
+                mask = f"{product.name}/ground_truth/{defect}/{index:03d}_mask.png" if defect else None
+                yield Picture(product, split, number, defect, file, mask, camera[number])
 
 
 def paint(picture: Picture, seed: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -109,19 +110,24 @@ def paint(picture: Picture, seed: int, size: int) -> tuple[NDArray[np.uint8], ND
 
     The mask is where the scene differs visibly from the same piece's without the defect.
     """
-    key = [seed, *picture.product.name.encode(), *picture.split.encode(), picture.number]
-    part, flaw, camera = ([*key, stream] for stream in range(3))
+    key = [*_key(seed, picture.product, picture.split), picture.number]
+    part, flaw, grain = ([*key, stream] for stream in range(3))
 
     def scene(defect: str | None) -> NDArray[np.float64]:
         return picture.product.draw(np.random.default_rng(part), np.random.default_rng(flaw), size, defect)
 
     drawn = scene(picture.defect)
-    image = photograph(np.random.default_rng(camera), drawn)
+    image = photograph(np.random.default_rng(grain), drawn, picture.camera)
     if picture.defect is None:
         return image, np.zeros((size, size), bool)
     changed = np.abs(drawn - scene(None)).max(axis=2) > VISIBLE
     closed = ndimage.binary_closing(np.pad(changed, 2), np.ones((3, 3)))[2:-2, 2:-2]
     return image, ndimage.binary_fill_holes(closed | changed)
+
+
+def _key(seed: int, product: Product, split: str) -> list[int]:
+    """A random stream's name, the same whatever else is drawn."""
+    return [seed, *product.name.encode(), *split.encode()]
 
 
 def _holds(folder: str, card: dict[str, Any]) -> bool:

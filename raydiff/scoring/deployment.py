@@ -8,11 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 import ray
 from ray import serve
+from ray.serve import Deployment
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import LoggingConfig
 
 from raydiff import cluster
 from raydiff.model import load
-from raydiff.scoring.scorer import Scored
+from raydiff.scoring.scored import Scored
 
 APP = "raydiff"
 CALLS_PER_REPLICA = 2  # one being computed, one ready beside it; callers wait beyond that
@@ -39,17 +41,19 @@ def deployed(model_uri: str, replicas: int | None = None) -> Iterator[Deployment
     """
     count = replicas or cluster.gpus() or cluster.cpus()
     gpu = {"num_cpus": 0, "num_gpus": 1} if cluster.gpus() else {"num_cpus": cluster.SHARED_CPU}
-    serve.start(proxy_location="Disabled")
-    application = serve.deployment(
+    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    serve.start(proxy_location="Disabled", logging_config=quiet)
+    scorer: Deployment = serve.deployment(
         Scorer,
         name="scorer",
         num_replicas=count,
         ray_actor_options=gpu,
         max_ongoing_requests=CALLS_PER_REPLICA,
         graceful_shutdown_timeout_s=5,
-    ).bind(model_uri)
+        logging_config=quiet,
+    )
     name = f"{APP}-{ray.get_runtime_context().get_job_id()}"
     try:
-        yield serve.run(application, name=name, route_prefix=None)
+        yield serve.run(scorer.bind(model_uri), name=name, route_prefix=None)
     finally:
         serve.delete(name)

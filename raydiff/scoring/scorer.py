@@ -8,23 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from raydiff.methods.base import Method, ScoreSettings
+from raydiff.scoring.scored import Scored
 
 # A CPU gains little from a larger chunk and a single image wastes none; a GPU needs the batch to be busy.
 CHUNK = {"cpu": 1, "cuda": 32}
-
-
-class Scored(NamedTuple):
-    """Scores and maps of N images."""
-
-    scores: np.ndarray  # (N,) float64, higher = more anomalous
-    maps: np.ndarray  # (N, S, S) float32, at the model's image size
 
 
 def score_images(method: Method, images: np.ndarray, score: ScoreSettings) -> Scored:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import statistics
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +18,7 @@ from ray import tune as ray_tune
 from scipy.stats import spearmanr
 
 from raydiff import cluster, storage
-from raydiff.errors import DataError, SettingsError
+from raydiff.errors import ClusterError
 from raydiff.images import table
 from raydiff.images.stream import decode_rows
 from raydiff.model import Model, load
@@ -27,9 +29,10 @@ from raydiff.selection.pseudo_validation import (
     pseudo_validation_set,
     scoring_set,
 )
-from raydiff.selection.space import Stage, described, load_space
+from raydiff.selection.space import described, load_space
+from raydiff.selection.staged_search import Search, StagedSearch
 
-Search = Literal["grid", "optuna"]
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's tables; the phase shows what goes on
 
 
 def tune(
@@ -70,20 +73,28 @@ def tune(
     with cluster.shown_progress(f"tune {model.method.name}", "images") as board:
         options = cluster.worker_options()
         sets = ray.get(_make_sets.options(**options).remote(model_uri, table_uri, test_table_uri, size, seed, board))
-    pseudo, test = sets
-    chosen = model.score_settings
-    shared = ray.put(model_uri), ray.put(pseudo), ray.put(test)
-    results = []
-    grids = [len(stage.grid(chosen)) if not callable(stage.candidates) else 2 for stage in stages]
-    with phase(
-        f"tune {model.method.name}: trials", sum(min(n, trials) if search == "optuna" else n for n in grids), "trials"
-    ) as shown:
-        for stage in stages:
-            outcome = _run_stage(stage, chosen, shared, search, trials, seed, work_uri, shown)
-            best = max(outcome, key=lambda trial: trial["pseudo_auroc"])  # the first of equals: the simplest
-            chosen = chosen.changed(**best["settings"])
-            results.append({"name": stage.name, "trials": outcome, "chosen": best["settings"]})
-            shown.update(shown.done, f"{stage.name}: {described(best['settings'])}, {best['pseudo_auroc']:.4f}")
+    pseudo = sets[0]
+    staged = StagedSearch(stages, model.score_settings, search, trials, seed)
+    fs, path = storage.arrow_filesystem(storage.join(work_uri, "ray_tune"))
+    with phase(f"tune {model.method.name}", staged.expected, "trials") as shown:
+        tuner = ray_tune.Tuner(
+            ray_tune.with_resources(
+                ray_tune.with_parameters(Trial, model_uri=model_uri, sets=sets),
+                {"gpu": 1, "cpu": 1} if cluster.gpus() else {"cpu": 1},
+            ),
+            tune_config=ray_tune.TuneConfig(reuse_actors=True, num_samples=-1, search_alg=staged),
+            run_config=ray_tune.RunConfig(
+                name=f"{model.method.name}-{time.strftime('%Y%m%d-%H%M%S')}",
+                storage_path=path,
+                storage_filesystem=fs,
+                verbose=0,
+                callbacks=[ShownTrials(shown, staged)],
+            ),
+        )
+        errors = tuner.fit().errors
+    if errors or not staged.finished:
+        raise ClusterError(f"tuning {model.method.name} failed: {errors[0] if errors else 'a trial was lost'}")
+    chosen, results = staged.chosen, staged.results
     model.score_settings = chosen
     model.calibration = None
     model.card["tuning"] = {"search": search, "seed": seed, "pseudo_images": pseudo.counts()}
@@ -153,111 +164,49 @@ def _sample(images: pa.Table, most: int) -> dict[str, pa.Table]:
     return {category: images.take(found[:most]) for category, found in sorted(rows.items())}
 
 
-def _run_stage(
-    stage: Stage,
-    chosen: Any,
-    shared: tuple[Any, Any, Any],
-    search: Search,
-    trials: int,
-    seed: int,
-    work_uri: str,
-    shown: Phase,
-) -> list[dict[str, Any]]:
-    """All trials of one stage, in the order of its grid."""
-    grid = stage.grid(chosen)
-    for settings in grid:
-        chosen.changed(**stage.fixed | settings)  # refuse a bad candidate before any worker starts
-    fs, path = storage.arrow_filesystem(storage.join(work_uri, "ray_tune"))
-    done = shown.done
+class ShownTrials(ray_tune.Callback):
+    """Shows each finished trial in the phase."""
 
-    class Shown(ray_tune.Callback):
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            shown.advance(1, stage.name)
+    def __init__(self, shown: Phase, staged: StagedSearch) -> None:
+        self._shown, self._staged = shown, staged
 
-    tuner = ray_tune.Tuner(
-        ray_tune.with_resources(
-            ray_tune.with_parameters(Trial, shared=shared, chosen=chosen, fixed=stage.fixed, grid=grid),
-            {"gpu": 1, "cpu": 1} if cluster.gpus() else {"cpu": 1},
-        ),
-        param_space={
-            "candidate": ray_tune.grid_search(list(range(len(grid))))
-            if search == "grid"
-            else ray_tune.choice(range(len(grid)))
-        },
-        tune_config=ray_tune.TuneConfig(
-            metric="pseudo_auroc",
-            mode="max",
-            reuse_actors=True,
-            num_samples=1 if search == "grid" else min(trials, len(grid)),
-            search_alg=None if search == "grid" else _optuna(seed),
-        ),
-        run_config=ray_tune.RunConfig(
-            name=f"{stage.name}-{time.strftime('%Y%m%d-%H%M%S')}",
-            storage_path=path,
-            storage_filesystem=fs,
-            verbose=0,
-            callbacks=[Shown()],
-        ),
-    )
-    results = tuner.fit()
-    if results.errors:
-        raise DataError(f"tuning stage {stage.name} failed: {results.errors[0]}")
-    found = {result.metrics["candidate"]: result.metrics for result in results if result.metrics}
-    shown.update(done + len(found), stage.name)
-    return [
-        {
-            "settings": _plain(grid[candidate]),
-            "fixed": _plain(stage.fixed),
-            **{
-                key: metrics[key]
-                for key in ("pseudo_auroc", "pseudo_by_category", "test_auroc", "test_by_category", "seconds")
-            },
-        }
-        for candidate, metrics in sorted(found.items())
-    ]
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Ray Tune calls it."""
+        self._shown.advance(1, self._staged.note)
 
 
-def _optuna(seed: int) -> Any:
-    try:
-        from ray.tune.search.optuna import OptunaSearch
+class Trial(ray_tune.Trainable):
+    """One candidate, scored in a worker that keeps the model and the sets between trials."""
 
-        return OptunaSearch(metric="pseudo_auroc", mode="max", seed=seed)
-    except (ImportError, AssertionError):
-        raise SettingsError("--search optuna needs one more package: pip install 'raydiff[optuna]'") from None
-
-
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
-
-
-class Trial(ray_tune.Trainable):  # type: ignore[misc]
-    """One candidate, scored in a worker that keeps the model between trials."""
-
-    def setup(self, config: dict[str, Any], **given: Any) -> None:
-        """Load the model once; the examples lie in the object store."""
-        model_uri, self._pseudo, self._test = ray.get(list(given["shared"]))
-        device = cluster.use_assigned_device()
-        self._method = load(model_uri, device).method
-        self._chosen, self._fixed, self._grid = given["chosen"], given["fixed"], given["grid"]
-        self._candidate = int(config["candidate"])
+    def setup(self, config: dict[str, Any], model_uri: str, sets: tuple[ScoringSet, ScoringSet | None]) -> None:
+        """Load the model once."""
+        self._method = load(model_uri, cluster.use_assigned_device()).method
+        self._pseudo, self._test = sets
+        self._score = self._method.ScoreSettings.parse(config["score"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next candidate without a new process."""
-        self._candidate = int(new_config["candidate"])
+        self._score = self._method.ScoreSettings.parse(new_config["score"])
         return True
 
     def step(self) -> dict[str, Any]:
         """Score the sets under the candidate's settings."""
         began = time.monotonic()
-        score = self._chosen.changed(**self._fixed | self._grid[self._candidate])
-        pseudo = self._pseudo.auroc_by_category(self._method, score)
-        test = self._test.auroc_by_category(self._method, score) if self._test is not None else {}
-        return {
-            "candidate": self._candidate,
+        pseudo = self._pseudo.auroc_by_category(self._method, self._score)
+        test = self._test.auroc_by_category(self._method, self._score) if self._test is not None else {}
+        outcome = {
             "pseudo_auroc": statistics.fmean(pseudo.values()),
             "pseudo_by_category": pseudo,
             "test_auroc": statistics.fmean(test.values()) if test else None,
             "test_by_category": test,
-            "seconds": time.monotonic() - began,
-            "done": True,
+            "seconds": round(time.monotonic() - began, 3),
         }
+        # as one text, because Tune takes nested results apart
+        return {"pseudo_auroc": outcome["pseudo_auroc"], "outcome": json.dumps(outcome), "done": True}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        """A trial has no state worth keeping."""
+        return {}
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """See save_checkpoint."""

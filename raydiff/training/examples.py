@@ -10,7 +10,7 @@ import numpy as np
 from ray.data import ActorPoolStrategy
 
 from raydiff import cluster, methods, storage
-from raydiff.images.stream import row_count, stream
+from raydiff.images.stream import part_count, row_count, stream
 from raydiff.methods.base import TrainSettings
 from raydiff.progress import console, phase
 from raydiff.scoring.scorer import examples_of
@@ -38,7 +38,7 @@ def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_
         ExampleWriter,
         fn_constructor_args=(method, settings, store_uri),
         batch_size=None,
-        compute=ActorPoolStrategy(size=cluster.gpus() or cluster.cpus()),
+        compute=ActorPoolStrategy(size=min(part_count(table_uri), cluster.gpus() or cluster.cpus())),
         **options,
     )
     counts: dict[int, int] = {}

@@ -173,8 +173,7 @@ def _fit_gradients(
         result = trainer.fit()
     if result.error is not None:
         raise _ours(result.error) or ClusterError(f"{method}: training failed: {result.error}") from result.error
-    assert result.metrics is not None
-    return [tuple(point) for point in result.metrics["curve"]]
+    return [(step, loss) for step, loss in storage.read_json(_curve_uri(trained_uri))]
 
 
 def _train_worker(config: dict[str, Any]) -> None:
@@ -213,13 +212,18 @@ def _train_worker(config: dict[str, Any]) -> None:
         if loop.step % saves == 0 or loop.finished:
             _report(loop, curve, rank)
     if rank == 0:
+        storage.write_json(_curve_uri(config["trained_uri"]), curve)
         storage.write_bytes(config["trained_uri"], safetensors.torch.save(_state(loop.finish())))
-    ray.train.report({"step": loop.step, "curve": curve})
+
+
+def _curve_uri(trained_uri: str) -> str:
+    """Where the loss curve of a training lies: beside what it trained."""
+    return f"{trained_uri}.curve.json"
 
 
 def _report(loop: TrainingLoop, curve: list[list[float]], rank: int) -> None:
     """Report to Ray Train, with a checkpoint from rank 0; all workers meet here."""
-    metrics = {"step": loop.step, "curve": curve}
+    metrics = {"step": loop.step, "loss": curve[-1][1] if curve else None}
     if rank != 0:
         ray.train.report(metrics)
         return

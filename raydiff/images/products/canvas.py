@@ -104,10 +104,10 @@ def bevel(distance: Field, light: float, width: float) -> Field:
     return facing * np.exp(-(((distance + width / 2) / (width / 2)) ** 2))
 
 
-def specks(rng: np.random.Generator, scene: Scene, count: int, tones: tuple[float, float]) -> Scene:
-    """Dust on the scene: up to `count` small soft spots of a grey between `tones`."""
+def specks(rng: np.random.Generator, scene: Scene, count: tuple[int, int], tones: tuple[float, float]) -> Scene:
+    """Dust on the scene: small soft spots, their number and their grey from a range each."""
     y, x = plane(scene.shape[0])
-    for _ in range(int(rng.integers(0, count + 1))):
+    for _ in range(int(rng.integers(count[0], count[1] + 1))):
         middle, radius = rng.uniform(-0.5, 0.5, 2), rng.uniform(0.003, 0.008)
         tone, strength = rng.uniform(*tones), rng.uniform(0.4, 0.9)
         spot = cover(np.hypot(y - middle[0], x - middle[1]) - radius, soft=0.008)
@@ -115,26 +115,37 @@ def specks(rng: np.random.Generator, scene: Scene, count: int, tones: tuple[floa
     return scene
 
 
-def photograph(rng: np.random.Generator, scene: Scene) -> NDArray[np.uint8]:
-    """A camera's picture of a scene, uint8 of shape (S, S, 3).
+def camera_settings(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """Settings of the camera for `count` pictures, (count, 10) in -1..1, for `photograph`.
+
+    A Latin hypercube: every setting is spread evenly over any group of pictures, so that even a small group
+    of defective ones is as bright, as contrasty and as noisy as the good ones.
+    """
+    order = rng.permuted(np.tile(np.arange(count), (_CAMERA_KNOBS, 1)), axis=1).T
+    return 2.0 * (order + rng.uniform(size=order.shape)) / max(count, 1) - 1.0
+
+
+def photograph(rng: np.random.Generator, scene: Scene, settings: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """A camera's picture of a scene, uint8 of shape (S, S, 3), under one row of `camera_settings`.
 
     Exposure, contrast, white balance, the fall of the light, sharpness and sensor noise differ from picture
-    to picture by more than a defect changes them, so none of them gives a defect away.
+    to picture by more than a defect changes them over the whole image, so none of them gives a defect away.
     """
+    exposure, contrast, slope, towards, vignette, sharpness, grain, *balance = settings
     size = scene.shape[0]
     y, x = plane(size)
-    towards, _ = turned(y, x, rng.uniform(0.0, 2.0 * np.pi))
-    light = 1.0 + K["slope"] * rng.uniform(0.0, 1.0) * towards - (0.12 + K["vig"] * rng.uniform(-1, 1)) * (y**2 + x**2)
-    balance = 1.0 + K["wb"] * rng.uniform(-1, 1, 3)
-    image = scene * light[..., None] * balance * (1.0 + K["gain"] * rng.uniform(-1, 1))
-    image = 0.45 + (image - 0.45) * (1.0 + K["contrast"] * rng.uniform(-1, 1))
-    sharp = size / 192 * (0.45 + K["blur"] * rng.uniform(-1, 1))
-    image = ndimage.gaussian_filter(image, (sharp, sharp, 0))
-    image += (0.010 + K["noise"] * rng.uniform(-1, 1)) * rng.standard_normal(image.shape)
+    downhill, _ = turned(y, x, np.pi * towards)
+    light = 1.0 + K["slope"] * (0.5 + 0.5 * slope) * downhill - (0.12 + K["vig"] * vignette) * (y**2 + x**2)
+    image = scene * light[..., None] * (1.0 + K["wb"] * np.array(balance)) * (1.0 + K["gain"] * exposure)
+    image = 0.45 + (image - 0.45) * (1.0 + K["contrast"] * contrast)
+    blur = size / 192 * (0.45 + K["blur"] * sharpness)
+    image = ndimage.gaussian_filter(image, (blur, blur, 0))
+    image += (0.010 + K["noise"] * grain) * rng.standard_normal(image.shape)
     return np.round(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8)
 
 
-K = dict(slope=0.06, vig=0.03, wb=0.01, gain=0.04, contrast=0.04, blur=0.1, noise=0.002)
+K = dict(slope=0.08, vig=0.04, wb=0.01, gain=0.05, contrast=0.045, blur=0.1, noise=0.002)
+_CAMERA_KNOBS = 10
 
 
 @functools.cache

@@ -61,7 +61,7 @@ def draw(part: np.random.Generator, flaw: np.random.Generator, size: int, defect
         capsule = np.where(chosen, 1.0, capsule)
     shadow = cover(np.roll(capsule, (max(1, round(0.012 * size)),) * 2, (0, 1)), soft=0.03)
     scene *= (1.0 - 0.45 * shadow)[..., None]
-    tone = 1.0 + 0.015 * part.standard_normal((CELLS, 3))[cell] * np.array([0.6, 1.0, 1.0])
+    tone = 1.0 + 0.02 * part.standard_normal((CELLS, 3))[cell] * np.array([0.6, 1.0, 1.0])
     colour = np.where((along < -SEAM)[..., None], _CAP, _BODY) * tone
     if defect == "wrong_colour":
         colour = _recoloured(flaw, colour, chosen, along)
@@ -70,7 +70,7 @@ def draw(part: np.random.Generator, flaw: np.random.Generator, size: int, defect
         scene = _cracked(flaw, scene, along, across, chosen, capsule)
 
     scene = _gleam(part, scene, y, x, cell, light)
-    return np.clip(specks(part, scene, 6, (0.05, 0.98)), 0.0, 1.0)
+    return np.clip(specks(part, scene, (0, 6), (0.05, 0.98)), 0.0, 1.0)
 
 
 def _folded(y: Field, x: Field) -> tuple[NDArray[np.int64], Field, Field]:
@@ -135,9 +135,9 @@ def _cracked(
 ) -> Scene:
     """A crack across a capsule."""
     steps = 8
-    middle = flaw.choice([-0.08, 0.07]) + flaw.uniform(-0.02, 0.02)
-    corners = np.stack([np.linspace(-0.07, 0.07, steps) + middle, np.linspace(-0.04, 0.04, steps)], axis=1)
+    middle = flaw.choice([-0.07, 0.06]) + flaw.uniform(-0.02, 0.02)
+    corners = np.stack([np.linspace(-0.085, 0.085, steps) + middle, np.linspace(-0.04, 0.04, steps)], axis=1)
     corners += flaw.uniform(-0.012, 0.012, corners.shape)
     crack = np.where(chosen, jagged(along, across, corners), 1.0)
-    scene = paint(scene, _POWDER, 0.8 * cover(crack - 0.008) * cover(capsule))
-    return paint(scene, [0.14, 0.07, 0.06], 0.9 * cover(crack - 0.0035) * cover(capsule))
+    scene = paint(scene, _POWDER, 0.8 * cover(crack - 0.009) * cover(capsule))
+    return paint(scene, [0.14, 0.07, 0.06], 0.9 * cover(crack - 0.004) * cover(capsule))

@@ -22,7 +22,7 @@ def draw(part: np.random.Generator, flaw: np.random.Generator, size: int, defect
     middle = (flaw.uniform(-0.4, 0.4), flaw.uniform(-0.4, 0.4))
     torn = np.full_like(y, np.inf)
     if defect == "hole":
-        torn = blob(flaw, y, x, middle, flaw.uniform(0.020, 0.034), 0.25)
+        torn = blob(flaw, y, x, middle, flaw.uniform(0.024, 0.040), 0.25)
         u, v = _pushed_apart(u, v, y - middle[0], x - middle[1], threads)
 
     warp, weft = np.floor(u).astype(int) + _SPARE, np.floor(v).astype(int) + _SPARE
@@ -48,10 +48,10 @@ def draw(part: np.random.Generator, flaw: np.random.Generator, size: int, defect
     scene = shade_weft[..., None] * cream
     scene = paint(scene, shade_warp[..., None] * blue, warp_on_top)
     scene *= (1.0 + 0.02 * noise(part, size, 4, octaves=2))[..., None]
-    scene = specks(part, _fluff(part, scene, y, x), 5, (0.02, 0.12))
+    scene = specks(part, _fluff(part, scene, y, x), (4, 9), (0.0, 0.05))
 
     if defect == "hole":
-        scene = paint(scene, [0.36, 0.36, 0.38], cover(torn, soft=0.012))
+        scene = paint(scene, [0.17, 0.17, 0.19], cover(torn, soft=0.012))
         scene = _frayed(flaw, scene, y, x, middle)
     elif defect == "stain":
         spot = blob(flaw, y, x, middle, flaw.uniform(0.06, 0.12), 0.22)

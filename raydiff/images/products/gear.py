@@ -39,10 +39,9 @@ def draw(part: np.random.Generator, flaw: np.random.Generator, size: int, defect
     y, x = turned((image_y - shift[0]) / zoom, (image_x - shift[1]) / zoom, pose)
     radius, angle = np.hypot(y, x), np.arctan2(y, x)
 
-    outline = _outline(radius, angle)
-    if defect == "missing_tooth":
-        outline = np.maximum(outline, -_bite(flaw, y, x))
-    elif defect == "burr":
+    stump = _stump(flaw, radius, angle) if defect == "missing_tooth" else np.full_like(radius, TIP)
+    outline = _outline(radius, angle, stump)
+    if defect == "burr":
         outline = np.minimum(outline, _burr(flaw, y, x))
     ring_y, ring_x, hole = _folded(radius, angle)
     holes = np.hypot(ring_y, ring_x) - HOLE
@@ -64,15 +63,16 @@ def draw(part: np.random.Generator, flaw: np.random.Generator, size: int, defect
     for _ in range(int(part.integers(0, 4))):  # hairlines from handling, which are no defect
         face += 0.5 * part.uniform(0.03, 0.10) * cover(_line(part, y, x, 0.10) - 0.001)
     if defect == "scratch":
-        mark = _line(flaw, y, x, flaw.uniform(0.2, 0.4))
-        face += flaw.uniform(0.30, 0.5) * (cover(mark - 0.004) - 0.6 * cover(np.abs(mark - 0.007) - 0.003))
+        mark = _line(flaw, y, x, flaw.uniform(0.25, 0.45))
+        face += flaw.uniform(0.30, 0.5) * (cover(mark - 0.005) - 0.6 * cover(np.abs(mark - 0.008) - 0.003))
     elif defect == "missing_tooth":
-        pass
+        fresh = cover(stump - 0.028 - radius) * (stump < TIP)  # the bright grain of the break
+        face += (0.25 + 0.12 * noise(flaw, size, 70)) * fresh
     face += 0.02 * part.standard_normal((size, size))
     scene = paint(scene, face[..., None] * _STEEL / 0.67, cover(solid))
     if defect == "blocked_hole":
         scene = _blocked(flaw, scene, ring_y, ring_x, hole)
-    return np.clip(specks(part, scene, 6, (0.05, 0.95)), 0.0, 1.0)
+    return np.clip(specks(part, scene, (0, 6), (0.05, 0.95)), 0.0, 1.0)
 
 
 def _belt(part: np.random.Generator, size: int) -> Scene:
@@ -81,13 +81,13 @@ def _belt(part: np.random.Generator, size: int) -> Scene:
     return tone[..., None] * np.array([0.23, 0.34, 0.33]) * part.uniform(0.96, 1.04)
 
 
-def _outline(radius: Field, angle: Field) -> Field:
-    """Signed distance to the toothed rim."""
+def _outline(radius: Field, angle: Field, tip: Field) -> Field:
+    """Signed distance to the toothed rim; `tip` is how far out the tooth at each place reaches."""
     turn = angle * TEETH / (2.0 * np.pi)
     across = np.abs(turn - np.floor(turn) - 0.5)  # 0 in the middle of a tooth, 0.5 between two
     half = 0.315 - 0.165 * (radius - ROOT) / (TIP - ROOT)
     flank = (across - half) * radius * 2.0 * np.pi / TEETH
-    return np.minimum(radius - ROOT, np.maximum(flank, radius - TIP))
+    return np.minimum(radius - ROOT, np.maximum(flank, radius - tip))
 
 
 def _folded(radius: Field, angle: Field) -> tuple[Field, Field, NDArray[np.int64]]:
@@ -110,19 +110,21 @@ def _place(flaw: np.random.Generator, radius: float, turn: float) -> tuple[float
     return radius * np.sin(angle), radius * np.cos(angle)
 
 
-def _bite(flaw: np.random.Generator, y: Field, x: Field) -> Field:
-    """Signed distance to what has broken off a tooth."""
-    turn = (flaw.integers(TEETH) + 0.5) / TEETH
-    return blob(flaw, y, x, _place(flaw, TIP + flaw.uniform(-0.025, 0.0), turn), 0.050, 0.12)
+def _stump(flaw: np.random.Generator, radius: Field, angle: Field) -> Field:
+    """How far out the teeth reach where one of them has broken off."""
+    turn = angle * TEETH / (2.0 * np.pi)
+    broken = (np.floor(turn) % TEETH) == flaw.integers(TEETH)
+    rough = 0.007 * noise(flaw, len(radius), 50)
+    return np.where(broken, ROOT + flaw.uniform(0.0, 0.025) + rough, TIP)
 
 
 def _burr(flaw: np.random.Generator, y: Field, x: Field) -> Field:
     """Signed distance to a curl of metal left on a tooth's edge."""
     turn = (flaw.integers(TEETH) + flaw.choice([0.2, 0.8])) / TEETH
     place = _place(flaw, flaw.uniform(ROOT + 0.02, TIP), turn)
-    length = flaw.uniform(0.06, 0.10)
+    length = flaw.uniform(0.07, 0.11)
     curl = arc(y, x, place, flaw.uniform(0.0, np.pi), length, flaw.uniform(-2.5, 2.5))
-    return curl - flaw.uniform(0.007, 0.012)
+    return curl - flaw.uniform(0.009, 0.014)
 
 
 def _line(rng: np.random.Generator, y: Field, x: Field, length: float) -> Field:

@@ -1,0 +1,48 @@
+# Everything lives in .venv, made on first use. `make help` lists what there is.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+HERE := $(CURDIR)
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev demo test lint format
+
+help:  ## List these targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+	@echo "Another Python: make demo PYTHON=python3.12 (for a new .venv)"
+
+install: $(VENV)/.installed  ## Install raydiff into .venv
+
+install-dev: $(VENV)/.installed-dev  ## Install raydiff and what its tests need into .venv
+
+demo: $(VENV)/.installed  ## Draw inspection images and run the main job on them, on a Ray of its own
+	$(BIN)/raydiff demo-images --out demo/images
+	$(BIN)/python jobs/local.py python jobs/train_all.py --data "$(HERE)/demo/images" --out "$(HERE)/demo/run" \
+		--methods lafite,nearest_patch --preset demo --backbone-weights random --false-alarm-rate 0.05 --seed 0
+
+test: $(VENV)/.installed-dev  ## Run the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev  ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev  ## Put the code into its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The stamps are written last, so that an installation that was cut off is done again.
+$(VENV)/.installed: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/pip
+	$(BIN)/python -m pip install --disable-pip-version-check --editable ".[dev]"
+	@touch $(VENV)/.installed $@
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "raydiff needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)

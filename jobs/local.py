@@ -1,0 +1,42 @@
+"""Run a job on a Ray head of its own: start one on this machine, submit the command, show its log, end the head.
+
+    python jobs/local.py python jobs/train_all.py --data demo/images --out demo/run
+
+What `make demo` does. Paths have to be absolute where the job is to write beside the working directory: a job runs in
+a copy of it. The exit status is that of `ray job submit`; Ctrl-C ends the job and the head.
+"""
+
+import signal
+import sys
+from types import FrameType
+
+from raydiff.errors import RaydiffError
+from raydiff.local_head import local_head
+from raydiff.progress import console
+
+
+def main(command: list[str]) -> int:
+    """Run the command as a job; its exit status."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    if not command:
+        print("error: which command? As in: python jobs/local.py python jobs/train_all.py --help", file=sys.stderr)
+        return 2
+    console.print("starting Ray on this machine")
+    try:
+        with local_head() as head:
+            console.print(f"Ray is up, its job server at {head.dashboard}", markup=False)
+            return head.submit(command)
+    except RaydiffError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

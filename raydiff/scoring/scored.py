@@ -1,0 +1,14 @@
+"""What scoring gives, in a module of its own: who only passes it on need not import torch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Scored(NamedTuple):
+    """Scores and maps of N images."""
+
+    scores: np.ndarray  # (N,) float64, higher = more anomalous
+    maps: np.ndarray  # (N, S, S) float32, at the model's image size

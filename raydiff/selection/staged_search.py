@@ -1,0 +1,141 @@
+"""The stages of a search space as one Ray Tune search: each stage begins when all trials of the one before are done.
+
+One experiment for all stages, so that the workers (and the model in them) are started once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import ray.tune
+from ray.tune.search import Searcher
+
+from raydiff.errors import SettingsError
+from raydiff.methods.base import ScoreSettings
+from raydiff.selection.space import Stage, described
+
+Search = Literal["grid", "optuna"]
+
+class StagedSearch(Searcher):
+    """Suggests the candidates of one stage after the other, on top of what the stages before have chosen.
+
+    Args:
+        stages: in order.
+        start: the settings before the first stage.
+        search: "grid" tries every candidate of a stage; "optuna" at most `trials` of them, by TPE.
+
+    Attributes:
+        chosen: the best settings so far, by `pseudo_auroc`; of equals the first in the stage's order.
+        results: the finished stages: name, trials, chosen.
+
+    Raises:
+        SettingsError: if a candidate is not valid, or Optuna is wanted and not installed.
+    """
+
+    def __init__(self, stages: Sequence[Stage], start: ScoreSettings, search: Search, trials: int, seed: int) -> None:
+        super().__init__(metric="pseudo_auroc", mode="max")
+        self.chosen = start
+        self.results: list[dict[str, Any]] = []
+        self.note = ""
+        self.expected = sum(len(stage.grid(start)) if not callable(stage.candidates) else 2 for stage in stages)
+        self._left = list(stages)
+        self._search, self._trials, self._seed = search, trials, seed
+        self._running: dict[str, int] = {}  # trial to its place in the grid
+        self._done: dict[int, dict[str, Any]] = {}
+        self._begin_stage()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all stages are done."""
+        return not self._left
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's settings; None while a stage's last trials are still running."""
+        if self.finished:
+            return Searcher.FINISHED
+        candidate = self._next_candidate(trial_id)
+        if candidate is None:
+            return None
+        self._running[trial_id] = candidate
+        stage = self._left[0]
+        score = self.chosen.changed(**stage.fixed | self._grid[candidate])
+        return {"stage": stage.name, "score": score.model_dump(mode="json")}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Note a trial's result; after the last of a stage, choose."""
+        candidate = self._running.pop(trial_id)
+        if error or result is None:
+            return
+        self._done[candidate] = result
+        if self._optuna is not None:
+            self._optuna.on_trial_complete(trial_id, result)
+        if len(self._done) >= self._wanted:
+            self._choose()
+
+    def save(self, checkpoint_path: str) -> None:
+        """A killed tuning begins anew: its trials take seconds."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See save."""
+
+    def _begin_stage(self) -> None:
+        stage = self._left[0]
+        self._grid = stage.grid(self.chosen)
+        for settings in self._grid:
+            self.chosen.changed(**stage.fixed | settings)  # refuse a bad candidate before any worker starts
+        self._asked = 0
+        self._done = {}
+        grid = self._search == "grid"
+        self._wanted = len(self._grid) if grid else min(self._trials, len(self._grid))
+        self._optuna = None if grid else optuna_search(len(self._grid), self._seed)
+
+    def _next_candidate(self, trial_id: str) -> int | None:
+        if self._asked >= self._wanted:
+            return None
+        if self._optuna is None:
+            self._asked += 1
+            return self._asked - 1
+        for _ in range(100):  # TPE may propose again what it has seen; that would be a wasted trial
+            candidate = int(self._optuna.suggest(trial_id)["candidate"])
+            if candidate not in self._done and candidate not in self._running.values():
+                break
+        else:
+            taken = self._done.keys() | set(self._running.values())
+            candidate = next(place for place in range(len(self._grid)) if place not in taken)
+        self._asked += 1
+        return candidate
+
+    def _choose(self) -> None:
+        stage = self._left.pop(0)
+        trials = [
+            {"settings": plain(self._grid[place]), "fixed": plain(stage.fixed)} | json.loads(result["outcome"])
+            for place, result in sorted(self._done.items())
+        ]
+        best = max(sorted(self._done), key=lambda place: self._done[place]["pseudo_auroc"])
+        self.chosen = self.chosen.changed(**self._grid[best])
+        self.results.append({"name": stage.name, "trials": trials, "chosen": plain(self._grid[best])})
+        self.note = f"{described(self._grid[best])}: pseudo-validation AUROC {self._done[best]['pseudo_auroc']:.4f}"
+        if self._left:
+            self._begin_stage()
+
+
+def optuna_search(candidates: int, seed: int) -> Any:
+    """Optuna's TPE over the numbers of a stage's candidates.
+
+    Raises:
+        SettingsError: if Optuna is not installed.
+    """
+    try:
+        from ray.tune.search.optuna import OptunaSearch
+
+        space = {"candidate": ray.tune.choice(list(range(candidates)))}
+        return OptunaSearch(space, metric="pseudo_auroc", mode="max", seed=seed)
+    except (ImportError, AssertionError):
+        raise SettingsError("--search optuna needs one more package: pip install 'raydiff[optuna]'") from None
+
+
+def plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as JSON has them."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}

@@ -1,0 +1,234 @@
+"""Local paths, file:// and memory://; S3 is in test_storage_s3.py."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from s3fs import S3FileSystem
+
+from raydiff import storage
+from raydiff.errors import StorageError
+
+AWKWARD = ["sub/ü b.bin", "sub/a::b.bin", "sub/c#d?e%20f.bin", "sub/[x]*.bin"]
+
+
+@pytest.fixture(params=["local", "file", "memory"])
+def place(request, tmp_path):
+    """URI of a folder that is not there yet."""
+    yield {"local": f"{tmp_path}/new", "file": f"file://{tmp_path}/new", "memory": "memory:///new"}[request.param]
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
+def listed(place: str, *names: str) -> list[str]:
+    """What list_files gives for these: local places become plain paths."""
+    return sorted(storage.join(storage.absolute(place), name) for name in names)
+
+
+def test_what_is_written_is_read(place):
+    uri = storage.join(place, "deep/er/a.bin")
+    for data in (b"first", b"", b"second, longer"):
+        storage.write_bytes(uri, data)
+        assert storage.read_bytes(uri) == data
+    storage.write_json(storage.join(place, "a.json"), {"b": [1, 2.5, None], "a": "ü"})
+    assert storage.read_json(storage.join(place, "a.json")) == {"a": "ü", "b": [1, 2.5, None]}
+
+
+def test_listing(place):
+    names = ["b.bin", "sub/a.bin", "sub/deep/c.bin", "other/d.bin"]
+    for name in names:
+        storage.write_bytes(storage.join(place, name), name.encode())
+    assert storage.list_files(place) == listed(place, *names)
+    assert storage.list_files(place + "/sub/") == listed(place, "sub/a.bin", "sub/deep/c.bin")
+    assert storage.list_folders(place) == listed(place, "sub", "other")
+    assert [storage.read_bytes(uri).decode() for uri in storage.list_files(place)] == sorted(names)
+
+
+def test_awkward_names_mean_themselves(place):
+    for name in AWKWARD:
+        storage.write_bytes(storage.join(place, name), name.encode())
+    assert storage.list_files(place) == listed(place, *AWKWARD)
+    assert {storage.read_bytes(uri).decode() for uri in storage.list_files(place)} == set(AWKWARD)
+
+
+def test_exists_and_is_folder(place):
+    uri = storage.join(place, "sub/a.bin")
+    assert not storage.exists(place)
+    assert not storage.exists(uri)
+    storage.write_bytes(uri, b"1")
+    assert [storage.exists(u) for u in (place, place + "/sub/", uri, uri + "x")] == [True, True, True, False]
+    assert [storage.is_folder(u) for u in (place, place + "/sub", uri, uri + "x")] == [True, True, False, False]
+
+
+def test_what_is_not_there_is_one_sentence(place):
+    missing = storage.join(place, "a.bin")
+    for ask in (storage.read_bytes, storage.read_json, lambda uri: storage.local_copy(uri).__enter__()):
+        with pytest.raises(StorageError, match=r"a\.bin is not there; check") as raised:
+            ask(missing)
+        assert "\n" not in str(raised.value)
+    with pytest.raises(StorageError, match="not a folder that can be listed"):
+        storage.list_files(place)
+    with pytest.raises(StorageError, match="is not there"):
+        storage.list_folders(place)
+    storage.write_bytes(missing, b"{")
+    with pytest.raises(StorageError, match="not a folder that can be listed"):
+        storage.list_files(missing)
+    with pytest.raises(StorageError, match=r"a\.bin is not valid JSON"):
+        storage.read_json(missing)
+
+
+def test_local_copy(place):
+    uri = storage.join(place, "a.bin")
+    storage.write_bytes(uri, b"content")
+    with storage.local_copy(uri) as path:
+        assert Path(path).read_bytes() == b"content"
+        assert Path(path).name == "a.bin"
+    assert os.path.exists(path) == storage.is_local(uri)
+
+
+def test_arrow_reads_what_was_written(place):
+    table = pa.table({"x": [1, 2, 3]})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    storage.write_bytes(storage.join(place, "x.parquet"), sink.getvalue().to_pybytes())
+    fs, path = storage.arrow_filesystem(storage.join(place, "x.parquet"))
+    assert pq.read_table(path, filesystem=fs).equals(table)
+
+
+def test_relative_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    storage.write_bytes("a.bin", b"1")
+    storage.write_bytes("sub/b.bin", b"2")
+    assert storage.list_files(".") == [f"{tmp_path}/a.bin", f"{tmp_path}/sub/b.bin"]
+    absolute = storage.absolute("sub/b.bin")
+    monkeypatch.chdir("/")
+    assert storage.read_bytes(absolute) == b"2"
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("/data/x/", "/data/x"),
+        ("/", "/"),
+        ("file:///data/x/", "/data/x"),
+        ("memory://x/", "memory://x"),
+        ("s3://bucket/", "s3://bucket"),
+        ("s3://bucket/a/b", "s3://bucket/a/b"),
+    ],
+)
+def test_absolute(uri, expected):
+    assert storage.absolute(uri) == expected
+
+
+@pytest.mark.parametrize(
+    ("uri", "parts", "expected"),
+    [
+        ("/data/", ["a", "/b/"], "/data/a/b"),
+        ("/", ["a"], "/a"),
+        ("data", ["a/b"], "data/a/b"),
+        ("file:///", ["a"], "file:///a"),
+        ("memory://", ["a"], "memory:///a"),
+        ("s3://bucket", ["a", "b"], "s3://bucket/a/b"),
+        ("s3://bucket/", ["a"], "s3://bucket/a"),
+    ],
+)
+def test_join(uri, parts, expected):
+    assert storage.join(uri, *parts) == expected
+    assert storage.name(expected) == parts[-1].strip("/").split("/")[-1]
+
+
+@pytest.mark.parametrize(
+    ("failure", "raised"),
+    [(OSError(28, "No space left on device"), StorageError), (KeyboardInterrupt("stop"), KeyboardInterrupt)],
+)
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, failure, raised):
+    uri = f"{tmp_path}/a.bin"
+    storage.write_bytes(uri, b"old")
+
+    def fail(source, target):
+        assert Path(source).read_bytes() == b"new"  # it is all there before it takes the name
+        raise failure
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(raised, match=failure.args[-1]):
+        storage.write_bytes(uri, b"new")
+    assert storage.list_files(str(tmp_path)) == [uri]
+    assert storage.read_bytes(uri) == b"old"
+
+
+def test_a_file_where_a_folder_is_needed(tmp_path):
+    storage.write_bytes(f"{tmp_path}/a", b"1")
+    with pytest.raises(StorageError, match="a/b"):
+        storage.write_bytes(f"{tmp_path}/a/b", b"2")
+    with pytest.raises(StorageError, match="Is a directory"):
+        storage.write_bytes(str(tmp_path), b"2")
+    assert not storage.exists(f"{tmp_path}/a/b")
+    assert storage.list_files(str(tmp_path)) == [f"{tmp_path}/a"]
+
+
+def test_unknown_scheme():
+    with pytest.raises(StorageError, match=r"^nonsense://x/y: .*nonsense") as raised:
+        storage.read_bytes("nonsense://x/y")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    def lacking(scheme):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec, "get_filesystem_class", lacking)
+    with pytest.raises(StorageError, match=r"pip install 'raydiff\[s3\]'"):
+        storage.exists("s3://bucket/x")
+    with pytest.raises(StorageError, match="Install s3fs"):
+        storage.exists("gs://bucket/x")
+
+
+def test_a_refusal(monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", refuse)
+    with pytest.raises(StorageError, match=r"^/x: access refused \(Permission denied\); check the credentials"):
+        storage.read_bytes("/x")
+    monkeypatch.setattr(MemoryFileSystem, "info", refuse)
+    for ask in (storage.exists, storage.probe):  # a refusal is no "no"
+        with pytest.raises(StorageError, match="access refused"):
+            ask("memory://x")
+
+
+def test_an_error_of_a_store_s_own_kind_becomes_one_line(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("quota\n  exceeded")
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", fail)
+    with pytest.raises(StorageError, match=r"^memory://x: quota exceeded$"):
+        storage.read_bytes("memory://x")
+
+
+def test_probe_of_what_answers(tmp_path):
+    storage.probe(str(tmp_path))
+    storage.probe(f"{tmp_path}/to/be/made")
+
+
+def test_probe_does_not_wait_for_an_endpoint_that_accepts_and_says_nothing(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+        S3FileSystem.clear_instance_cache()
+        began = time.monotonic()
+        with pytest.raises(StorageError, match=r"^s3://bucket/x: no answer within 0\.5 s"):
+            storage.probe("s3://bucket/x", seconds=0.5)
+        assert time.monotonic() - began < 5
+        silent.settimeout(5)
+        silent.accept()[0].close()  # it was asked
+    S3FileSystem.clear_instance_cache()

@@ -1,0 +1,227 @@
+"""Object storage, against a real S3 server."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import fitted, made_images, write_mvtec
+from s3fs import S3FileSystem
+
+import raydiff
+from raydiff import storage
+from raydiff.errors import ModelFolderError, StorageError
+from raydiff.images import table as image_table
+from raydiff.images.index import index
+from raydiff.model import WEIGHTS, Model
+from raydiff.scoring import table as score_table
+
+pytestmark = pytest.mark.s3
+
+LONGEST = 30.0  # seconds until a user is told what is wrong
+
+
+@pytest.fixture
+def client_with(s3, monkeypatch):
+    """Within `client_with(NAME=value)`, clients see that environment."""
+
+    @contextlib.contextmanager
+    def changed(**environment):
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            S3FileSystem.clear_instance_cache()
+            try:
+                yield
+            finally:
+                S3FileSystem.clear_instance_cache()
+
+    return changed
+
+
+def refusal(ask, *arguments) -> str:
+    """The one sentence of the StorageError that this call raises."""
+    began = time.monotonic()
+    with pytest.raises(StorageError) as raised:
+        ask(*arguments)
+    assert time.monotonic() - began < LONGEST
+    sentence = str(raised.value)
+    assert "\n" not in sentence
+    assert sentence.startswith("s3://")
+    return sentence
+
+
+def test_what_is_written_is_read(s3_bucket):
+    for name in ("a.bin", "sub/ü b.bin", "sub/a::b.bin", "sub/c#d+e%20f.bin"):
+        uri = storage.join(s3_bucket, name)
+        assert not storage.exists(uri)
+        storage.write_bytes(uri, b"old")
+        storage.write_bytes(uri, name.encode())
+        assert storage.exists(uri)
+        assert storage.read_bytes(uri) == name.encode()
+        with storage.local_copy(uri) as path, open(path, "rb") as file:
+            assert file.read() == name.encode()
+    assert [storage.read_bytes(uri).decode() for uri in storage.list_files(s3_bucket + "/sub")] == [
+        "sub/a::b.bin",
+        "sub/c#d+e%20f.bin",
+        "sub/ü b.bin",
+    ]
+    assert storage.list_folders(s3_bucket) == [storage.join(s3_bucket, "sub")]
+    assert storage.is_folder(s3_bucket)
+    assert storage.is_folder(s3_bucket + "/sub/")
+    assert not storage.is_folder(s3_bucket + "/a.bin")
+    assert storage.absolute(s3_bucket + "/sub/") == s3_bucket + "/sub"
+    storage.write_json(storage.join(s3_bucket, "x.json"), {"x": 1})
+    assert storage.read_json(storage.join(s3_bucket, "x.json")) == {"x": 1}
+
+
+def test_a_listing_of_more_than_one_page(s3_bucket):
+    names = [f"many/{number % 3}/{number:04d}" for number in range(1100)]  # a page has 1000 keys
+    fs, root = storage.filesystem(s3_bucket)
+    fs.pipe({f"{root}/{name}": b"" for name in names}, batch_size=32)
+    assert storage.list_files(s3_bucket + "/many") == sorted(storage.join(s3_bucket, name) for name in names)
+    assert storage.list_folders(s3_bucket + "/many") == [f"{s3_bucket}/many/{number}" for number in range(3)]
+
+
+def test_folder_markers_are_no_files(s3_bucket):
+    fs, root = storage.filesystem(s3_bucket)
+    for key in ("sub/", "sub/empty/"):  # as web consoles make them
+        fs.call_s3("put_object", Bucket=root, Key=key, Body=b"")
+    storage.write_bytes(f"{s3_bucket}/sub/a.bin", b"1")
+    assert storage.list_files(s3_bucket) == [f"{s3_bucket}/sub/a.bin"]
+    assert storage.list_files(f"{s3_bucket}/sub/empty") == []
+
+
+@pytest.mark.parametrize("megabytes", [20, 101])  # s3fs writes files of 100 MB and more in parts
+def test_large_files(s3_bucket, megabytes):
+    data = np.random.default_rng(0).bytes(2**20) * (megabytes - 1) + b"the end"
+    uri = f"{s3_bucket}/large.bin"
+    storage.write_bytes(uri, data)
+    assert storage.read_bytes(uri) == data
+    parts = storage.filesystem(uri)[0].info(uri)["ETag"].strip('"').partition("-")[2]
+    assert bool(parts) == (megabytes > 100)
+
+
+def test_arrow_writes_a_stream(s3_bucket):
+    fs, path = storage.arrow_filesystem(f"{s3_bucket}/stream.bin")
+    block = np.random.default_rng(0).bytes(2**20)
+    with fs.open_output_stream(path) as stream:
+        for _ in range(20):
+            stream.write(block)
+    assert storage.read_bytes(f"{s3_bucket}/stream.bin") == block * 20
+
+
+def test_arrow_reads_parquet(s3_bucket):
+    expected = pa.table({"x": list(range(1000)), "y": [str(x) for x in range(1000)]})
+    sink = pa.BufferOutputStream()
+    pq.write_table(expected, sink)
+    storage.write_bytes(f"{s3_bucket}/t/x.parquet", sink.getvalue().to_pybytes())
+    fs, path = storage.arrow_filesystem(f"{s3_bucket}/t/x.parquet")
+    assert pq.read_table(path, filesystem=fs).equals(expected)
+    fs, path = storage.arrow_filesystem(f"{s3_bucket}/t")
+    assert pq.read_table(path, filesystem=fs, columns=["x"]).equals(expected.select(["x"]))
+
+
+def test_what_is_not_there(s3_bucket):
+    missing = f"{s3_bucket}/none.bin"
+    assert not storage.exists(missing)
+    for ask in (storage.read_bytes, storage.list_files, storage.list_folders):
+        assert missing in refusal(ask, missing)
+    storage.write_bytes(f"{s3_bucket}/a.bin", b"1")
+    assert "not a folder" in refusal(storage.list_files, f"{s3_bucket}/a.bin")
+    assert "s3://no-such-bucket/a is not there; check the bucket" in refusal(
+        storage.read_bytes, "s3://no-such-bucket/a"
+    )
+    assert "check the bucket" in refusal(storage.write_bytes, "s3://no-such-bucket/a", b"1")
+    assert "check the bucket" in refusal(storage.list_files, "s3://no-such-bucket")
+    assert "bucket name" in refusal(storage.read_bytes, "s3://no bucket/a").lower()
+    assert "s3://: " in refusal(storage.list_files, "s3://")
+
+
+@pytest.mark.parametrize("wrong", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
+def test_wrong_credentials(s3, s3_bucket, client_with, wrong):
+    uri = f"{s3_bucket}/a.bin"
+    storage.write_bytes(uri, b"1")
+    with client_with(**{wrong: "surely-not-this-one"}):
+        asked = [(storage.read_bytes, uri), (storage.write_bytes, uri, b"2")]
+        asked += [(storage.list_files, s3_bucket), (storage.list_folders, s3_bucket), (storage.is_folder, uri)]
+        asked += [(ask, place) for ask in (storage.exists, storage.probe) for place in (s3_bucket, uri)]
+        for call in asked:
+            sentence = refusal(*call)
+            assert "access refused" in sentence
+            assert "check the credentials" in sentence
+            for secret in ("surely-not-this-one", s3["AWS_SECRET_ACCESS_KEY"]):
+                assert secret not in sentence
+    assert storage.read_bytes(uri) == b"1"
+
+
+def test_a_dead_endpoint(s3, s3_bucket, client_with):
+    with socket.socket() as unused:  # bound, but nobody listens
+        unused.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        with client_with(AWS_ENDPOINT_URL=endpoint):
+            sentence = refusal(storage.probe, s3_bucket)
+    assert "Could not connect" in sentence
+    assert endpoint in sentence
+    assert s3["AWS_SECRET_ACCESS_KEY"] not in sentence
+
+
+def test_index_of_a_bucket(s3_bucket, tmp_path):
+    write_mvtec(tmp_path, train=3, test=2)
+    fs, root = storage.filesystem(s3_bucket)
+    fs.put(f"{tmp_path}/", f"{root}/images", recursive=True)
+    storage.write_bytes(f"{s3_bucket}/images/bolt/train/good/bad.png", b"no image")
+    report = index(f"{s3_bucket}/images/", f"{s3_bucket}/run/images.parquet")
+    local = index(str(tmp_path), str(tmp_path / "images.parquet"))
+    assert [group for group in report.groups if group[:3] != ("bolt", "train", "good")] == [
+        group for group in local.groups if group[:3] != ("bolt", "train", "good")
+    ]
+    assert [problem.uri for problem in report.unreadable] == [f"{s3_bucket}/images/bolt/train/good/bad.png"]
+    assert report.ignored + report.misplaced + report.bad_masks + report.unused_masks == ()
+    images = image_table.read(f"{s3_bucket}/run/images.parquet")
+    assert len(images) == 2 * 7 + 1
+    masked = images.filter(pa.compute.is_valid(images["mask_uri"])).to_pylist()
+    assert len(masked) == 4
+    for row in masked:
+        assert row["mask_uri"] == row["uri"].replace("/test/", "/ground_truth/").replace(".png", "_mask.png")
+        assert storage.read_bytes(row["mask_uri"]) == storage.read_bytes(
+            row["mask_uri"].replace(f"{s3_bucket}/images", str(tmp_path))
+        )
+
+
+def test_score_table_parts(s3_bucket):
+    uri = f"{s3_bucket}/scores/nearest_patch"
+    rows = [{"uri": f"s3://x/{number}", "score": number / 3, "is_anomalous": number > 1} for number in range(4)]
+    tables = [pa.Table.from_pylist(part, schema=score_table.SCHEMA) for part in (rows[:2], rows[2:])]
+    score_table.write_part(uri, 1, tables[1])
+    score_table.write_part(uri, 0, tables[0])
+    score_table.write_part(uri, 1, tables[1])  # again, as after a crash
+    storage.write_bytes(f"{uri}/scores.csv", b"not a part")
+    assert score_table.parts(uri) == [score_table.part_uri(uri, 0), score_table.part_uri(uri, 1)]
+    assert score_table.read(uri).equals(pa.concat_tables(tables))
+
+
+def test_model_round_trip(s3_bucket):
+    method, _ = fitted("nearest_patch", made_images(6))
+    model = Model(method, method.ScoreSettings())
+    uri = f"{s3_bucket}/models/nearest_patch"
+    model.save(uri)
+    loaded = raydiff.load(uri)
+    assert loaded.id == model.id
+    images = made_images(2, seed=3)
+    np.testing.assert_array_equal(loaded.score(images).scores, model.score(images).scores)
+
+    weights = storage.read_bytes(f"{uri}/{WEIGHTS}")
+    changed = bytearray(weights)
+    changed[len(changed) // 2] ^= 1
+    for bad in (weights[:-1000], bytes(changed)):
+        storage.write_bytes(f"{uri}/{WEIGHTS}", bad)
+        with pytest.raises(ModelFolderError, match=f"{WEIGHTS} is not the file"):
+            raydiff.load(uri)
+    with pytest.raises(ModelFolderError, match="is not a model folder"):
+        raydiff.load(f"{s3_bucket}/models/none")
