@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import ray
 from ray.data import DataContext
@@ -58,7 +59,7 @@ def gpus() -> int:
     return int(ray.cluster_resources().get("GPU", 0))
 
 
-def worker_options(cpus: float = 1) -> dict[str, float]:
+def worker_options(cpus: float = 1) -> dict[str, Any]:
     """Resources of one worker that runs a network: a GPU where the cluster has any, else `cpus` CPUs."""
     return {"num_cpus": 1, "num_gpus": 1} if gpus() else {"num_cpus": cpus}
 
@@ -75,7 +76,6 @@ def use_assigned_device() -> str:
     return "cpu"
 
 
-@ray.remote(num_cpus=0)
 class ProgressBoard:
     """Where workers write how far they are, for the driver to read."""
 
@@ -92,9 +92,9 @@ class ProgressBoard:
 
 
 @contextlib.contextmanager
-def shown_progress(prefix: str, unit: str) -> Iterator[ray.actor.ActorHandle]:
+def shown_progress(prefix: str, unit: str) -> Iterator[Any]:
     """Show on the driver what workers write to the board that this yields; each new title is a new phase."""
-    board = ProgressBoard.remote()
+    board: Any = ray.remote(num_cpus=0)(ProgressBoard).remote()
     stop = threading.Event()
 
     def show() -> None:

@@ -52,6 +52,7 @@ class Model:
         self.calibration = calibration
         self.card = card or {}
         self._weights_hash: str | None = None
+        self._saved = False
 
     @property
     def image_size(self) -> int:
@@ -87,11 +88,12 @@ class Model:
         weights = self._weights()
         self._weights_hash = hashlib.sha256(weights).hexdigest()
         storage.write_bytes(storage.join(uri, WEIGHTS), weights)
+        self._saved = True
         self.save_description(uri)
 
     def save_description(self, uri: str) -> None:
         """Write settings, calibration and card of a model whose weights lie at `uri` already."""
-        if self._weights_hash is None:
+        if not self._saved or self._weights_hash is None:
             raise ModelFolderError(f"{uri}: the weights have not been written; save the whole model first")
         description = self._description(self._weights_hash)
         description |= {"id": _model_id(description), "card": self.card}
@@ -134,22 +136,26 @@ def load(uri: str, device: str | torch.device | None = None) -> Model:
             f"{uri}: {WEIGHTS} is not the file that {DESCRIPTION} describes (changed or cut short); "
             "copy the folder anew"
         )
-    kind = methods.get(description["method"])
     settings = description["settings"]
-    method = kind.untrained(kind.TrainSettings.parse(settings["train"]))
     try:
+        kind = methods.get(description["method"])
+        method = kind.untrained(kind.TrainSettings.parse(settings["train"]))
+        score = kind.ScoreSettings.parse(settings["score"])
         method.load_trained(safetensors.torch.load(weights))
+    except SettingsError as error:
+        raise ModelFolderError(f"{uri} was written by another raydiff: {error}") from None
     except (RuntimeError, SafetensorError, KeyError) as error:
         raise ModelFolderError(f"{uri}: the weights do not fit {description['method']}: {error}") from None
     method.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     calibration = description["calibration"]
     model = Model(
         method,
-        kind.ScoreSettings.parse(settings["score"]),
+        score,
         Calibration.parse(calibration) if calibration else None,
         description["card"],
     )
     model._weights_hash = description["weights_sha256"]
+    model._saved = True
     return model
 
 

@@ -29,9 +29,7 @@ def test_a_constant_error_stays_constant():
 
 def test_the_image_score_is_the_largest_window_mean():
     maps = torch.rand(3, 9, 11, generator=torch.Generator().manual_seed(0))
-    wanted = [
-        max(float(one[y : y + 4, x : x + 4].mean()) for y in range(6) for x in range(8)) for one in maps
-    ]
+    wanted = [max(float(one[y : y + 4, x : x + 4].mean()) for y in range(6) for x in range(8)) for one in maps]
     assert image_score(maps, 4).tolist() == pytest.approx(wanted, abs=1e-6)
 
 

@@ -50,7 +50,8 @@ def test_a_small_category_falls_back_to_all():
     assert calibration.of("nut").normals == 99
     assert calibration.of("rare").normals == 101
     assert calibration.of("never seen").normals == 101
-    assert any("rare: 2 normal images are too few" in line and "all 101 images" in line for line in calibration.sentences())
+    sentences = calibration.sentences()
+    assert any("rare: 2 normal images are too few" in line and "all 101 images" in line for line in sentences)
 
 
 def test_shared_categories_are_named():

@@ -69,7 +69,9 @@ def test_one_step_is_the_clean_estimate_of_one_call():
     torch.testing.assert_close(found, x / diffusion.alpha_bar[500].sqrt())
 
 
-@pytest.mark.parametrize(("start", "count", "steps"), [(500, 1, [500]), (500, 5, [500, 400, 300, 200, 100]), (3, 3, [3, 2, 1])])
+@pytest.mark.parametrize(
+    ("start", "count", "steps"), [(500, 1, [500]), (500, 5, [500, 400, 300, 200, 100]), (3, 3, [3, 2, 1])]
+)
 def test_timesteps_are_spaced_evenly(start, count, steps):
     assert spaced_timesteps(start, count) == steps
 

@@ -1,5 +1,7 @@
 """The coreset and the search against brute force."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
@@ -30,7 +32,7 @@ def test_each_step_covers_more():
     points = vectors(300, 10)
     taken = greedy_coreset(points, 60, torch.Generator().manual_seed(0))
     radii = [float(torch.cdist(points[taken[n : n + 1]], points[taken[:n]]).min()) for n in range(1, 60)]
-    assert all(later <= earlier + 1e-4 for earlier, later in zip(radii, radii[1:], strict=False))
+    assert all(later <= earlier + 1e-4 for earlier, later in pairwise(radii))
 
 
 def test_no_vector_is_taken_twice_even_among_copies():

@@ -91,7 +91,7 @@ def test_images_of_any_size_are_resized(name):
 )
 def test_an_array_that_is_no_rgb_image_is_refused(name, image):
     method, _ = fitted(name, made_images(4))
-    with pytest.raises(SettingsError, match="image 0 is .*uint8 RGB"):
+    with pytest.raises(SettingsError, match=r"image 0 is .*uint8 RGB"):
         raydiff.Model(method, method.ScoreSettings()).score([image])
 
 

@@ -17,7 +17,7 @@ from scipy import ndimage
 from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images.products import PRODUCTS, Product
-from raydiff.images.products.canvas import camera_settings, photograph
+from raydiff.images.products.camera import camera_settings, photograph
 from raydiff.progress import phase
 
 MARKER = ".raydiff-demo.json"
@@ -120,7 +120,7 @@ def paint(picture: Picture, seed: int, size: int) -> tuple[NDArray[np.uint8], ND
     image = photograph(np.random.default_rng(grain), drawn, picture.camera)
     if picture.defect is None:
         return image, np.zeros((size, size), bool)
-    changed = np.abs(drawn - scene(None)).max(axis=2) > VISIBLE
+    changed = np.abs(drawn - scene(None)).max(axis=0) > VISIBLE
     closed = ndimage.binary_closing(np.pad(changed, 2), np.ones((3, 3)))[2:-2, 2:-2]
     return image, ndimage.binary_fill_holes(closed | changed)
 

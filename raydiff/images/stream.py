@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,12 +64,8 @@ def stream(
     """
     chosen = list(range(part_count(table_uri, rows_per_part)) if parts is None else parts)
     dataset = ray.data.from_items([{"part": part} for part in chosen], override_num_blocks=max(1, len(chosen)))
-    return dataset.map_batches(
-        decode_part,
-        batch_size=None,
-        fn_kwargs={"table_uri": table_uri, "size": size, "rows_per_part": rows_per_part},
-        num_cpus=num_cpus,
-    )
+    decode_parts: Any = partial(decode_part, table_uri=table_uri, size=size, rows_per_part=rows_per_part)
+    return dataset.map_batches(decode_parts, batch_size=None, num_cpus=num_cpus)
 
 
 def decode_part(batch: dict[str, Any], table_uri: str, size: int, rows_per_part: int) -> dict[str, Any]:
@@ -98,7 +95,8 @@ def read_rows(table_uri: str, start: int, stop: int) -> pa.Table:
     """Rows start to stop of an image table, reading only the row groups that hold them."""
     fs, path = storage.arrow_filesystem(table_uri)
     with pq.ParquetFile(path, filesystem=fs) as file:
-        first, groups, offset = 0, [], 0
+        first, offset = 0, 0
+        groups: list[int] = []
         for group in range(file.metadata.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if first < stop and first + rows > start:

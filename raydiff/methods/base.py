@@ -121,7 +121,7 @@ class Method(nn.Module, ABC):
         """What the model's card should say of this method (licences, sizes)."""
         return {}
 
-    def scores(self, maps: Tensor, score: ScoreSettings) -> Tensor:
+    def scores(self, maps: Tensor, score: Any) -> Tensor:
         """(N,) image scores of anomaly maps."""
         return image_score(maps, score.pool)
 

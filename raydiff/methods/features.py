@@ -27,6 +27,28 @@ class FeatureTrainSettings(TrainSettings):
     coreset_pool: int = Field(200_000, ge=1)  # the coreset is chosen among at most this many patches, drawn evenly
 
 
+# Features and bank of the presets, the same for all feature methods. Leaving out the shallowest stage helps unlike
+# categories (see the README's results); the bank is bounded so that the search stays cheaper than the U-Net.
+FEATURES_DEMO: Mapping[str, Any] = {
+    "image_size": 160,
+    "backbone": {"name": "resnet18", "stages": (1, 2), "grid": 20},
+    "bank_size": 3_000,
+    "coreset_pool": 30_000,
+}
+FEATURES_SMALL: Mapping[str, Any] = {
+    "backbone": {"stages": (1, 2, 3), "grid": 24},
+    "bank_size": 6_000,
+    "coreset_pool": 60_000,
+}
+# LafitE's: the first four stages, no neighbourhood average, a tenth of all patches. The grid is 32 or 14 by different
+# accounts; 32 suits the U-Net's three halvings.
+FEATURES_PAPER: Mapping[str, Any] = {
+    "backbone": {"name": "efficientnet_b4", "stages": (0, 1, 2, 3), "grid": 32, "neighbourhood": 1},
+    "bank_size": 400_000,
+    "coreset_pool": 4_000_000,
+}
+
+
 class FeatureMethod(Method):
     """A method over (N, C, grid, grid) features.
 

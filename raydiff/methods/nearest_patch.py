@@ -14,7 +14,14 @@ from pydantic import Field
 from torch import Tensor
 
 from raydiff.methods.base import ScoreSettings
-from raydiff.methods.features import FeatureMethod, FeatureTrainSettings, as_vectors
+from raydiff.methods.features import (
+    FEATURES_DEMO,
+    FEATURES_PAPER,
+    FEATURES_SMALL,
+    FeatureMethod,
+    FeatureTrainSettings,
+    as_vectors,
+)
 from raydiff.nn.maps import anomaly_map
 from raydiff.nn.memory_bank import nearest_neighbours
 
@@ -32,9 +39,9 @@ class NearestPatch(FeatureMethod):
     TrainSettings = FeatureTrainSettings
     ScoreSettings = NearestPatchScore
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "demo": {},
-        "small": {},
-        "paper": {},
+        "demo": FEATURES_DEMO,
+        "small": FEATURES_SMALL,
+        "paper": FEATURES_PAPER,
     }
 
     @torch.inference_mode()

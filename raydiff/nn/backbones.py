@@ -55,7 +55,7 @@ class Backbone(nn.Module):
             near = ", ".join(timm.list_models(f"*{settings.name.split('_')[0]}*")[:5])
             raise SettingsError(f"timm has no backbone {settings.name!r}; near it: {near or 'none'}")
         try:
-            self.net = self._build(pretrained=load_weights and settings.weights == HUB)
+            self.net: Any = self._build(pretrained=load_weights and settings.weights == HUB)
         except (AssertionError, IndexError, RuntimeError, TypeError) as error:
             raise SettingsError(
                 f"backbone {settings.name!r} with stages {settings.stages} and options {settings.timm_options} "
@@ -95,7 +95,7 @@ class Backbone(nn.Module):
         grid = (self.settings.grid, self.settings.grid)
         return F.interpolate(stage, grid, mode="bilinear", align_corners=False)
 
-    def _build(self, pretrained: bool) -> nn.Module:
+    def _build(self, pretrained: bool) -> Any:
         try:
             return timm.create_model(
                 self.settings.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from diffusers import DDPMScheduler
@@ -27,7 +27,7 @@ class Diffusion(nn.Module):
         self.steps = steps
         self.prediction = prediction
         low, high = _RANGES[schedule]
-        scheduler = DDPMScheduler(num_train_timesteps=steps, beta_schedule=schedule, beta_start=low, beta_end=high)
+        scheduler: Any = DDPMScheduler(num_train_timesteps=steps, beta_schedule=schedule, beta_start=low, beta_end=high)
         self.alpha_bar: Tensor
         self.register_buffer("alpha_bar", scheduler.alphas_cumprod.clone(), persistent=False)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from diffusers import UNet2DModel
 from pydantic import Field
 from torch import Tensor, nn
@@ -30,7 +32,7 @@ class UNet(nn.Module):
         widths = tuple(settings.base_channels * multiplier for multiplier in settings.multipliers)
         attends = [level in settings.attention_levels for level in range(len(widths))]
         self.multiple = 2 ** (len(widths) - 1)
-        self.net = UNet2DModel(
+        self.net: Any = UNet2DModel(
             in_channels=channels,
             out_channels=channels,
             block_out_channels=widths,

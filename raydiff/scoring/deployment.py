@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import ray
 from ray import serve
-from ray.serve import Deployment
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
@@ -43,7 +43,7 @@ def deployed(model_uri: str, replicas: int | None = None) -> Iterator[Deployment
     gpu = {"num_cpus": 0, "num_gpus": 1} if cluster.gpus() else {"num_cpus": cluster.SHARED_CPU}
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     serve.start(proxy_location="Disabled", logging_config=quiet)
-    scorer: Deployment = serve.deployment(
+    scorer: Any = serve.deployment(
         Scorer,
         name="scorer",
         num_replicas=count,

@@ -18,6 +18,7 @@ from raydiff.selection.space import Stage, described
 
 Search = Literal["grid", "optuna"]
 
+
 class StagedSearch(Searcher):
     """Suggests the candidates of one stage after the other, on top of what the stages before have chosen.
 
@@ -51,7 +52,7 @@ class StagedSearch(Searcher):
         """Whether all stages are done."""
         return not self._left
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         """The next trial's settings; None while a stage's last trials are still running."""
         if self.finished:
             return Searcher.FINISHED

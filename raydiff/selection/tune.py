@@ -137,6 +137,7 @@ def _make_sets(
         board.write.remote("making anomalies", len(normals), len(rows))
         images = decode_rows(group, image_size)
         normals[category] = images["image"][images["error"] == ""]
+    board.write.remote("making anomalies", len(rows), len(rows))
     pseudo = pseudo_validation_set(method, normals, size, seed)
     if test_table_uri is None:
         return pseudo, None
@@ -178,8 +179,8 @@ class ShownTrials(ray_tune.Callback):
 class Trial(ray_tune.Trainable):
     """One candidate, scored in a worker that keeps the model and the sets between trials."""
 
-    def setup(self, config: dict[str, Any], model_uri: str, sets: tuple[ScoringSet, ScoringSet | None]) -> None:
-        """Load the model once."""
+    def setup(self, config: dict[str, Any], model_uri: str = "", sets: Any = None) -> None:
+        """Load the model once; `sets` are the pseudo-validation set and, or None, the test set."""
         self._method = load(model_uri, cluster.use_assigned_device()).method
         self._pseudo, self._test = sets
         self._score = self._method.ScoreSettings.parse(config["score"])

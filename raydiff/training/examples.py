@@ -33,13 +33,12 @@ def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_
         console.print(f"examples: taken from an earlier run ({store_uri})", markup=False)
         return store_uri
 
-    options = cluster.worker_options()
     dataset = stream(table_uri, settings.image_size).map_batches(
         ExampleWriter,
         fn_constructor_args=(method, settings, store_uri),
         batch_size=None,
         compute=ActorPoolStrategy(size=min(part_count(table_uri), cluster.gpus() or cluster.cpus())),
-        **options,
+        **cluster.worker_options(),
     )
     counts: dict[int, int] = {}
     errors: dict[str, str] = {}

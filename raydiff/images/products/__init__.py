@@ -12,10 +12,10 @@ from raydiff.images.products.canvas import Scene
 
 
 class Product(NamedTuple):
-    """Something to inspect: `draw(part, flaw, size, defect)` gives its scene, (size, size, 3) in 0..1.
+    """Something to inspect; `draw(part, flaw, size, defect)` gives its scene, (3, size, size) in 0..1.
 
-    `part` decides everything but the defect and `flaw` everything about the defect, so that the same `part`
-    with another defect, or with None, is the same piece.
+    The generator `part` decides everything but the defect and `flaw` everything about the defect, so the
+    same `part` with another defect, or with None, is the same piece.
     """
 
     name: str

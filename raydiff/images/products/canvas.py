@@ -1,8 +1,8 @@
-"""What the drawn products share: distances, soft noise, lines, and a camera that is never quite the same.
+"""What the drawn products share: signed distances, soft noise, lines and paint.
 
-Lengths are in image sides, with (0, 0) in the middle; fields are float64 of shape (S, S), scenes float64
-of shape (S, S, 3) in 0..1. All edges come from signed distances, so nothing needs supersampling, and double
-precision before the last rounding makes every machine draw the same pixels.
+Lengths are in image sides with (0, 0) in the middle. A field is float64 of shape (S, S), a scene float64 of
+shape (3, S, S) in 0..1. Edges come from signed distances, so nothing needs supersampling, and double precision
+up to the camera's rounding makes every machine draw the same pixels.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 Field = NDArray[np.float64]
 Scene = NDArray[np.float64]
-Colour = Sequence[float] | NDArray[np.float64]
+Point = tuple[float, float]  # (y, x)
 
 
 def plane(size: int) -> tuple[Field, Field]:
@@ -26,10 +25,15 @@ def plane(size: int) -> tuple[Field, Field]:
     return y, x
 
 
-def turned(y: Field, x: Field, angle: float) -> tuple[Field, Field]:
+def turned(y: Field, x: Field, angle: float | Field) -> tuple[Field, Field]:
     """Coordinates (y, x) in a frame that is turned by `angle` radians."""
     cos, sin = np.cos(angle), np.sin(angle)
     return y * cos - x * sin, y * sin + x * cos
+
+
+def colour(red: float, green: float, blue: float) -> Scene:
+    """A colour, shaped (3, 1, 1) to spread over a scene."""
+    return np.array([red, green, blue]).reshape(3, 1, 1)
 
 
 def cover(distance: Field, soft: float = 0.0) -> Field:
@@ -37,13 +41,13 @@ def cover(distance: Field, soft: float = 0.0) -> Field:
 
     The edge is one pixel wide, or `soft` image sides where that is more.
     """
-    width = max(1.0 / distance.shape[0], soft)
+    width = max(1.0 / len(distance), soft)
     return np.clip(0.5 - distance / width, 0.0, 1.0)
 
 
-def paint(under: Scene, colour: Colour | Scene, alpha: Field) -> Scene:
-    """`colour` laid over a scene with opacity `alpha`."""
-    return under + (np.asarray(colour, dtype=np.float64) - under) * alpha[..., None]
+def paint(under: Scene, over: Scene, alpha: Field) -> Scene:
+    """The scene or colour `over` laid on a scene with opacity `alpha`."""
+    return under + (over - under) * alpha
 
 
 def noise(rng: np.random.Generator, size: int, cells: int, octaves: int = 1) -> Field:
@@ -54,27 +58,26 @@ def noise(rng: np.random.Generator, size: int, cells: int, octaves: int = 1) -> 
     total = np.zeros((size, size))
     power = 0.0
     for octave in range(octaves):
-        matrix = _spline(size, cells << octave)
-        knots = rng.standard_normal((matrix.shape[1], matrix.shape[1]))
-        total += 0.5**octave * (matrix @ knots @ matrix.T)
+        blend = _spline(size, cells << octave)
+        total += 0.5**octave * (blend @ rng.standard_normal((blend.shape[1],) * 2) @ blend.T)
         power += 0.25**octave
-    return total / (0.48 * np.sqrt(power))  # 0.48: what is left of the knots' deviation after blending
+    return total / (0.48 * np.sqrt(power))  # 0.48: what blending leaves of the knots' deviation
 
 
 def ripple(rng: np.random.Generator, at: Field, cells: int) -> Field:
-    """Noise of unit deviation along one coordinate (`at` in 0..1), with linear steps between `cells` values."""
+    """Noise of unit deviation along one coordinate (`at` in 0..1), linear between `cells` values."""
     return np.interp(at, np.linspace(0.0, 1.0, cells), rng.standard_normal(cells))
 
 
-def arc(y: Field, x: Field, middle: tuple[float, float], angle: float, length: float, bend: float = 0.0) -> Field:
+def arc(y: Field, x: Field, middle: Point, angle: float, length: float, bend: float) -> Field:
     """Distance to a line of `length` through `middle`, turned by `angle` and bent by `bend` radians in all."""
     across, along = turned(y - middle[0], x - middle[1], angle)
     if abs(bend) < 1e-3:
         return np.hypot(across, np.maximum(np.abs(along) - length / 2, 0.0))
-    radius = length / bend
-    turn = np.arctan2(along * np.sign(radius), (across + radius) * np.sign(radius))
-    beyond = np.maximum(np.abs(turn) - abs(bend) / 2, 0.0) * abs(radius)
-    return np.hypot(np.hypot(along, across + radius) - abs(radius), beyond)
+    radius, side = length / abs(bend), np.sign(bend)
+    turn = np.arctan2(along, radius + across * side)
+    beyond = np.maximum(np.abs(turn) - abs(bend) / 2, 0.0) * radius
+    return np.hypot(np.hypot(along, radius + across * side) - radius, beyond)
 
 
 def jagged(y: Field, x: Field, corners: NDArray[np.float64]) -> Field:
@@ -88,64 +91,37 @@ def jagged(y: Field, x: Field, corners: NDArray[np.float64]) -> Field:
     return nearest
 
 
-def blob(
-    rng: np.random.Generator, y: Field, x: Field, middle: tuple[float, float], radius: float, rough: float
-) -> Field:
+def blob(rng: np.random.Generator, y: Field, x: Field, middle: Point, radius: float, rough: float) -> Field:
     """Signed distance to an irregular round shape; `rough` is its unevenness relative to the radius."""
-    uneven = noise(rng, y.shape[0], max(3, round(0.9 / radius)))
+    uneven = noise(rng, len(y), max(3, round(0.9 / radius)))
     return np.hypot(y - middle[0], x - middle[1]) - radius * (1.0 + rough * uneven)
 
 
 def bevel(distance: Field, light: float, width: float) -> Field:
     """How an edge of `width` catches light from the direction `light`: positive on the lit side."""
     slope_y, slope_x = np.gradient(distance)
-    steep = np.hypot(slope_y, slope_x) + 1e-9
-    facing = (slope_y * np.sin(light) + slope_x * np.cos(light)) / steep
+    facing = (slope_y * np.sin(light) + slope_x * np.cos(light)) / (np.hypot(slope_y, slope_x) + 1e-9)
     return facing * np.exp(-(((distance + width / 2) / (width / 2)) ** 2))
 
 
 def specks(rng: np.random.Generator, scene: Scene, count: tuple[int, int], tones: tuple[float, float]) -> Scene:
-    """Dust on the scene: small soft spots, their number and their grey from a range each."""
-    y, x = plane(scene.shape[0])
+    """Dust on the scene: small soft spots, their number and their grey each from a range."""
+    size = scene.shape[1]
+    y, x = plane(size)
+    scene = scene.copy()
     for _ in range(int(rng.integers(count[0], count[1] + 1))):
         middle, radius = rng.uniform(-0.5, 0.5, 2), rng.uniform(0.003, 0.008)
         tone, strength = rng.uniform(*tones), rng.uniform(0.4, 0.9)
-        spot = cover(np.hypot(y - middle[0], x - middle[1]) - radius, soft=0.008)
-        scene = paint(scene, [tone] * 3, strength * spot)
+        top, left = (max(0, int((at + 0.485) * size)) for at in middle)
+        near = slice(top, top + size // 30 + 2), slice(left, left + size // 30 + 2)
+        spot = (0.5 - (np.hypot(y[near] - middle[0], x[near] - middle[1]) - radius) / 0.008).clip(0.0, 1.0)
+        scene[:, *near] += (tone - scene[:, *near]) * strength * spot
     return scene
 
 
-def camera_settings(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """Settings of the camera for `count` pictures, (count, 10) in -1..1, for `photograph`.
-
-    A Latin hypercube: every setting is spread evenly over any group of pictures, so that even a small group
-    of defective ones is as bright, as contrasty and as noisy as the good ones.
-    """
-    order = rng.permuted(np.tile(np.arange(count), (_CAMERA_KNOBS, 1)), axis=1).T
-    return 2.0 * (order + rng.uniform(size=order.shape)) / max(count, 1) - 1.0
-
-
-def photograph(rng: np.random.Generator, scene: Scene, settings: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """A camera's picture of a scene, uint8 of shape (S, S, 3), under one row of `camera_settings`.
-
-    Exposure, contrast, white balance, the fall of the light, sharpness and sensor noise differ from picture
-    to picture by more than a defect changes them over the whole image, so none of them gives a defect away.
-    """
-    exposure, contrast, slope, towards, vignette, sharpness, grain, *balance = settings
-    size = scene.shape[0]
-    y, x = plane(size)
-    downhill, _ = turned(y, x, np.pi * towards)
-    light = 1.0 + K["slope"] * (0.5 + 0.5 * slope) * downhill - (0.12 + K["vig"] * vignette) * (y**2 + x**2)
-    image = scene * light[..., None] * (1.0 + K["wb"] * np.array(balance)) * (1.0 + K["gain"] * exposure)
-    image = 0.45 + (image - 0.45) * (1.0 + K["contrast"] * contrast)
-    blur = size / 192 * (0.45 + K["blur"] * sharpness)
-    image = ndimage.gaussian_filter(image, (blur, blur, 0))
-    image += (0.010 + K["noise"] * grain) * rng.standard_normal(image.shape)
-    return np.round(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8)
-
-
-K = dict(slope=0.08, vig=0.04, wb=0.01, gain=0.05, contrast=0.045, blur=0.1, noise=0.002)
-_CAMERA_KNOBS = 10
+def place(radius: float, turn: float) -> Point:
+    """The point at `radius` from the middle, `turn` (of 1) around it."""
+    return radius * np.sin(2.0 * np.pi * turn), radius * np.cos(2.0 * np.pi * turn)
 
 
 @functools.cache
@@ -153,16 +129,9 @@ def _spline(size: int, cells: int) -> Field:
     """The matrix (size, cells + 3) that blends knots by cubic B-splines."""
     at = (np.arange(size) + 0.5) / size * cells
     first = np.floor(at).astype(int)
-    part = at - first
-    weights = np.stack(
-        [
-            (1 - part) ** 3,
-            3 * part**3 - 6 * part**2 + 4,
-            -3 * part**3 + 3 * part**2 + 3 * part + 1,
-            part**3,
-        ]
-    )
+    t = at - first
+    weights = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
     matrix = np.zeros((size, cells + 3))
-    for knot in range(4):
-        matrix[np.arange(size), first + knot] = weights[knot] / 6.0
+    for knot, weight in enumerate(weights):
+        matrix[np.arange(size), first + knot] = weight / 6.0
     return matrix

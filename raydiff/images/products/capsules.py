@@ -9,6 +9,7 @@ from raydiff.images.products.canvas import (
     Field,
     Scene,
     bevel,
+    colour,
     cover,
     jagged,
     noise,
@@ -19,62 +20,63 @@ from raydiff.images.products.canvas import (
 )
 
 DEFECTS = ("missing", "cracked", "open", "wrong_colour")
-COLUMNS, ROWS = 5, 2
-CELLS = COLUMNS * ROWS
-PITCH_X, PITCH_Y = 0.186, 0.455
-LENGTH, WIDTH = 0.325, 0.118  # of a capsule, in image sides
-SEAM = 0.02  # where the cap ends, above the middle
+ROWS, COLUMNS = 2, 5
+DOMES = ROWS * COLUMNS
+PITCH_Y, PITCH_X = 0.455, 0.186  # from dome to dome, in image sides
+LENGTH, WIDTH = 0.325, 0.118  # of a capsule
+SEAM = -0.02  # where the cap ends on the body, along the capsule from its middle
 
-_CAP = np.array([0.78, 0.22, 0.14])
-_BODY = np.array([0.94, 0.82, 0.52])
-_POWDER = np.array([0.95, 0.94, 0.90])
-_FOIL = np.array([0.66, 0.68, 0.71])
+_CAP = colour(0.78, 0.22, 0.14)
+_BODY = colour(0.94, 0.82, 0.52)
+_OTHER_CAPS = (colour(0.74, 0.36, 0.12), colour(0.62, 0.18, 0.26), colour(0.50, 0.16, 0.12))
+_POWDER = colour(0.95, 0.94, 0.90)
+_FOIL = colour(0.66, 0.68, 0.71)
 
 
 def draw(part: np.random.Generator, flaw: np.random.Generator, size: int, defect: str | None) -> Scene:
-    """One pack, (size, size, 3) in 0..1; `part` decides the pack, `flaw` its defect."""
-    image_y, image_x = plane(size)
-    pack_y, pack_x = turned(
-        image_y + part.uniform(-0.006, 0.006), image_x + part.uniform(-0.006, 0.006), part.uniform(-0.012, 0.012)
-    )
+    """One pack, (3, size, size) in 0..1; `part` decides the pack, `flaw` its defect."""
+    pack_y, pack_x = plane(size)
+    pack_y, pack_x = pack_y + part.uniform(-0.006, 0.006), pack_x + part.uniform(-0.006, 0.006)
+    pack_y, pack_x = turned(pack_y, pack_x, part.uniform(-0.012, 0.012))
     light = -2.2 + part.uniform(-0.15, 0.15)  # where it comes from: the upper left
-    cell, y, x = _folded(pack_y, pack_x)
-    chosen = cell == flaw.integers(CELLS)
+    dome, y, x = _folded(pack_y, pack_x)
+    chosen = dome == flaw.integers(DOMES)
 
+    rim = _bar(y, x, LENGTH + 0.062, WIDTH + 0.036)
     scene = _foil(part, pack_y, pack_x)
-    dome = _bar(y, x, LENGTH + 0.062, WIDTH + 0.036)
-    scene *= (1.0 - 0.24 * cover(dome, soft=0.02) + 0.45 * bevel(dome, light, 0.020))[..., None]
+    scene *= 1.0 - 0.24 * cover(rim, soft=0.02) + 0.45 * bevel(rim, light, 0.020)
 
     # The capsule's own frame: it lies a little askew in its dome, either end up.
-    lean, slip_y, slip_x = (part.normal(0.0, sigma, CELLS)[cell] for sigma in (0.015, 0.004, 0.002))
-    cos, sin = np.cos(lean), np.sin(lean)
-    end = np.where(part.uniform(size=CELLS) < 0.5, -1.0, 1.0)[cell]
-    along = ((y - slip_y) * cos - (x - slip_x) * sin) * end  # negative in the cap
-    across = (y - slip_y) * sin + (x - slip_x) * cos
+    lean, slip_y, slip_x = (part.normal(0.0, sigma, DOMES)[dome] for sigma in (0.015, 0.004, 0.002))
+    end = part.choice([-1.0, 1.0], DOMES)[dome]
+    along, across = turned(y - slip_y, x - slip_x, lean)
+    along = along * end  # negative in the cap
     gap = np.full_like(y, -1.0)
     if defect == "open":
-        gap = np.where(chosen, flaw.uniform(0.008, 0.020) - np.abs(along + SEAM), -1.0)
-        along = along - np.where(chosen, np.sign(along + SEAM) * flaw.uniform(0.008, 0.020), 0.0)
-
+        half = np.where(chosen, flaw.uniform(0.008, 0.020), 0.0)
+        gap = np.where(chosen, half - np.abs(along - SEAM), -1.0)
+        along = along - half * np.sign(along - SEAM)
     capsule = np.maximum(_bar(along, across, LENGTH, WIDTH), gap)
     if defect == "missing":
         capsule = np.where(chosen, 1.0, capsule)
-    shadow = cover(np.roll(capsule, (max(1, round(0.012 * size)),) * 2, (0, 1)), soft=0.03)
-    scene *= (1.0 - 0.45 * shadow)[..., None]
-    tone = 1.0 + 0.02 * part.standard_normal((CELLS, 3))[cell] * np.array([0.6, 1.0, 1.0])
-    colour = np.where((along < -SEAM)[..., None], _CAP, _BODY) * tone
-    if defect == "wrong_colour":
-        colour = _recoloured(flaw, colour, chosen, along)
-    scene = paint(scene, _lit(colour, along, across, light, end, lean), cover(capsule))
-    if defect == "cracked":
-        scene = _cracked(flaw, scene, along, across, chosen, capsule)
 
-    scene = _gleam(part, scene, y, x, cell, light)
+    fall = max(1, round(0.012 * size))
+    scene *= 1.0 - 0.45 * cover(np.roll(capsule, (fall, fall), (0, 1)), soft=0.03)
+    shell = np.where(along < SEAM, _CAP, _BODY) * (1.0 + _tints(part)[:, dome])
+    if defect == "wrong_colour":
+        shell = np.where(chosen & (along < SEAM), _OTHER_CAPS[flaw.integers(len(_OTHER_CAPS))], shell)
+    scene = paint(scene, _glossy(shell, along, across, end, light), cover(capsule))
+    if defect == "cracked":
+        crack = np.where(chosen, _crack(flaw, along, across), 1.0)
+        scene = paint(scene, _POWDER, 0.8 * cover(crack - 0.009) * cover(capsule))
+        scene = paint(scene, colour(0.14, 0.07, 0.06), 0.9 * cover(crack - 0.004) * cover(capsule))
+
+    scene = paint(scene, colour(1.0, 1.0, 1.0), _reflections(part, y, x, dome))
     return np.clip(specks(part, scene, (0, 6), (0.05, 0.98)), 0.0, 1.0)
 
 
 def _folded(y: Field, x: Field) -> tuple[NDArray[np.int64], Field, Field]:
-    """The number of the nearest dome and coordinates (y, x) from its middle."""
+    """The number of the nearest dome, and coordinates (y, x) from its middle."""
     row = np.clip(np.floor(y / PITCH_Y + ROWS / 2), 0, ROWS - 1).astype(np.int64)
     column = np.clip(np.floor(x / PITCH_X + COLUMNS / 2), 0, COLUMNS - 1).astype(np.int64)
     from_row = y - (row - (ROWS - 1) / 2) * PITCH_Y
@@ -91,53 +93,37 @@ def _foil(part: np.random.Generator, y: Field, x: Field) -> Scene:
     """Knurled aluminium, a little crumpled."""
     size = len(y)
     knurl = np.cos(2.0 * np.pi * 34 * (x + y)) * np.cos(2.0 * np.pi * 34 * (x - y))
-    crumple = noise(part, size, 7, octaves=3)
-    slope_y, slope_x = np.gradient(crumple)
+    slope_y, slope_x = np.gradient(noise(part, size, 7, octaves=3))
     glint = np.clip((slope_x + slope_y) * size / 20.0, -1.5, 2.5)
-    tone = 1.0 + 0.05 * knurl + 0.05 * glint + 0.02 * part.standard_normal((size, size))
-    return tone[..., None] * _FOIL
+    return (1.0 + 0.05 * knurl + 0.05 * glint + 0.02 * part.standard_normal((size, size))) * _FOIL
 
 
-def _lit(colour: Scene, along: Field, across: Field, light: float, end: Field, lean: Field) -> Scene:
-    """A glossy round bar's shading; the cap is slipped over the body and a little wider."""
-    off_y = np.sign(along) * np.maximum(np.abs(along) - (LENGTH - WIDTH) / 2, 0.0) * end
-    ny, nx = off_y / (WIDTH / 2), across / (WIDTH / 2)
-    nz = np.sqrt(np.clip(1.0 - ny**2 - nx**2, 0.0, 1.0))
-    facing = 0.45 * (ny * np.sin(light) + nx * np.cos(light)) + 0.89 * nz
-    gloss = np.clip(0.28 * (ny * np.sin(light) + nx * np.cos(light)) / 0.5 + 0.83 * nz, 0.0, 1.0) ** 30
-    seam = np.exp(-(((along + SEAM) / 0.005) ** 2))
-    shade = 0.42 + 0.60 * np.clip(facing, 0.0, 1.0) - 0.16 * seam
-    return colour * shade[..., None] + 0.40 * gloss[..., None]
+def _tints(part: np.random.Generator) -> NDArray[np.float64]:
+    """Small differences of colour between capsules, (3, DOMES)."""
+    return np.array([[0.012], [0.020], [0.020]]) * part.standard_normal((3, DOMES))
 
 
-def _gleam(part: np.random.Generator, scene: Scene, y: Field, x: Field, cell: NDArray[np.int64], light: float) -> Scene:
-    """Reflections of the lamp in the clear domes; how strong differs from dome to dome."""
-    strength = part.uniform(0.1, 0.7, CELLS)[cell]
-    place = part.normal(0.0, 0.02, CELLS)[cell]
-    streak = _bar(y + 0.02 - place, x + 0.040, 0.20, 0.010)
-    spot = np.hypot(y - 0.150 - place / 2, x - 0.030) - 0.008
-    return paint(scene, [1.0, 1.0, 1.0], strength * cover(np.minimum(streak, spot), soft=0.012))
+def _glossy(shell: Scene, along: Field, across: Field, end: Field, light: float) -> Scene:
+    """A round bar's light and gloss, and the step from the cap to the body."""
+    up = np.sign(along) * np.maximum(np.abs(along) - (LENGTH - WIDTH) / 2, 0.0) * end / (WIDTH / 2)
+    side = across / (WIDTH / 2)
+    front = np.sqrt(np.clip(1.0 - up**2 - side**2, 0.0, 1.0))
+    facing = up * np.sin(light) + side * np.cos(light)
+    seam = np.exp(-(((along - SEAM) / 0.005) ** 2))
+    shade = 0.42 + 0.60 * np.clip(0.45 * facing + 0.89 * front, 0.0, 1.0) - 0.16 * seam
+    return shell * shade + 0.40 * np.clip(0.56 * facing + 0.83 * front, 0.0, 1.0) ** 30
 
 
-def _parted(flaw: np.random.Generator, along: Field, chosen: NDArray[np.bool_]) -> Field:
-    return along
-
-
-def _recoloured(flaw: np.random.Generator, colour: Scene, chosen: NDArray[np.bool_], along: Field) -> Scene:
-    """A capsule whose cap or body has another product's dye."""
-    dye = np.array([[0.74, 0.36, 0.12], [0.62, 0.18, 0.26], [0.50, 0.16, 0.12]])[flaw.integers(3)]
-    cap = chosen & (along < -SEAM)
-    return np.where(cap[..., None], dye, colour)
-
-
-def _cracked(
-    flaw: np.random.Generator, scene: Scene, along: Field, across: Field, chosen: NDArray[np.bool_], capsule: Field
-) -> Scene:
-    """A crack across a capsule."""
-    steps = 8
+def _crack(flaw: np.random.Generator, along: Field, across: Field) -> Field:
+    """Distance to a crack that runs lengthwise through the cap or the body."""
     middle = flaw.choice([-0.07, 0.06]) + flaw.uniform(-0.02, 0.02)
-    corners = np.stack([np.linspace(-0.085, 0.085, steps) + middle, np.linspace(-0.04, 0.04, steps)], axis=1)
-    corners += flaw.uniform(-0.012, 0.012, corners.shape)
-    crack = np.where(chosen, jagged(along, across, corners), 1.0)
-    scene = paint(scene, _POWDER, 0.8 * cover(crack - 0.009) * cover(capsule))
-    return paint(scene, [0.14, 0.07, 0.06], 0.9 * cover(crack - 0.004) * cover(capsule))
+    corners = np.linspace([middle - 0.085, -0.04], [middle + 0.085, 0.04], 8)
+    return jagged(along, across, corners + flaw.uniform(-0.012, 0.012, corners.shape))
+
+
+def _reflections(part: np.random.Generator, y: Field, x: Field, dome: NDArray[np.int64]) -> Field:
+    """The lamp in the clear domes, stronger in some than in others."""
+    strength, shift = part.uniform(0.1, 0.7, DOMES)[dome], part.normal(0.0, 0.02, DOMES)[dome]
+    streak = _bar(y + 0.02 - shift, x + 0.040, 0.20, 0.010)
+    spot = np.hypot(y - 0.150 - shift / 2, x - 0.030) - 0.008
+    return strength * cover(np.minimum(streak, spot), soft=0.012)
