@@ -162,7 +162,7 @@ def changes(method: str, backbone: str | None, weights: str | None, settings: li
 
 def print_summary(summary: Summary) -> None:
     """What a bulk run did, in one line."""
-    rate = f", {summary.scored_now / summary.seconds:.1f} images/s" if summary.scored_now and summary.seconds else ""
+    rate = f", {summary.rate:.1f} images/s after start-up" if summary.rate else ""
     console.print(
         f"scored: {summary.images} images, {summary.scored_now} of them now in {duration(summary.seconds)}{rate}; "
         f"{summary.alarms} alarms, {summary.errors} errors",

@@ -113,10 +113,23 @@ def list_files(uri: str) -> list[str]:
     local = isinstance(fs, LocalFileSystem)
     with _explained(uri):
         # An object that ends in a slash only marks a folder. Asked last: `isdir` lists the whole folder once more.
-        found = [item for item in fs.find(path) if not item.endswith("/")]
+        items = _files_below(path) if local else fs.find(path)
+        found = [item for item in items if not item.endswith("/")]
         if found in ([], [path]) and not fs.isdir(path):
             raise StorageError(f"{uri} is not a folder that can be listed; check the name and your rights")
     return sorted(item if local else fs.unstrip_protocol(item) for item in found)
+
+
+def _files_below(path: str) -> Iterator[str]:
+    """Local files at any depth, links to folders followed (fsspec does not), each folder once."""
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (os.path.join(folder, file) for file in files)
 
 
 def list_folders(uri: str) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import secrets
 import uuid
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import s3_server
@@ -131,3 +133,38 @@ def s3_bucket(s3) -> str:
     name = f"test-{uuid.uuid4().hex[:12]}"
     storage.filesystem("s3://")[0].mkdir(name)
     return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def local_ray(tmp_path_factory):
+    """One Ray of two CPUs for all tests, on loopback and with a token of its own, joined as a job joins its cluster."""
+    import ray
+
+    from raydiff import cluster
+
+    token = tmp_path_factory.mktemp("ray") / "token"
+    token.write_text(secrets.token_hex(32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        ray.init(
+            address="local",
+            _node_ip_address=cluster.LOOPBACK,
+            num_cpus=2,
+            object_store_memory=150_000_000,
+            logging_config=ray.LoggingConfig(log_level="WARNING"),
+        )
+        cluster.connect()
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture
+def job_environment(tmp_path):
+    """Environment of a job started in a process of its own, which finds no Ray and no token of anybody else's."""
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    fonts = {"MPLCONFIGDIR": matplotlib.get_cachedir()}  # a new HOME would have matplotlib look at all fonts anew
+    return {**kept, **fonts, "HOME": str(home), "OMP_NUM_THREADS": "1"}

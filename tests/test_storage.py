@@ -232,3 +232,12 @@ def test_probe_does_not_wait_for_an_endpoint_that_accepts_and_says_nothing(monke
         silent.settimeout(5)
         silent.accept()[0].close()  # it was asked
     S3FileSystem.clear_instance_cache()
+
+
+def test_links_to_folders_are_followed_and_circles_end(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"a")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "linked").symlink_to(tmp_path / "images")
+    (tmp_path / "set" / "circle").symlink_to(tmp_path / "set")
+    assert storage.list_files(str(tmp_path / "set")) == [str(tmp_path / "set" / "linked" / "a.png")]

@@ -90,8 +90,9 @@ class Backbone(nn.Module):
     def _on_grid(self, stage: Tensor) -> Tensor:
         width = self.settings.neighbourhood
         if width > 1:
+            rows, columns = stage.shape[-2:]  # an even width would give one more of both
             stage = F.avg_pool2d(stage, width, stride=1, padding=width // 2, count_include_pad=False)
-            stage = stage[..., : stage.shape[-1], : stage.shape[-1]]
+            stage = stage[..., :rows, :columns]
         grid = (self.settings.grid, self.settings.grid)
         return F.interpolate(stage, grid, mode="bilinear", align_corners=False)
 
@@ -113,15 +114,36 @@ class Backbone(nn.Module):
 
     def _load(self, uri: str) -> None:
         with storage.local_copy(uri) as path:
-            state = load_file(path) if path.endswith(".safetensors") else torch.load(path, weights_only=True)
+            state = _read_weights(uri, path)
         wanted = self.net.state_dict()
-        lacking = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+        found = {key: state[name] for key in wanted for name in _names_in_file(key) if name in state}
+        lacking = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
         if lacking:
             raise SettingsError(
                 f"{uri} lacks {len(lacking)} of the {len(wanted)} tensors of {self.settings.name!r} "
                 f"(the first: {lacking[0]}); give the weights of that architecture"
             )
         try:
-            self.net.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
+            self.net.load_state_dict(found, strict=False)
         except RuntimeError as error:
             raise SettingsError(f"{uri} does not fit {self.settings.name!r}: {error}") from None
+
+
+def _read_weights(uri: str, path: str) -> Mapping[str, Tensor]:
+    try:
+        if path.endswith(".safetensors"):
+            return load_file(path)
+        state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both libraries raise many kinds
+        raise SettingsError(
+            f"{uri} cannot be read as weights ({type(error).__name__}); "
+            "give a .safetensors file, or a .pth file of a state dict and nothing else"
+        ) from None
+    return state
+
+
+def _names_in_file(key: str) -> tuple[str, str, str]:
+    """What a tensor of a feature network may be called in the file of the whole: timm takes some networks apart, so
+    that `stages.0` becomes `stages_0`, and wraps others in `model`.
+    """
+    return key, key.replace("_", ".", 1), key.removeprefix("model.")

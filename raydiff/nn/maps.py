@@ -31,7 +31,8 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
 def image_score(maps: Tensor, pool: int) -> Tensor:
     """(N, H, W) maps to (N,) scores: the largest mean over any pool x pool window (stride 1)."""
     window = min(pool, *maps.shape[-2:])
-    return F.avg_pool2d(maps[:, None], window, stride=1).amax(dim=(1, 2, 3))
+    rows = F.avg_pool2d(maps[:, None], (1, window), stride=1)  # one way, then the other: a tenth of the work
+    return F.avg_pool2d(rows, (window, 1), stride=1).amax(dim=(1, 2, 3))
 
 
 def _reflect(maps: Tensor, radius: int, dim: int) -> Tensor:

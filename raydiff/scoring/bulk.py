@@ -7,9 +7,11 @@ at all, so a run that was stopped goes on with the parts that are missing, and n
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import Counter
 from typing import NamedTuple
 
+import pyarrow.compute as pc
 from ray.data import ActorPoolStrategy
 from ray.serve.handle import DeploymentHandle
 
@@ -29,9 +31,10 @@ class Summary(NamedTuple):
 
     images: int  # rows in the finished score table
     scored_now: int  # of them by this run
-    errors: int  # of those: images that could not be scored
-    alarms: int
+    errors: int  # of all rows: images that could not be scored
+    alarms: int  # of all rows
     seconds: float  # of streaming and scoring, start-up of the deployment not counted
+    rate: float | None  # images/s from the first finished part to the last, start-up of the stream not counted either
 
 
 def score_table(
@@ -65,25 +68,37 @@ def score_table(
         console.print(f"scoring: {len(done)} of {total} parts are there already", markup=False)
     missing = [part for part in range(total) if part not in done]
     counts: Counter[str] = Counter()
+    finished: list[tuple[float, int]] = []  # when each part came back, and its images
     seconds = 0.0
     if missing:
         size = int(model["settings"]["train"]["image_size"])
+        workers = (cluster.gpus() or cluster.cpus()) + 1  # one part more on its way than there are replicas
         dataset = stream(table_uri, size, missing, num_cpus=cluster.SHARED_CPU).map_batches(
             PartScorer,
             fn_constructor_args=(handle, model, scores_uri, maps),
             batch_size=None,
             num_cpus=0,
-            compute=ActorPoolStrategy(
-                size=(cluster.gpus() or cluster.cpus()) + 1
-            ),  # one part more than replicas, ready to go
+            compute=ActorPoolStrategy(size=min(len(missing), workers)),
         )
         with phase("scoring", row_count(table_uri) - len(done) * ROWS_PER_PART) as shown:
             for row in dataset.iter_rows():
-                counts.update(images=int(row["images"]), errors=int(row["errors"]), alarms=int(row["alarms"]))
+                counts.update(errors=int(row["errors"]), alarms=int(row["alarms"]))
+                finished.append((time.monotonic(), int(row["images"])))
                 shown.advance(int(row["images"]), f"{counts['alarms']} alarms, {counts['errors']} errors")
             seconds = shown.seconds()
-    already = sum(part.num_rows for part in table.read_parts(scores_uri)) - counts["images"]
-    return Summary(already + counts["images"], counts["images"], counts["errors"], counts["alarms"], seconds)
+    whole: Counter[str] = Counter()
+    for part in table.read_parts(scores_uri):
+        alarms = pc.sum(part["is_anomalous"]).as_py() or 0
+        whole.update(images=part.num_rows, errors=part.num_rows - part["error"].null_count, alarms=alarms)
+    now = sum(images for _, images in finished)
+    return Summary(whole["images"], now, whole["errors"], whole["alarms"], seconds, _rate(finished))
+
+
+def _rate(finished: list[tuple[float, int]]) -> float | None:
+    """Images/s between the first finished part and the last."""
+    if len(finished) < 2 or finished[-1][0] == finished[0][0]:
+        return None
+    return sum(images for _, images in finished[1:]) / (finished[-1][0] - finished[0][0])
 
 
 def _claim(scores_uri: str, table_uri: str, model_id: str, maps: Maps) -> None:

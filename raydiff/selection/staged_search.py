@@ -40,10 +40,12 @@ class StagedSearch(Searcher):
         self.chosen = start
         self.results: list[dict[str, Any]] = []
         self.note = ""
-        self.expected = sum(len(stage.grid(start)) if not callable(stage.candidates) else 2 for stage in stages)
         self._left = list(stages)
         self._search, self._trials, self._seed = search, trials, seed
+        self.expected = sum(self._limited(len(s.grid(start)) if not callable(s.candidates) else 2) for s in stages)
+        self._lost = False
         self._running: dict[str, int] = {}  # trial to its place in the grid
+        self._asked_as: dict[str, str] = {}  # trial to its name for Optuna
         self._done: dict[int, dict[str, Any]] = {}
         self._begin_stage()
 
@@ -54,7 +56,7 @@ class StagedSearch(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's settings; None while a stage's last trials are still running."""
-        if self.finished:
+        if self.finished or self._lost:
             return Searcher.FINISHED
         candidate = self._next_candidate(trial_id)
         if candidate is None:
@@ -65,13 +67,14 @@ class StagedSearch(Searcher):
         return {"stage": stage.name, "score": score.model_dump(mode="json")}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Note a trial's result; after the last of a stage, choose."""
+        """Note a trial's result; after the last of a stage, choose. A failed trial ends the search unfinished."""
         candidate = self._running.pop(trial_id)
         if error or result is None:
+            self._lost = True
             return
         self._done[candidate] = result
-        if self._optuna is not None:
-            self._optuna.on_trial_complete(trial_id, result)
+        if trial_id in self._asked_as:
+            self._optuna.on_trial_complete(self._asked_as.pop(trial_id), result)
         if len(self._done) >= self._wanted:
             self._choose()
 
@@ -88,25 +91,26 @@ class StagedSearch(Searcher):
             self.chosen.changed(**stage.fixed | settings)  # refuse a bad candidate before any worker starts
         self._asked = 0
         self._done = {}
-        grid = self._search == "grid"
-        self._wanted = len(self._grid) if grid else min(self._trials, len(self._grid))
-        self._optuna = None if grid else optuna_search(len(self._grid), self._seed)
+        self._wanted = self._limited(len(self._grid))
+        self._optuna = None if self._search == "grid" else optuna_search(len(self._grid), self._seed)
+
+    def _limited(self, candidates: int) -> int:
+        return candidates if self._search == "grid" else min(self._trials, candidates)
 
     def _next_candidate(self, trial_id: str) -> int | None:
         if self._asked >= self._wanted:
             return None
-        if self._optuna is None:
-            self._asked += 1
-            return self._asked - 1
-        for _ in range(100):  # TPE may propose again what it has seen; that would be a wasted trial
-            candidate = int(self._optuna.suggest(trial_id)["candidate"])
-            if candidate not in self._done and candidate not in self._running.values():
-                break
-        else:
-            taken = self._done.keys() | set(self._running.values())
-            candidate = next(place for place in range(len(self._grid)) if place not in taken)
         self._asked += 1
-        return candidate
+        if self._optuna is None:
+            return self._asked - 1
+        taken = self._done.keys() | set(self._running.values())
+        for attempt in range(100):  # TPE may propose again what it has seen; that would be a wasted trial
+            name = f"{trial_id}-{attempt}"  # by the same name it is given the same again
+            candidate = int(self._optuna.suggest(name)["candidate"])
+            if candidate not in taken:
+                self._asked_as[trial_id] = name
+                return candidate
+        return next(place for place in range(len(self._grid)) if place not in taken)
 
     def _choose(self) -> None:
         stage = self._left.pop(0)

@@ -1,173 +1,237 @@
-"""Made anomalies by pasted fragments (LafitE section 3.4): no texture from elsewhere, no defect seen.
+"""Made anomalies as in LafitE, section 3.4: a fragment cut from one normal image, pasted on another.
 
-A mask is drawn from a pool of shapes and sizes, turned and united; the fragment under it is cut from one normal image
-and pasted on another of its category, at another place and turned. The mask is where the anomaly is.
+The paper takes a mask from a pool of shapes and sizes, rotates it and joins it with others, cuts that fragment
+from one normal image and pastes it on another of its category; the fragment is the anomaly mask. It leaves the
+shapes, the sizes and what to do about a fragment that looks like what it covers open: those choices are ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
-from scipy.ndimage import gaussian_filter, map_coordinates
+from pydantic import Field, model_validator
 
+from raydiff.errors import DataError
 from raydiff.settings import Settings
 
-Image = NDArray[np.uint8]  # (H, W, 3)
-Mask = NDArray[np.bool_]  # (H, W)
+Image = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+Plane = NDArray[np.float64]
 
 
 class FragmentSettings(Settings):
-    """How fragments are drawn."""
+    """Which fragments are cut."""
 
-    smallest: float = Field(0.002, gt=0, lt=1)  # of the image's area, before shapes are united
-    largest: float = Field(0.06, gt=0, lt=1)
-    shapes: int = Field(3, ge=1)  # most shapes in one mask
-    contrast: float = Field(8.0, ge=0)  # mean difference that a fragment should make, grey levels
-    tries: int = Field(8, ge=1)  # fragments drawn until one differs so much; then the best of them is taken
+    smallest: float = Field(0.002, gt=0, lt=1, description="least area of a fragment, of the image's")
+    largest: float = Field(0.08, gt=0, lt=1, description="greatest area; sizes are log-uniform between the two")
+    shapes: int = Field(3, ge=1, description="a fragment is the union of one to this many shapes")
+    difference: float = Field(8.0, ge=0, le=255, description="wanted mean change inside the mask, grey levels")
+    tries: int = Field(20, ge=1, description="draws to reach that change; if none does, the best one is kept")
 
-
-class MadeSet(NamedTuple):
-    """Images with made anomalies."""
-
-    images: NDArray[np.uint8]  # (M, H, W, 3)
-    masks: NDArray[np.bool_]  # (M, H, W), exactly the pixels that were pasted
-    targets: NDArray[np.int64]  # (M,), which image each was made on
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.smallest > self.largest:
+            raise ValueError("smallest must not be greater than largest")
+        return self
 
 
-def make_set(images: NDArray[np.uint8], per_image: int, seed: int, settings: FragmentSettings | None = None) -> MadeSet:
-    """`per_image` anomalies on each of some normal images of one category.
+class MadeAnomalies(NamedTuple):
+    """Pasted images (M, H, W, 3) uint8, their masks (M, H, W) bool, and (M,) which image each fragment is from."""
 
-    Args:
-        images: (N, H, W, 3) with N >= 2.
+    images: NDArray[np.uint8]
+    masks: NDArray[np.bool_]
+    sources: NDArray[np.int64]
 
-    Raises:
-        ValueError: if there is only one image, so that there is none to cut from.
-    """
-    if len(images) < 2:
-        raise ValueError("an anomaly is cut from one image and pasted on another: two are needed")
-    settings = settings or FragmentSettings()
-    targets = np.tile(np.arange(len(images)), per_image)
-    made = np.empty((len(targets), *images.shape[1:]), np.uint8)
-    masks = np.empty((len(targets), *images.shape[1:3]), bool)
-    for number, target in enumerate(targets):
-        rng = np.random.default_rng([seed, number])
-        source = (target + rng.integers(1, len(images))) % len(images)
-        made[number], masks[number] = make_anomaly(images[target], images[source], rng, settings)
-    return MadeSet(made, masks, targets)
+
+_DEFAULT = FragmentSettings()
 
 
 def make_anomaly(
-    target: Image, source: Image, rng: np.random.Generator, settings: FragmentSettings
+    target: Image, source: Image, rng: np.random.Generator, settings: FragmentSettings = _DEFAULT
 ) -> tuple[Image, Mask]:
-    """Paste a fragment of `source` on a copy of `target`.
+    """Paste a fragment of one normal image on another of the same category and size.
 
-    Fragments are drawn until one changes what it covers by `settings.contrast` on average; on images without contrast
-    the best of `settings.tries` is taken.
+    The fragment comes from another place of the source, turned by any angle, and its edge is left sharp. A
+    fragment that barely changes what it covers is no anomaly, so it is drawn again until the mean absolute
+    difference inside the mask reaches `settings.difference`; after `settings.tries` draws the one that changed
+    most is kept, which on images of one flat colour may be no change at all.
+
+    Args:
+        target: (H, W, 3) uint8, is not changed.
+        source: (H, W, 3) uint8.
+        rng: decides everything; the same state gives the same anomaly.
+        settings: which fragments are cut.
+
+    Returns:
+        The pasted image (H, W, 3) and the mask (H, W) of the fragment, never empty.
     """
+    if target.shape != source.shape:
+        raise DataError(f"target {target.shape} and source {source.shape} must have the same shape; resize first")
     best: tuple[float, Image, Mask] | None = None
+    on_target, on_source = foreground(target), foreground(source)
+    anywhere = np.ones_like(on_target)
     for _ in range(settings.tries):
-        at, cut = _place(target, rng), _place(source, rng)
-        mask = draw_mask(target.shape[0], target.shape[1], at, rng, settings)
-        fragment = _turned(source, at, cut, rng.uniform(0, 2 * np.pi), mask)
-        contrast = float(np.abs(fragment.astype(np.int16) - target[mask]).mean())
-        if best is None or contrast > best[0]:
-            made = target.copy()
-            made[mask] = fragment
-            best = contrast, made, mask
-        if contrast >= settings.contrast:
+        # At least one end lies on the object, so that background is not pasted on background.
+        ends = [(on_target, on_source), (on_target, anywhere), (anywhere, on_source)][rng.integers(3)]
+        paste_at, cut_at = (rng.choice(np.argwhere(end)) for end in ends)
+        offsets = fragment(rng, *target.shape[:2], settings)
+        to = offsets + paste_at
+        inside = ((to >= 0) & (to < target.shape[:2])).all(axis=1)
+        to, offsets = to[inside], offsets[inside]
+        cut = _turned(offsets, rng.uniform(0.0, 2.0 * np.pi)) + cut_at
+        rows, columns = (_mirrored(np.rint(cut[:, axis]).astype(int), target.shape[axis]) for axis in (0, 1))
+        content = source[rows, columns]
+        change = float(np.abs(content.astype(np.int16) - target[to[:, 0], to[:, 1]]).mean())
+        if best is None or change > best[0]:
+            image, mask = target.copy(), np.zeros(target.shape[:2], bool)
+            image[to[:, 0], to[:, 1]] = content
+            mask[to[:, 0], to[:, 1]] = True
+            best = change, image, mask
+        if change >= settings.difference:
             break
     assert best is not None
     return best[1], best[2]
 
 
-def draw_mask(
-    height: int, width: int, at: tuple[float, float], rng: np.random.Generator, settings: FragmentSettings
-) -> Mask:
-    """The union of some shapes near a place, never empty.
+def make_set(
+    images: Image, per_image: int, seed: int, settings: FragmentSettings = _DEFAULT
+) -> MadeAnomalies:
+    """Made anomalies on every one of a category's normal images.
+
+    Each sample has its own random stream, so it does not depend on how many others are made.
 
     Args:
-        at: row and column of the place, pixels.
+        images: (N, H, W, 3) uint8, normal images of ONE category.
+        per_image: anomalies on each image; anomaly m lies on image m // per_image.
+        seed: the same seed gives the same set.
+        settings: which fragments are cut.
+
+    Returns:
+        N * per_image anomalies. A fragment comes from another image, or from the same one if it is the only one.
     """
-    mask = np.zeros((height, width), bool)
-    rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    for _ in range(rng.integers(1, settings.shapes + 1)):
-        area = np.exp(rng.uniform(np.log(settings.smallest), np.log(settings.largest))) * height * width
-        side = np.sqrt(area)
-        middle = np.array(at) + rng.normal(0, 0.5 * side, 2) * mask.any()
-        angle = rng.uniform(0, 2 * np.pi)
-        y, x = rows - middle[0], columns - middle[1]
-        along, across = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
-        shape = SHAPES[rng.integers(len(SHAPES))]
-        mask |= shape(along / side, across / side, rng)
-    row, column = (int(np.clip(round(place), 0, size - 1)) for place, size in zip(at, (height, width), strict=True))
-    mask[row, column] = True
+    count = len(images)
+    made = MadeAnomalies(
+        np.repeat(images, per_image, axis=0),
+        np.zeros((count * per_image, *images.shape[1:3]), bool),
+        np.zeros(count * per_image, np.int64),
+    )
+    for target in range(count):
+        for sample in range(per_image):
+            rng = np.random.default_rng([seed, target, sample])
+            source = (target + int(rng.integers(1, count))) % count if count > 1 else target
+            index = target * per_image + sample
+            image, mask = make_anomaly(images[target], images[source], rng, settings)
+            made.images[index], made.masks[index], made.sources[index] = image, mask, source
+    return made
+
+
+def foreground(image: Image) -> Mask:
+    """Where an image (H, W, 3) is not plain background: unlike the median colour of its border.
+
+    Everywhere, if the border itself is a texture or next to nothing stands out.
+    """
+    edge = max(1, round(0.04 * min(image.shape[:2])))
+    border = np.ones(image.shape[:2], bool)
+    border[edge:-edge, edge:-edge] = False
+    off = np.abs(image.astype(np.float64) - np.median(image[border], axis=0)).max(axis=2)
+    mask = off > max(20.0, 4.0 * float(np.median(off[border])))
+    return mask if mask.mean() >= 0.02 else np.ones_like(mask)
+
+
+def fragment(
+    rng: np.random.Generator, height: int, width: int, settings: FragmentSettings
+) -> NDArray[np.int64]:
+    """A fragment's pixels as (P, 2) offsets (row, column) from its middle, for an image of height x width.
+
+    The middle, (0, 0), is always part of it.
+    """
+    area = np.exp(rng.uniform(np.log(settings.smallest), np.log(settings.largest))) * height * width
+    pieces = int(rng.integers(1, settings.shapes + 1))
+    stream = int(rng.integers(2**62))  # the same pieces again at another scale
+    side = float(np.sqrt(area))
+    for _ in range(2):  # overlaps make a union smaller than it should be: measure, then draw it to scale
+        reach = min(max(height, width), int(np.ceil(3.5 * side)))  # the longest line is 5 sides long
+        y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1] / side
+        offsets = np.argwhere(_union(np.random.default_rng(stream), y, x, pieces, 1.5 / side)) - reach
+        side *= float(np.sqrt(area / len(offsets)))
+    return offsets
+
+
+def _union(rng: np.random.Generator, y: Plane, x: Plane, pieces: int, thinnest: float) -> Mask:
+    """Shapes of one unit of area together; the first lies in the middle, the others overlap it."""
+    radius = np.sqrt(1.0 / pieces / np.pi)
+    mask = np.zeros(y.shape, bool)
+    for piece in range(pieces):
+        off_y, off_x = rng.uniform(-1.0, 1.0, 2) * radius * (piece > 0)
+        angle = rng.uniform(0.0, 2.0 * np.pi)
+        v = (y - off_y) * np.cos(angle) - (x - off_x) * np.sin(angle)
+        u = (y - off_y) * np.sin(angle) + (x - off_x) * np.cos(angle)
+        scale = np.sqrt(pieces)
+        shape = SHAPES[int(rng.integers(len(SHAPES)))]
+        mask |= shape(rng, v * scale, u * scale, thinnest * scale)
+    mask[y.shape[0] // 2, y.shape[1] // 2] = True
     return mask
 
 
-# Shapes of about unit area around the origin, on coordinates in units of their side.
+def _ellipse(rng: np.random.Generator, v: Plane, u: Plane, thinnest: float) -> Mask:
+    aspect = rng.uniform(1.0, 3.0)
+    return u**2 / aspect + v**2 * aspect < 1.0 / np.pi
 
 
-def _ellipse(along: NDArray[np.float32], across: NDArray[np.float32], rng: np.random.Generator) -> Mask:
-    stretch = rng.uniform(1, 2)
-    return (along / stretch) ** 2 + (across * stretch) ** 2 <= 1 / np.pi
+def _rectangle(rng: np.random.Generator, v: Plane, u: Plane, thinnest: float) -> Mask:
+    root = np.sqrt(rng.uniform(1.0, 4.0))
+    return (np.abs(u) < root / 2) & (np.abs(v) * root < 0.5)
 
 
-def _rectangle(along: NDArray[np.float32], across: NDArray[np.float32], rng: np.random.Generator) -> Mask:
-    stretch = rng.uniform(1, 2)
-    return (np.abs(along) <= stretch / 2) & (np.abs(across) <= 0.5 / stretch)
-
-
-def _scratch(along: NDArray[np.float32], across: NDArray[np.float32], rng: np.random.Generator) -> Mask:
-    stretch = rng.uniform(3, 6)
-    bent = across - rng.uniform(-0.15, 0.15) * along**2
-    return (np.abs(along) <= stretch / 2) & (np.abs(bent) <= 0.5 / stretch)
-
-
-def _triangle(along: NDArray[np.float32], across: NDArray[np.float32], rng: np.random.Generator) -> Mask:
-    corners = np.sort(rng.uniform(0, 2 * np.pi / 3, 3) * 0.6 + np.arange(3) * 2 * np.pi / 3)
-    inside = np.ones(along.shape, bool)
-    for corner in corners:
-        inside &= along * np.cos(corner) + across * np.sin(corner) <= 0.44
+def _polygon(rng: np.random.Generator, v: Plane, u: Plane, thinnest: float) -> Mask:
+    """Three to six corners around the middle."""
+    corners = int(rng.integers(3, 7))
+    angles = (np.arange(corners) + rng.uniform(-0.25, 0.25, corners)) * 2.0 * np.pi / corners
+    radii = rng.uniform(0.6, 1.0, corners)
+    py, px = radii * np.sin(angles), radii * np.cos(angles)
+    size = np.sqrt(0.5 * abs(np.sum(px * np.roll(py, -1) - py * np.roll(px, -1))))
+    py, px = py / size, px / size
+    inside = np.zeros(v.shape, bool)
+    for y0, x0, y1, x1 in zip(py, px, np.roll(py, -1), np.roll(px, -1), strict=True):
+        crossing = (y0 > v) != (y1 > v)
+        inside ^= crossing & (u < x0 + (v - y0) * (x1 - x0) / (y1 - y0))
     return inside
 
 
-def _blob(along: NDArray[np.float32], across: NDArray[np.float32], rng: np.random.Generator) -> Mask:
-    angle = np.arctan2(across, along)
-    waves = sum(rng.uniform(-0.15, 0.15) * np.cos(n * angle + rng.uniform(0, 2 * np.pi)) for n in range(2, 7))
-    return np.hypot(along, across) <= 0.56 * (1 + waves)
+def _line(rng: np.random.Generator, v: Plane, u: Plane, thinnest: float) -> Mask:
+    """A scratch, slightly bent, and never thinner than shows."""
+    width = max(np.sqrt(1.0 / rng.uniform(8.0, 25.0)), thinnest)
+    bent = v - rng.uniform(-0.2, 0.2) * u**2
+    return (np.abs(u) < 0.5 / width) & (np.abs(bent) < width / 2)
 
 
-SHAPES: tuple[Callable[[NDArray[np.float32], NDArray[np.float32], np.random.Generator], Mask], ...] = (
+def _blob(rng: np.random.Generator, v: Plane, u: Plane, thinnest: float) -> Mask:
+    waves = np.arange(2, 6)
+    height, phase = 0.35 * rng.standard_normal(4) / waves, rng.uniform(0.0, 2.0 * np.pi, 4)
+    angle = np.arctan2(v, u)
+    edge = 1.0 + sum(h * np.cos(k * angle + p) for h, k, p in zip(height, waves, phase, strict=True))
+    return np.hypot(u, v) < edge * np.sqrt(1.0 / np.pi / (1.0 + 0.5 * np.sum(height**2)))
+
+
+SHAPES: tuple[Callable[[np.random.Generator, Plane, Plane, float], Mask], ...] = (
     _ellipse,
     _rectangle,
-    _scratch,
-    _triangle,
+    _polygon,
+    _line,
     _blob,
 )
 
 
-def _place(image: Image, rng: np.random.Generator) -> tuple[float, float]:
-    """A pixel of the object: of what differs from the border; of the whole image where nothing or all does."""
-    grey = gaussian_filter(image.mean(axis=2), 2)
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    spread = max(8.0, 3 * float(np.median(np.abs(border - np.median(border)))))
-    candidates = np.flatnonzero(np.abs(grey - np.median(border)) > spread)
-    if not 0.02 * grey.size < len(candidates) < 0.9 * grey.size:
-        candidates = np.arange(grey.size)
-    row, column = divmod(int(rng.choice(candidates)), grey.shape[1])
-    return float(row), float(column)
+def _turned(offsets: NDArray[np.int64], angle: float) -> Plane:
+    """Offsets (P, 2) turned around (0, 0)."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return offsets @ np.array([[cos, sin], [-sin, cos]])
 
 
-def _turned(
-    source: Image, at: tuple[float, float], cut: tuple[float, float], angle: float, mask: Mask
-) -> NDArray[np.uint8]:
-    """What lies around `cut` in the source, turned by `angle` and brought to `at`: (pixels of the mask, 3)."""
-    rows, columns = np.nonzero(mask)
-    y, x = rows - at[0], columns - at[1]
-    places = [cut[0] + np.cos(angle) * y - np.sin(angle) * x, cut[1] + np.sin(angle) * y + np.cos(angle) * x]
-    channels = [map_coordinates(source[..., channel], places, order=1, mode="reflect") for channel in range(3)]
-    return np.stack(channels, axis=1).astype(np.uint8)
+def _mirrored(index: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Indices beyond an image's edge, thrown back into it."""
+    index = np.abs(index) % (2 * length)
+    return np.minimum(index, 2 * length - 1 - index)
