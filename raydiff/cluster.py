@@ -36,7 +36,7 @@ def connect() -> None:
         if address:
             try:
                 ray.init(address=address, logging_config=quiet)
-            except ConnectionError as error:
+            except (ConnectionError, ValueError) as error:
                 raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); is it up?") from None
         else:
             console.print("RAY_ADDRESS is not set: starting a Ray on this machine")

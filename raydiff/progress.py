@@ -62,7 +62,7 @@ class Phase:
         parts = [f"{self.done} {self.unit}"]
         if self._total:
             parts = [f"{self.done}/{self._total} {self.unit} ({100 * self.done // self._total} %)"]
-            if 0 < self.done < self._total:
+            if self.done < self._total and rate > 0:
                 parts.append(f"about {duration((self._total - self.done) / rate)} left")
         if self.done:
             parts.append(f"{rate:.3g} {self.unit}/s")

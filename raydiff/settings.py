@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -36,7 +36,18 @@ class Settings(BaseModel):
     def _sentence(cls, error: Any) -> str:
         name = ".".join(str(part) for part in error["loc"])
         if error["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(name, cls.model_fields, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known settings: {', '.join(cls.model_fields)}"
-            return f"{cls.__name__} has no setting {name!r}; {hint}"
+            *groups, last = error["loc"]
+            known = cls._names(groups)
+            near = difflib.get_close_matches(str(last), known, n=1)
+            hint = f"did you mean {'.'.join([*groups, *near])!r}?" if near else f"known settings: {', '.join(known)}"
+            return f"{cls.__name__} has no setting {name!r}; {hint if known else 'leave it out'}"
         return f"{cls.__name__}.{name}: {error['msg']} (got {error['input']!r})"
+
+    @classmethod
+    def _names(cls, groups: Sequence[Any]) -> list[str]:
+        """The settings that a nested group has."""
+        if not groups:
+            return list(cls.model_fields)
+        field = cls.model_fields.get(groups[0])
+        inner = field.annotation if field else None
+        return inner._names(groups[1:]) if isinstance(inner, type) and issubclass(inner, Settings) else []

@@ -145,8 +145,9 @@ def local_ray(tmp_path_factory):
     token = tmp_path_factory.mktemp("ray") / "token"
     token.write_text(secrets.token_hex(32))
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RAY_ADDRESS", raising=False)
-        patch.setenv("RAY_AUTH_MODE", "token")
+        for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
+            patch.setenv(name, "")
+            patch.delenv(name)  # but the value of before comes back at the end, whatever Ray sets
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
         ray.init(
             address="local",

@@ -46,18 +46,23 @@ def running(pid: int) -> bool:
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] not in "ZX"
 
 
-def test_ends_all_that_the_leader_started_and_nothing_else(leader) -> None:
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True) as bystander:
-        family = [int(leader.stdout.readline()) for _ in range(3)]
-        assert all(running(pid) for pid in family)
-        assert len({os.getsid(pid) for pid in family}) == 3
-        begin = time.monotonic()
-        end_family(leader, seconds=0.5)
-        assert time.monotonic() - begin > 0.5  # the deaf one had its time
-        assert not any(running(pid) for pid in family)
-        assert leader.returncode is not None
-        assert bystander.poll() is None
-        bystander.kill()
+@pytest.fixture
+def bystander():
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True) as process:
+        yield process
+        process.kill()
+
+
+def test_ends_all_that_the_leader_started_and_nothing_else(leader, bystander) -> None:
+    family = [int(leader.stdout.readline()) for _ in range(3)]
+    assert all(running(pid) for pid in family)
+    assert len({os.getsid(pid) for pid in family}) == 3
+    begin = time.monotonic()
+    end_family(leader, seconds=0.5)
+    assert time.monotonic() - begin > 0.5  # the deaf one had its time
+    assert not any(running(pid) for pid in family)
+    assert leader.returncode is not None
+    assert bystander.poll() is None
 
 
 def test_a_leader_that_has_ended_leaves_its_session_to_be_ended() -> None:

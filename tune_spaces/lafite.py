@@ -1,19 +1,19 @@
 """LafitE's score settings, searched in the paper's order (section 3.4) and two stages more.
 
 First T' with feature editing off, then K with T' fixed; then whether editing helps at all, how many DDIM steps lead
-back, and whether the mean over several T' is better. About 18 trials, each scoring the pseudo-validation set once.
+back, and whether the mean over several T' is better. 17 trials, each scoring the pseudo-validation set once.
 """
 
 from raydiff.methods.lafite import LafitEScore
 from raydiff.selection.space import Stage
 
-STEPS = (100, 200, 300, 400, 500, 600, 700, 800)
+STEPS = (100, 250, 400, 550, 700, 850)
 
 
 def several_steps(chosen: LafitEScore) -> dict[str, tuple[tuple[int, ...], ...]]:
     """The chosen T' alone, and the mean over it and its neighbours."""
     (step,) = chosen.corruption_steps
-    near = tuple(other for other in (step - 200, step, step + 200) if 100 <= other <= 900)
+    near = tuple(other for other in (step - 150, step, step + 150) if 100 <= other <= 850)
     return {"corruption_steps": ((step,), near)}
 
 

@@ -63,7 +63,7 @@ def draw(
     if not storage.is_local(folder):
         raise DataError(f"{folder} is not a local folder; draw the demo images on disk and upload them from there")
     folder = storage.absolute(folder)
-    card = {
+    card = {  # what decides the pixels
         "version": VERSION,
         "seed": seed,
         "train": train,

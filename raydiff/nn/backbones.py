@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,9 +52,9 @@ class Backbone(nn.Module):
     def __init__(self, settings: BackboneSettings, load_weights: bool = True) -> None:
         super().__init__()
         self.settings = settings
-        if settings.name not in timm.list_models():
-            near = ", ".join(timm.list_models(f"*{settings.name.split('_')[0]}*")[:5])
-            raise SettingsError(f"timm has no backbone {settings.name!r}; near it: {near or 'none'}")
+        if not timm.is_model(settings.name):
+            near = difflib.get_close_matches(settings.name, timm.list_models(), n=5)
+            raise SettingsError(f"timm has no backbone {settings.name!r}; near it: {', '.join(near) or 'none'}")
         try:
             self.net: Any = self._build(pretrained=load_weights and settings.weights == HUB)
         except (AssertionError, IndexError, RuntimeError, TypeError) as error:
@@ -73,6 +74,7 @@ class Backbone(nn.Module):
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self._channels_last = getattr(self.net, "output_fmt", "NCHW") == "NHWC"  # Swin's, for one
         self.stage_channels: list[int] = self.net.feature_info.channels()
         self.channels = sum(self.stage_channels)
         self.requires_grad_(False).eval()
@@ -85,7 +87,10 @@ class Backbone(nn.Module):
         """uint8 (N, H, W, 3) images to (N, C, grid, grid) features."""
         pixels = images.permute(0, 3, 1, 2).to(self.mean.dtype).div(255)
         pixels = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return torch.cat([self._on_grid(stage) for stage in self.net(pixels)], dim=1)
+        stages = self.net(pixels)
+        if self._channels_last:
+            stages = [stage.permute(0, 3, 1, 2) for stage in stages]
+        return torch.cat([self._on_grid(stage) for stage in stages], dim=1)
 
     def _on_grid(self, stage: Tensor) -> Tensor:
         width = self.settings.neighbourhood
@@ -126,7 +131,8 @@ class Backbone(nn.Module):
         try:
             self.net.load_state_dict(found, strict=False)
         except RuntimeError as error:
-            raise SettingsError(f"{uri} does not fit {self.settings.name!r}: {error}") from None
+            reason = " ".join(str(error).split())
+            raise SettingsError(f"{uri} does not fit {self.settings.name!r}: {reason}") from None
 
 
 def _read_weights(uri: str, path: str) -> Mapping[str, Tensor]:
@@ -144,6 +150,6 @@ def _read_weights(uri: str, path: str) -> Mapping[str, Tensor]:
 
 def _names_in_file(key: str) -> tuple[str, str, str]:
     """What a tensor of a feature network may be called in the file of the whole: timm takes some networks apart, so
-    that `stages.0` becomes `stages_0`, and wraps others in `model`.
+    that `stages.0` becomes `stages_0`, and wraps others in `model`. The last one there counts.
     """
-    return key, key.replace("_", ".", 1), key.removeprefix("model.")
+    return key.replace("_", ".", 1), key.removeprefix("model."), key

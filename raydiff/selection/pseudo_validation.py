@@ -23,8 +23,8 @@ from raydiff.synthesis.fragments import make_set
 class PseudoValidationSettings(Settings):
     """Size of the pseudo-validation set."""
 
-    normals: int = Field(40, ge=2)  # most held-out normal images per category
-    anomalies: int = Field(80, ge=2)  # anomalies made per category
+    normals: int = Field(24, ge=2)  # most held-out normal images per category
+    anomalies: int = Field(40, ge=2)  # anomalies made per category
 
 
 @dataclass(frozen=True)

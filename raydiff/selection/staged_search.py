@@ -9,7 +9,6 @@ import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import ray.tune
 from ray.tune.search import Searcher
 
 from raydiff.errors import SettingsError
@@ -133,12 +132,13 @@ def optuna_search(candidates: int, seed: int) -> Any:
         SettingsError: if Optuna is not installed.
     """
     try:
+        import optuna
         from ray.tune.search.optuna import OptunaSearch
-
-        space = {"candidate": ray.tune.choice(list(range(candidates)))}
-        return OptunaSearch(space, metric="pseudo_auroc", mode="max", seed=seed)
-    except (ImportError, AssertionError):
+    except ImportError:
         raise SettingsError("--search optuna needs one more package: pip install 'raydiff[optuna]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # a study a stage is nothing to tell
+    space = {"candidate": optuna.distributions.CategoricalDistribution(range(candidates))}
+    return OptunaSearch(space, metric="pseudo_auroc", mode="max", seed=seed)
 
 
 def plain(settings: dict[str, Any]) -> dict[str, Any]:

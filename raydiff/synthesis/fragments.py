@@ -25,11 +25,11 @@ Plane = NDArray[np.float64]
 class FragmentSettings(Settings):
     """Which fragments are cut."""
 
-    smallest: float = Field(0.002, gt=0, lt=1, description="least area of a fragment, of the image's")
-    largest: float = Field(0.08, gt=0, lt=1, description="greatest area; sizes are log-uniform between the two")
-    shapes: int = Field(3, ge=1, description="a fragment is the union of one to this many shapes")
-    difference: float = Field(8.0, ge=0, le=255, description="wanted mean change inside the mask, grey levels")
-    tries: int = Field(20, ge=1, description="draws to reach that change; if none does, the best one is kept")
+    smallest: float = Field(0.002, gt=0, lt=1)  # least area, of the image's
+    largest: float = Field(0.08, gt=0, lt=1)  # greatest area; sizes are log-uniform between the two
+    shapes: int = Field(3, ge=1)  # a fragment is the union of one to this many shapes
+    difference: float = Field(8.0, ge=0, le=255)  # mean change that a fragment should make, grey levels
+    tries: int = Field(20, ge=1)  # draws until one makes it; if none does, the best one is kept
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -67,9 +67,13 @@ def make_anomaly(
 
     Returns:
         The pasted image (H, W, 3) and the mask (H, W) of the fragment, never empty.
+
+    Raises:
+        DataError: if the two images differ in shape.
     """
     if target.shape != source.shape:
         raise DataError(f"target {target.shape} and source {source.shape} must have the same shape; resize first")
+    height, width = target.shape[:2]
     best: tuple[float, Image, Mask] | None = None
     on_target, on_source = foreground(target), foreground(source)
     anywhere = np.ones_like(on_target)
@@ -77,16 +81,16 @@ def make_anomaly(
         # At least one end lies on the object, so that background is not pasted on background.
         ends = [(on_target, on_source), (on_target, anywhere), (anywhere, on_source)][rng.integers(3)]
         paste_at, cut_at = (rng.choice(np.argwhere(end)) for end in ends)
-        offsets = fragment(rng, *target.shape[:2], settings)
+        offsets = fragment(rng, height, width, settings)
         to = offsets + paste_at
-        inside = ((to >= 0) & (to < target.shape[:2])).all(axis=1)
+        inside = ((to >= 0) & (to < (height, width))).all(axis=1)
         to, offsets = to[inside], offsets[inside]
         cut = _turned(offsets, rng.uniform(0.0, 2.0 * np.pi)) + cut_at
-        rows, columns = (_mirrored(np.rint(cut[:, axis]).astype(int), target.shape[axis]) for axis in (0, 1))
+        rows, columns = _mirrored(cut[:, 0], height), _mirrored(cut[:, 1], width)
         content = source[rows, columns]
         change = float(np.abs(content.astype(np.int16) - target[to[:, 0], to[:, 1]]).mean())
         if best is None or change > best[0]:
-            image, mask = target.copy(), np.zeros(target.shape[:2], bool)
+            image, mask = target.copy(), np.zeros((height, width), bool)
             image[to[:, 0], to[:, 1]] = content
             mask[to[:, 0], to[:, 1]] = True
             best = change, image, mask
@@ -96,35 +100,37 @@ def make_anomaly(
     return best[1], best[2]
 
 
-def make_set(
-    images: Image, per_image: int, seed: int, settings: FragmentSettings = _DEFAULT
-) -> MadeAnomalies:
+def make_set(images: Image, per_image: int, seed: int, settings: FragmentSettings = _DEFAULT) -> MadeAnomalies:
     """Made anomalies on every one of a category's normal images.
 
     Each sample has its own random stream, so it does not depend on how many others are made.
 
     Args:
-        images: (N, H, W, 3) uint8, normal images of ONE category.
-        per_image: anomalies on each image; anomaly m lies on image m // per_image.
+        images: (N, H, W, 3) uint8 with N >= 2, normal images of ONE category.
+        per_image: anomalies on each image; anomaly m lies on image m % N.
         seed: the same seed gives the same set.
         settings: which fragments are cut.
 
     Returns:
-        N * per_image anomalies. A fragment comes from another image, or from the same one if it is the only one.
+        N * per_image anomalies.
+
+    Raises:
+        DataError: if there is only one image, so that there is none to cut from.
     """
     count = len(images)
+    if count < 2:
+        raise DataError(f"an anomaly is cut from one normal image and pasted on another: two are needed, not {count}")
     made = MadeAnomalies(
-        np.repeat(images, per_image, axis=0),
+        np.tile(images, (per_image, 1, 1, 1)),
         np.zeros((count * per_image, *images.shape[1:3]), bool),
         np.zeros(count * per_image, np.int64),
     )
-    for target in range(count):
-        for sample in range(per_image):
-            rng = np.random.default_rng([seed, target, sample])
-            source = (target + int(rng.integers(1, count))) % count if count > 1 else target
-            index = target * per_image + sample
-            image, mask = make_anomaly(images[target], images[source], rng, settings)
-            made.images[index], made.masks[index], made.sources[index] = image, mask, source
+    for number in range(count * per_image):
+        target = number % count
+        rng = np.random.default_rng([seed, target, number // count])
+        source = (target + int(rng.integers(1, count))) % count
+        made.sources[number] = source
+        made.images[number], made.masks[number] = make_anomaly(images[target], images[source], rng, settings)
     return made
 
 
@@ -141,9 +147,7 @@ def foreground(image: Image) -> Mask:
     return mask if mask.mean() >= 0.02 else np.ones_like(mask)
 
 
-def fragment(
-    rng: np.random.Generator, height: int, width: int, settings: FragmentSettings
-) -> NDArray[np.int64]:
+def fragment(rng: np.random.Generator, height: int, width: int, settings: FragmentSettings) -> NDArray[np.int64]:
     """A fragment's pixels as (P, 2) offsets (row, column) from its middle, for an image of height x width.
 
     The middle, (0, 0), is always part of it.
@@ -231,7 +235,7 @@ def _turned(offsets: NDArray[np.int64], angle: float) -> Plane:
     return offsets @ np.array([[cos, sin], [-sin, cos]])
 
 
-def _mirrored(index: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-    """Indices beyond an image's edge, thrown back into it."""
-    index = np.abs(index) % (2 * length)
+def _mirrored(place: Plane, length: int) -> NDArray[np.int64]:
+    """The nearest index to each place; beyond an image's edge, thrown back into it."""
+    index = np.abs(np.rint(place).astype(np.int64)) % (2 * length)
     return np.minimum(index, 2 * length - 1 - index)

@@ -6,8 +6,6 @@ with an index is complete. Parts are memory-mapped, so that reading costs no mor
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -50,7 +48,8 @@ def is_finished(store_uri: str) -> bool:
 class ExampleStore:
     """A complete store, or every `world`-th part of it (a worker's own share).
 
-    Parts in object storage are copied to a scratch folder first, which goes when the store does.
+    A part in object storage is copied first. The copy has no name any more once it is mapped, so its disk space is
+    free again when the store goes, however the process ends.
 
     Raises:
         DataError: if the share has no example.
@@ -66,8 +65,7 @@ class ExampleStore:
         own = own[rank::world]
         if not own:
             raise DataError(f"{uri} holds no usable training image; `raydiff index` shows why")
-        self._scratch = tempfile.TemporaryDirectory(prefix="raydiff-examples-")
-        self._parts = [self._open(part_uri(uri, part)) for part in own]
+        self._parts = [_opened(part_uri(uri, part)) for part in own]
         self._rows = [(part, row) for part, number in enumerate(own) for row in range(counts[number])]
 
     def __len__(self) -> int:
@@ -83,11 +81,7 @@ class ExampleStore:
         rows = (self._rows[index] for index in indices)
         return torch.stack([self._parts[part][row] for part, row in rows])
 
-    def _open(self, uri: str) -> Any:
-        if storage.is_local(uri):
-            path = storage.absolute(uri)
-        else:
-            path = os.path.join(self._scratch.name, storage.name(uri))
-            with storage.local_copy(uri) as copy:
-                os.replace(copy, path)
+
+def _opened(uri: str) -> Any:
+    with storage.local_copy(uri) as path:
         return safetensors.safe_open(path, framework="pt").get_slice("examples")

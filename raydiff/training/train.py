@@ -40,8 +40,8 @@ REPORTS = 100  # loss values kept of a training
 MAX_FAILURES = 3  # workers or nodes lost before a training gives up
 CHECKPOINT_FILE = "state.pt"
 # Buffers (statistics, bank) never change in training; torch 2.15 has renamed the option that leaves them alone.
-_DDP_OPTIONS = inspect.signature(DistributedDataParallel).parameters
-_SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _DDP_OPTIONS else "broadcast_buffers"
+_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+_LEAVE_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
 
 
 def train(
@@ -193,7 +193,7 @@ def _train_worker(config: dict[str, Any]) -> None:
     method.to(device)
     if device.type == "cuda":
         method.to(memory_format=torch.channels_last)
-    wrapped = DistributedDataParallel(method, **{_SYNC_BUFFERS: False}) if world > 1 else None
+    wrapped = DistributedDataParallel(method, **_LEAVE_BUFFERS) if world > 1 else None
     loop = TrainingLoop(method, ExampleStore(config["examples_uri"], rank, world), config["seed"], rank, world, wrapped)
     curve: list[list[float]] = []
     checkpoint = ray.train.get_checkpoint()

@@ -8,7 +8,7 @@ up to the camera's rounding makes every machine draw the same pixels.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import itertools
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +83,7 @@ def arc(y: Field, x: Field, middle: Point, angle: float, length: float, bend: fl
 def jagged(y: Field, x: Field, corners: NDArray[np.float64]) -> Field:
     """Distance to the broken line through `corners`, rows of (y, x)."""
     nearest = np.full_like(y, np.inf)
-    for start, end in zip(corners[:-1], corners[1:], strict=True):
+    for start, end in itertools.pairwise(corners):
         step = end - start
         reach = ((y - start[0]) * step[0] + (x - start[1]) * step[1]) / (step @ step)
         reach = np.clip(reach, 0.0, 1.0)

@@ -1,0 +1,232 @@
+"""The command line, and what `import raydiff` gives: settings from text, help with examples, errors in one line."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import raydiff
+from raydiff import cli, methods
+from raydiff.cli import changes
+from raydiff.errors import SettingsError
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ["index", "train", "tune", "calibrate", "score", "evaluate", "report", "demo-images"]
+
+
+def python(*arguments):
+    """A new process on this checkout, in which nothing is imported yet."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "120"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+# Settings from the command line
+
+
+def test_nothing_given_changes_nothing():
+    assert changes("lafite", None, None, None) == {}
+
+
+def test_values_are_json_where_they_can_be():
+    given = [
+        "train_steps=2000",
+        "learning_rate=1e-3",
+        "prediction=v_prediction",
+        "unet.multipliers=[1,2]",
+        "backbone.mean=null",
+        'backbone.timm_options={"pad_type": "same"}',
+        "flag=true",
+        "text=a=b",
+        "empty=",
+    ]
+    assert changes("lafite", None, None, given) == {
+        "train_steps": 2000,
+        "learning_rate": 1e-3,
+        "prediction": "v_prediction",
+        "unet": {"multipliers": [1, 2]},
+        "backbone": {"mean": None, "timm_options": {"pad_type": "same"}},
+        "flag": True,
+        "text": "a=b",
+        "empty": "",
+    }
+
+
+def test_the_backbone_options_are_settings_of_the_backbone():
+    given = changes("lafite", "resnet18", "s3://plant/weights.pth", ["backbone.grid=16"])
+    assert given == {"backbone": {"name": "resnet18", "weights": "s3://plant/weights.pth", "grid": 16}}
+    recipe = methods.recipe("lafite", "demo", given)
+    assert (recipe.backbone.name, recipe.backbone.grid, recipe.backbone.stages) == ("resnet18", 16, (1, 2))
+
+
+def test_a_set_comes_after_the_options_and_the_last_one_counts():
+    given = changes("lafite", "resnet18", None, ["backbone.name=resnet34", "image_size=64", "image_size=96"])
+    assert given == {"backbone": {"name": "resnet34"}, "image_size": 96}
+
+
+def test_a_setting_of_one_method_is_for_that_method_alone():
+    given = ["lafite.train_steps=2000", "nearest_patch.image_size=64", "lafite.unet.base_channels=16", "bank_size=9"]
+    assert changes("lafite", None, None, given) == {
+        "train_steps": 2000,
+        "unet": {"base_channels": 16},
+        "bank_size": 9,
+    }
+    assert changes("nearest_patch", None, None, given) == {"image_size": 64, "bank_size": 9}
+
+
+@pytest.mark.parametrize("text", ["train_steps", "train_steps:5", ""])
+def test_a_set_without_a_value_is_refused(text):
+    with pytest.raises(SettingsError, match=re.escape(f"--set {text!r} is not NAME=VALUE")):
+        changes("lafite", None, None, [text])
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_an_example_that_can_be_parsed(command):
+    shown = CliRunner().invoke(cli.app, [command, "--help"], terminal_width=300)
+    assert shown.exit_code == 0
+    example = re.search(rf"Example: raydiff ({command} --.*)", shown.output)
+    assert example, shown.output
+    words = example[1].split()
+    given = [word for word in words if word.startswith("--")]
+    assert given
+    assert all(re.search(rf"{option}\b", shown.output.replace(example[0], "")) for option in given)
+
+
+def test_the_help_names_every_command():
+    shown = CliRunner().invoke(cli.app, ["--help"])
+    assert shown.exit_code == 0
+    for command in COMMANDS:
+        assert re.search(rf"^\s+{command}\s+[A-Z]", shown.output, re.MULTILINE), command
+    registered = [c.name or c.callback.__name__.replace("_", "-") for c in cli.app.registered_commands]
+    assert sorted(registered) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("job", ["train_all", "score_archive"])
+def test_a_job_shows_its_usage(job):
+    shown = python(f"jobs/{job}.py", "--help")
+    assert shown.returncode == 0, shown.stderr
+    for words in (f"Usage: {job}.py", "--data", "--out", "--maps"):
+        assert words in shown.stdout
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.py")), ids=lambda path: path.stem)
+def test_every_job_says_in_its_file_how_it_is_submitted(path):
+    text = path.read_text()
+    assert re.search(rf"python jobs/({path.stem}|local)\.py", text.split('"""')[1]), "no example in the docstring"
+
+
+# Errors
+
+
+def said_by_main(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["raydiff", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    return ended.value.code, said.out, said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["evaluate", "--model", "lafite"], "holds no image table"),
+        (["report"], "holds no image table"),
+        (["train", "--method", "lafite"], "raydiff index --data"),
+        (["train", "--method", "lafite", "--set", "train_steps"], "is not NAME=VALUE"),
+        (["index", "--data", "nowhere/at/all"], "nowhere/at/all"),
+    ],
+)
+def test_an_error_of_ours_is_one_line_and_status_1(monkeypatch, capsys, tmp_path, arguments, sentence):
+    status, out, err = said_by_main(monkeypatch, capsys, *arguments, "--out", str(tmp_path / "empty"))
+    assert status == 1
+    assert err.startswith("error: ")
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+
+
+def test_a_misspelt_option_is_status_2_and_not_ours(monkeypatch, capsys):
+    status, _, err = said_by_main(monkeypatch, capsys, "report", "--owt", "x")
+    assert status == 2
+    assert "--owt" in err
+
+
+def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):
+    def broken():
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(sys, "argv", ["job"])
+    with pytest.raises(ZeroDivisionError):
+        cli.run(broken)
+
+
+def test_a_job_explains_errors_as_the_command_does(monkeypatch, capsys):
+    def job(name: str) -> None:
+        raise SettingsError(f"{name} is not good")
+
+    monkeypatch.setattr(sys, "argv", ["job", "this"])
+    with pytest.raises(SystemExit) as ended:
+        cli.run(job)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "error: this is not good\n"
+
+
+# The package
+
+
+def test_the_public_names_are_those_that_can_be_reached():
+    assert raydiff.__all__ == sorted(raydiff.__all__)
+    for name in raydiff.__all__:
+        assert getattr(raydiff, name) is not None
+    assert raydiff.methods is methods
+    from raydiff import model
+
+    assert (raydiff.load, raydiff.Model) == (model.load, model.Model)
+    public = {name for name in vars(raydiff) if not name.startswith("_")}
+    modules = {name for name in public if isinstance(getattr(raydiff, name), type(raydiff))}
+    assert public - modules - {"annotations", "TYPE_CHECKING", "Any"} <= set(raydiff.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        raydiff.nothing  # noqa: B018
+
+
+def test_the_package_alone_imports_neither_torch_nor_ray():
+    done = python("-c", "import sys, raydiff; sys.exit(', '.join({'torch', 'ray', 'timm', 'pandas'} & {*sys.modules}))")
+    assert done.returncode == 0, done.stderr
+
+
+NO_RAY = """
+import importlib.abc, pkgutil, sys
+
+class NoRay(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "ray":
+            raise ModuleNotFoundError("No module named 'ray'", name="ray")
+
+sys.meta_path.insert(0, NoRay())
+import raydiff, raydiff.model, raydiff.scoring.scorer, raydiff.training.loop, raydiff.training.store
+for package in ("methods", "nn", "metrics", "synthesis"):
+    parent = __import__(f"raydiff.{package}", fromlist=["x"])
+    for found in pkgutil.walk_packages(parent.__path__, f"raydiff.{package}."):
+        __import__(found.name)
+        print(found.name)
+raydiff.load, raydiff.Model, raydiff.methods.names()
+assert "ray" not in sys.modules
+"""
+
+
+def test_models_can_be_used_where_ray_is_not_installed():
+    done = python("-c", NO_RAY)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) > 12
