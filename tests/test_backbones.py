@@ -12,7 +12,6 @@ from raydiff.nn import backbones
 from raydiff.nn.backbones import Backbone, BackboneSettings
 from raydiff.nn.unet import UNet, UNetSettings
 
-
 SMALL = "mobilenetv3_small_050"
 
 
@@ -189,7 +188,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_an_unknown_name_is_refused_with_near_ones():
-    with pytest.raises(SettingsError, match="no backbone 'resnet_18'; near it: .*resnet18"):
+    with pytest.raises(SettingsError, match=r"no backbone 'resnet_18'; near it: .*resnet18"):
         Backbone(settings(name="resnet_18"))
     with pytest.raises(SettingsError, match="near it: none"):
         Backbone(settings(name="qqqq"))
@@ -228,11 +227,12 @@ def test_an_unreachable_hub_is_explained(monkeypatch):
 def test_a_model_folder_brings_its_own_weights(monkeypatch, weights):
     asked = []
     built = timm.create_model
-    monkeypatch.setattr(
-        backbones.timm,
-        "create_model",
-        lambda name, pretrained, **rest: (asked.append(pretrained), built(name, **rest))[1],
-    )
+
+    def noted(name, pretrained, **options):
+        asked.append(pretrained)
+        return built(name, **options)
+
+    monkeypatch.setattr(backbones.timm, "create_model", noted)
     Backbone(settings(weights=weights), load_weights=False)
     assert asked == [False]
 

@@ -106,11 +106,11 @@ def test_images_of_unlike_shapes_are_refused():
 
 def test_sizes_are_log_uniform_between_the_bounds():
     rng = np.random.default_rng(0)
-    areas = np.array([len(fragment(rng, 128, 128, SETTINGS)) for _ in range(300)]) / 128**2
+    areas = np.array([len(fragment(rng, 96, 96, SETTINGS)) for _ in range(240)]) / 96**2
     inside = (areas > 0.8 * SETTINGS.smallest) & (areas < 1.2 * SETTINGS.largest)
     assert inside.mean() > 0.97  # the second drawing corrects the union's overlaps, not exactly
     place = np.log(areas / SETTINGS.smallest) / np.log(SETTINGS.largest / SETTINGS.smallest)
-    quarters = np.histogram(place.clip(0, 1), bins=4, range=(0, 1))[0] / 300
+    quarters = np.histogram(place.clip(0, 1), bins=4, range=(0, 1))[0] / 240
     np.testing.assert_allclose(quarters, 0.25, atol=0.08)
 
 
@@ -146,6 +146,13 @@ def test_a_fragment_that_changes_too_little_is_drawn_again():
         made, mask = make_anomaly(images[0], images[1], rng, SETTINGS)
         difference = np.abs(made.astype(int) - images[0].astype(int))[mask].mean()
         assert difference >= SETTINGS.difference
+
+
+def test_most_fragments_lie_on_the_object():
+    image = disc_image()  # an eighth of it is object
+    made = make_set(np.stack([image, image]), 20, 0)
+    middles = np.array([np.argwhere(mask).mean(axis=0) for mask in made.masks]) - 48
+    assert (np.hypot(*middles.T) < 26).mean() > 0.6
 
 
 def test_one_draw_alone_often_changes_too_little():

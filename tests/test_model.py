@@ -157,7 +157,7 @@ def test_weights_of_another_shape(folder):
 
 def test_a_setting_that_is_unknown(folder):
     edit(folder, lambda it: it["settings"]["score"].update(blur_sigmas=1.0), new_id=True)
-    with pytest.raises(SettingsError, match="blur_sigma"):
+    with pytest.raises(ModelFolderError, match=r"another raydiff.*blur_sigma"):
         raydiff.load(str(folder))
 
 

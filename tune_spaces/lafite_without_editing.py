@@ -1,17 +1,16 @@
-"""The paper's ablation: LafitE's score settings with feature editing off.
+"""The paper's ablation: LafitE's space with feature editing off throughout.
 
     raydiff tune --out runs/may --model lafite --save-as lafite_without_editing \\
         --space tune_spaces/lafite_without_editing.py
 """
 
-from raydiff.selection.space import Stage
-from tune_spaces.lafite import STEPS, several_steps
+from raydiff.selection.space import Stage, load_space
+
+_WITH_EDITING = {stage.name: stage for stage in load_space("lafite")}
 
 STAGES = [
-    Stage(
-        name="corruption_step",
-        candidates={"corruption_steps": tuple((step,) for step in STEPS), "feature_editing": (False,)},
-    ),
-    Stage(name="denoising_steps", candidates={"denoising_steps": (1, 2, 5)}),
-    Stage(name="several_steps", candidates=several_steps),
+    Stage(name="feature_editing", candidates={"feature_editing": (False,)}),
+    _WITH_EDITING["corruption_step"],
+    _WITH_EDITING["denoising_steps"],
+    _WITH_EDITING["several_steps"],
 ]

@@ -72,7 +72,7 @@ class StagedSearch(Searcher):
             self._lost = True
             return
         self._done[candidate] = result
-        if trial_id in self._asked_as:
+        if self._optuna is not None and trial_id in self._asked_as:
             self._optuna.on_trial_complete(self._asked_as.pop(trial_id), result)
         if len(self._done) >= self._wanted:
             self._choose()
@@ -137,7 +137,7 @@ def optuna_search(candidates: int, seed: int) -> Any:
     except ImportError:
         raise SettingsError("--search optuna needs one more package: pip install 'raydiff[optuna]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # a study a stage is nothing to tell
-    space = {"candidate": optuna.distributions.CategoricalDistribution(range(candidates))}
+    space: dict[str, Any] = {"candidate": optuna.distributions.CategoricalDistribution(range(candidates))}
     return OptunaSearch(space, metric="pseudo_auroc", mode="max", seed=seed)
 
 

@@ -32,9 +32,12 @@ def photograph(rng: np.random.Generator, scene: Scene, settings: NDArray[np.floa
     y, x = plane(size)
     uphill, _ = turned(y, x, np.pi * towards)
     light = 1.0 + 0.04 * (1.0 + slope) * uphill - (0.12 + 0.04 * vignette) * (y**2 + x**2)
-    image = scene * (light * (1.0 + 0.05 * exposure)) * (1.0 + 0.01 * np.reshape(balance, (3, 1, 1)))
-    image = 0.45 + (image - 0.45) * (1.0 + 0.045 * contrast)
+    image = scene * (light * (1.0 + 0.05 * exposure))
+    image *= 1.0 + 0.01 * np.reshape(balance, (3, 1, 1))
+    image -= 0.45
+    image *= 1.0 + 0.045 * contrast
+    image += 0.45
     blur = (0.45 + 0.10 * sharpness) * size / 192
     image = ndimage.gaussian_filter(image, (0.0, blur, blur))
     image += (0.010 + 0.002 * grain) * rng.standard_normal(image.shape)
-    return np.round(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8).transpose(1, 2, 0)
+    return np.round(255.0 * image.clip(0.0, 1.0)).astype(np.uint8).transpose(1, 2, 0)

@@ -47,7 +47,10 @@ def cover(distance: Field, soft: float = 0.0) -> Field:
 
 def paint(under: Scene, over: Scene, alpha: Field) -> Scene:
     """The scene or colour `over` laid on a scene with opacity `alpha`."""
-    return under + (over - under) * alpha
+    change = over - under
+    change *= alpha
+    change += under
+    return change
 
 
 def noise(rng: np.random.Generator, size: int, cells: int, octaves: int = 1) -> Field:

@@ -28,7 +28,7 @@ SEAM = -0.02  # where the cap ends on the body, along the capsule from its middl
 
 _CAP = colour(0.78, 0.22, 0.14)
 _BODY = colour(0.94, 0.82, 0.52)
-_OTHER_CAPS = (colour(0.74, 0.36, 0.12), colour(0.62, 0.18, 0.26), colour(0.50, 0.16, 0.12))
+_OTHER_CAPS = (colour(0.75, 0.34, 0.13), colour(0.66, 0.18, 0.24), colour(0.56, 0.17, 0.12))
 _POWDER = colour(0.95, 0.94, 0.90)
 _FOIL = colour(0.66, 0.68, 0.71)
 
@@ -51,12 +51,10 @@ def draw(part: np.random.Generator, flaw: np.random.Generator, size: int, defect
     end = part.choice([-1.0, 1.0], DOMES)[dome]
     along, across = turned(y - slip_y, x - slip_x, lean)
     along = along * end  # negative in the cap
-    gap = np.full_like(y, -1.0)
+    capsule = _bar(along, across, LENGTH, WIDTH)
     if defect == "open":
-        half = np.where(chosen, flaw.uniform(0.008, 0.020), 0.0)
-        gap = np.where(chosen, half - np.abs(along - SEAM), -1.0)
-        along = along - half * np.sign(along - SEAM)
-    capsule = np.maximum(_bar(along, across, LENGTH, WIDTH), gap)
+        gap = flaw.uniform(0.010, 0.020) - np.abs(along - SEAM)
+        capsule = np.where(chosen, np.maximum(capsule, gap), capsule)
     if defect == "missing":
         capsule = np.where(chosen, 1.0, capsule)
 
@@ -68,7 +66,7 @@ def draw(part: np.random.Generator, flaw: np.random.Generator, size: int, defect
     scene = paint(scene, _glossy(shell, along, across, end, light), cover(capsule))
     if defect == "cracked":
         crack = np.where(chosen, _crack(flaw, along, across), 1.0)
-        scene = paint(scene, _POWDER, 0.8 * cover(crack - 0.009) * cover(capsule))
+        scene = paint(scene, _POWDER, 0.8 * cover(crack - 0.0085) * cover(capsule))
         scene = paint(scene, colour(0.14, 0.07, 0.06), 0.9 * cover(crack - 0.004) * cover(capsule))
 
     scene = paint(scene, colour(1.0, 1.0, 1.0), _reflections(part, y, x, dome))

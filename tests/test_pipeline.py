@@ -1,0 +1,189 @@
+"""The whole way as a user goes it: the main job in a process of its own, the steps one by one, an archive, and S3."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import typer
+from conftest import TINY, made_images, with_defect, write_mvtec
+from PIL import Image
+from typer.testing import CliRunner
+
+import raydiff
+from raydiff import cli, progress, storage
+from raydiff.images.decode import decode
+from raydiff.run_folder import RunFolder
+from raydiff.scoring import table
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).parents[1]
+
+
+def tiny(method: str, scope: str = "") -> list[str]:
+    """conftest.TINY as --set options."""
+
+    def flat(values, prefix):
+        for name, value in values.items():
+            if isinstance(value, dict):
+                yield from flat(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}={value if isinstance(value, str) else json.dumps(value)}"
+
+    return [word for setting in flat(TINY[method], scope) for word in ("--set", setting)]
+
+
+def job(name: str, *arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """A job, run as in the README where there is no cluster."""
+    command = [sys.executable, str(ROOT / "jobs" / name), *arguments]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=260)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A small data set in MVTec's layout; one test image cannot be read."""
+    root = write_mvtec(tmp_path_factory.mktemp("data") / "mvtec", train=12, test=4, size=40)
+    (root / "bolt/test/spot/001.png").write_bytes(b"no image")
+    return root
+
+
+def check_scored(run: RunFolder, name: str, maps: bool) -> raydiff.Model:
+    """Check a model and its score table of the 16 test images; the model."""
+    model = raydiff.load(run.model(name), "cpu")
+    assert model.calibration is not None
+    scores = run.scores(name, model.id)
+    rows = table.read(scores).to_pylist()
+    assert len({row["uri"] for row in rows}) == len(rows) == 16
+    (bad,) = [row for row in rows if row["error"]]
+    assert bad["uri"].endswith("bolt/test/spot/001.png")
+    for row in rows:
+        assert (row["method"], row["model_id"]) == (model.method.name, model.id)
+        if row is not bad:
+            threshold = model.calibration.of(row["category"]).threshold
+            assert (row["threshold"], row["is_anomalous"]) == (threshold, row["score"] > threshold)
+            assert storage.exists(row["map_uri"]) if maps else row["map_uri"] is None
+    evaluation = storage.read_json(run.evaluation(name, model.id))
+    assert sorted(evaluation["categories"]) == ["bolt", "cloth"]
+    assert (evaluation["model_id"], evaluation["images"], evaluation["errors"]) == (model.id, 16, 1)
+    assert 0 <= evaluation["mean"]["image_auroc"] <= 1
+    assert (evaluation["mean"]["aupro"] is not None) == maps
+    return model
+
+
+def test_the_main_job(data, tmp_path, job_environment):
+    out = tmp_path / "run"
+    options = ["--methods", "lafite,nearest_patch", "--preset", "demo", "--false-alarm-rate", "0.2"]
+    settings = tiny("lafite", "lafite.") + tiny("nearest_patch", "nearest_patch.")
+    done = job("train_all.py", "--data", str(data), "--out", str(out), *options, *settings, environment=job_environment)
+    run = RunFolder(str(out))
+    assert run.models() == ["lafite", "nearest_patch"]
+    for name in run.models():
+        model = check_scored(run, name, maps=True)
+        assert model.method.settings.backbone.grid == 4
+        tuning = storage.read_json(run.tuning(name))
+        assert tuning["chosen"] == model.score_settings.model_dump(mode="json")
+    assert raydiff.load(run.model("lafite"), "cpu").method.settings.train_steps == 12
+    page = (out / "report.html").read_text()
+    assert "lafite" in page
+    assert "nearest_patch" in page
+    assert "1 errors" in done.stdout  # the unreadable image
+    for line in ("lafite", "nearest_patch", "chosen by pseudo-validation, without a label: ", f"report: {run.report}"):
+        assert line in done.stdout[done.stdout.index("image AUROC") :]
+    assert (Path(job_environment["HOME"]) / ".ray/auth_token").exists()  # the Ray of its own asks for a token
+
+
+@pytest.fixture(scope="module")
+def command(local_ray):
+    """Runs one command line in this process, on the Ray that all tests share; gives what it prints."""
+
+    def run(app, *arguments: str) -> str:
+        with progress.console.capture() as printed:
+            CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+        return printed.get()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def steps_run(command, data, tmp_path_factory):
+    """A run made step by step, and what each step has printed."""
+    out = str(tmp_path_factory.mktemp("steps") / "run")
+    model = "--out", out, "--model", "nearest_patch"
+    return RunFolder(out), {
+        "index": command(cli.app, "index", "--data", str(data), "--out", out),
+        "train": command(
+            cli.app, "train", "--out", out, "--method", "nearest_patch", "--preset", "demo", *tiny("nearest_patch")
+        ),
+        "tune": command(cli.app, "tune", *model, "--search", "optuna", "--trials", "2"),
+        "calibrate": command(cli.app, "calibrate", *model, "--false-alarm-rate", "0.2"),
+        "score": command(cli.app, "score", *model, "--maps", "none"),
+        "evaluate": command(cli.app, "evaluate", *model),
+        "report": command(cli.app, "report", "--out", out),
+    }
+
+
+def test_the_steps_one_by_one(steps_run):
+    run, printed = steps_run
+    model = check_scored(run, "nearest_patch", maps=False)
+    assert "trained in" in printed["train"]
+    tuning = storage.read_json(run.tuning("nearest_patch"))
+    assert (tuning["search"], [len(stage["trials"]) for stage in tuning["stages"]]) == ("optuna", [2])
+    best = max(tuning["stages"][0]["trials"], key=lambda trial: trial["pseudo_auroc"])
+    assert best["settings"]["neighbours"] == model.score_settings.neighbours == tuning["chosen"]["neighbours"]
+    assert model.calibration.rate == 0.2
+    assert "scored: 16 images, 16 of them now" in printed["score"]
+    assert "nearest_patch" in printed["evaluate"]
+    assert printed["report"].strip() == f"report: {run.report}"
+    assert "nearest_patch" in Path(run.report).read_text()
+
+
+def test_an_archive(steps_run, command, tmp_path):
+    run, _ = steps_run
+    folder = tmp_path / "archive/2026"
+    folder.mkdir(parents=True)
+    images = made_images(6, 40)
+    images[4:] = with_defect(images[4:])
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{number}.jpg", quality=95)
+    (folder / "6.jpg").write_bytes(b"")
+    out = tmp_path / "scores"
+    arguments = ["--model", run.model("nearest_patch"), "--data", str(tmp_path / "archive"), "--out", str(out)]
+    printed = command(archive_job(), *arguments, "--maps", "png", "--replicas", "1")
+    assert "scored: 7 images, 7 of them now" in printed
+    rows = pq.read_table(out / "part-000000.parquet").to_pylist()
+    assert [Path(row["uri"]).name for row in rows] == [f"{number}.jpg" for number in range(7)]
+    model = raydiff.load(run.model("nearest_patch"), "cpu")
+    for row in rows[:6]:
+        image = decode(Path(row["uri"]).read_bytes())
+        assert row["score"] == float(model.score([image]).scores[0])
+        assert decode(Path(row["map_uri"]).read_bytes()).shape == image.shape
+    assert rows[6]["error"] == "the file is empty"
+    assert "scored: 7 images, 0 of them now" in command(archive_job(), *arguments, "--maps", "png", "--replicas", "1")
+
+
+def archive_job():
+    """The archive job's command line."""
+    app = typer.Typer()
+    app.command()(runpy.run_path(str(ROOT / "jobs/score_archive.py"))["main"])
+    return app
+
+
+@pytest.mark.s3
+def test_the_main_job_on_object_storage(data, s3_bucket, job_environment):
+    fs, bucket = storage.filesystem(s3_bucket)
+    fs.put(str(data), f"{bucket}/mvtec", recursive=True)
+    source, out = storage.join(s3_bucket, "mvtec"), storage.join(s3_bucket, "run")
+    options = ["--methods", "nearest_patch", "--preset", "demo", *tiny("nearest_patch")]
+    job("train_all.py", "--data", source, "--out", out, *options, environment=job_environment)
+    run = RunFolder(out)
+    model = check_scored(run, "nearest_patch", maps=True)
+    assert model.score(list(made_images(2))).scores.shape == (2,)
+    assert b"nearest_patch" in storage.read_bytes(run.report)

@@ -1,0 +1,255 @@
+"""Training on a real Ray: the plain loop's curve, the same curve twice, and what kill -9 does to it (nothing)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from conftest import made_images, tiny_settings, write_mvtec
+
+import raydiff
+from raydiff import methods
+from raydiff.errors import ClusterError
+from raydiff.images import table
+from raydiff.images.layouts import find_images
+from raydiff.model import WEIGHTS
+from raydiff.training.loop import TrainingLoop
+from raydiff.training.store import ExampleStore
+from raydiff.training.train import CHECKPOINT_FILE, train
+
+pytestmark = pytest.mark.ray
+
+DEADLINE = 200.0  # of waiting for something that happens within seconds
+
+
+class Run:
+    """One training in a folder of its own, on the images that all share."""
+
+    def __init__(self, folder: Path, images: str, steps: int, workers: int) -> None:
+        self.folder, self.images, self.workers = folder, images, workers
+        self.settings = tiny_settings("lafite", train_steps=steps)
+        self.work = folder / "work"
+
+    def train(self) -> raydiff.Model:
+        return train("lafite", self.settings, self.images, str(self.folder / "model"), str(self.work), self.workers)
+
+    def sharing_examples(self, other: Run) -> Run:
+        """This run with the other's computed examples, so that only what is tested is done again."""
+        (examples,) = other.work.glob("examples-*")
+        shutil.copytree(examples, self.work / examples.name)
+        return self
+
+    def checkpoints(self) -> list[Path]:
+        """The finished checkpoints, the newest last."""
+        return sorted(file.parent for file in self.work.glob(f"lafite/checkpoints/*/checkpoint_*/{CHECKPOINT_FILE}"))
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return safetensors.torch.load_file(self.folder / "model" / WEIGHTS)
+
+
+def assert_same(run: Run, other: Run) -> None:
+    ours, theirs = run.weights(), other.weights()
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=0, msg=name)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """URI of a table of 80 normals in two categories (two parts, one a worker), one of them unreadable."""
+    root = tmp_path_factory.mktemp("train")
+    write_mvtec(root / "mvtec", train=40, test=1, size=32)
+    (root / "mvtec/cloth/train/good/003.png").write_bytes(b"no image")
+    found = find_images(str(root / "mvtec"))
+    table.write(str(root / "fit.parquet"), found.filter([split == "train" for split in found["split"].to_pylist()]))
+    return str(root / "fit.parquet")
+
+
+@pytest.fixture(scope="module")
+def one_worker(local_ray, images, tmp_path_factory):
+    """An undisturbed training with one worker, and its model."""
+    run = Run(tmp_path_factory.mktemp("one"), images, steps=40, workers=1)
+    return run, run.train()
+
+
+@pytest.fixture(scope="module")
+def two_workers(one_worker, images, tmp_path_factory):
+    """An undisturbed training with two workers, and its model."""
+    run = Run(tmp_path_factory.mktemp("two"), images, steps=60, workers=2).sharing_examples(one_worker[0])
+    return run, run.train()
+
+
+def test_one_worker_is_the_plain_loop(one_worker):
+    run, model = one_worker
+    (examples,) = run.work.glob("examples-*")
+    (statistics,) = run.work.glob("lafite/statistics-*.safetensors")
+    torch.set_num_threads(2)  # as many as Ray gives the worker CPUs: it decides the order of sums
+    method = methods.get("lafite").untrained(run.settings)
+    method.load_trained(safetensors.torch.load_file(statistics))
+    loop = TrainingLoop(method, ExampleStore(str(examples)), seed=0)
+    curve = []
+    while not loop.finished:
+        curve.append((loop.step + 1, loop.advance()))
+    assert model.card["loss_curve"] == curve
+    plain = loop.finish().state_dict()
+    for name, value in run.weights().items():
+        assert torch.equal(value, plain[name]), name
+
+
+def test_an_unreadable_image_is_left_out_and_counted(one_worker):
+    run, model = one_worker
+    (examples,) = run.work.glob("examples-*")
+    store = ExampleStore(str(examples))
+    assert len(store) == 79
+    assert [Path(uri).parts[-4:] for uri in store.errors] == [("cloth", "train", "good", "003.png")]
+    assert model.card["unreadable_images"] == 1
+    assert model.card["training_images"] == {"bolt": 40, "cloth": 40}
+
+
+def test_the_model_folder_holds_what_was_trained(one_worker):
+    run, model = one_worker
+    loaded = raydiff.load(str(run.folder / "model"), "cpu")
+    assert loaded.id == model.id
+    image = [made_images(1)[0]]
+    assert loaded.score(image).scores == model.score(image).scores
+
+
+def test_a_finished_training_is_not_done_again(one_worker):
+    run, model = one_worker
+    kept = run.checkpoints()
+    index = next(run.work.glob("examples-*/index.json")).stat().st_mtime_ns
+    again = run.train()
+    assert run.checkpoints() == kept  # each step would have ended in a new one
+    assert next(run.work.glob("examples-*/index.json")).stat().st_mtime_ns == index
+    assert again.card["loss_curve"] == model.card["loss_curve"]
+    assert again.id == model.id
+
+
+def test_the_same_seed_gives_the_same_curve(two_workers, tmp_path):
+    run, model = two_workers
+    again = Run(tmp_path, run.images, steps=60, workers=2).sharing_examples(run)
+    assert again.train().card["loss_curve"] == model.card["loss_curve"]
+    assert_same(again, run)
+
+
+def test_too_many_workers(local_ray, images, tmp_path):
+    with pytest.raises(ClusterError, match=r"3 workers were asked for, but the cluster has 0 GPUs and 2 CPUs"):
+        Run(tmp_path, images, steps=5, workers=3).train()
+    assert list(tmp_path.iterdir()) == []
+
+
+# Trains in a process (and, without RAY_ADDRESS, on a Ray) of its own; says when it is done.
+TRAIN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from raydiff import cluster
+from test_train_ray import Run
+
+folder, images, steps, workers = sys.argv[2:]
+cluster.connect()
+run = Run(Path(folder), images, int(steps), int(workers))
+run.train()
+"""
+
+
+def started(run: Run, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A driver that trains in a process of its own."""
+    arguments = [str(Path(__file__).parent), str(run.folder), run.images, str(run.settings.train_steps)]
+    command = [sys.executable, "-c", TRAIN, *arguments, str(run.workers)]
+    return subprocess.Popen(command, env=environment, start_new_session=True)
+
+
+def wait_for(condition, driver: subprocess.Popen[bytes]):
+    """What `condition` gives as soon as that is true."""
+    deadline = time.monotonic() + DEADLINE
+    while not (found := condition()):
+        assert driver.poll() is None, "the training has ended too early"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+def runs(pid: int) -> bool:
+    """Whether a worker of Ray Train's lives; a dead one that nobody has waited for has no command."""
+    try:
+        return "RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
+
+
+def train_workers(of: int) -> list[int]:
+    """The processes of Ray Train's workers that descend from a process, and from no other Ray of this machine."""
+    parents, workers = {}, []
+    for folder in Path("/proc").iterdir():
+        try:
+            pid = int(folder.name)
+            parents[pid] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if (folder / "cmdline").read_text().startswith("ray::RayTrainWorker"):
+                workers.append(pid)
+        except (ValueError, OSError):  # no process, or it has just ended
+            continue
+
+    def descends(pid: int) -> bool:
+        while pid > 1 and pid != of:
+            pid = parents.get(pid, 0)
+        return pid == of
+
+    return sorted(pid for pid in workers if descends(pid))
+
+
+def test_a_killed_worker_changes_nothing(two_workers, tmp_path, job_environment):
+    undisturbed, model = two_workers
+    run = Run(tmp_path, undisturbed.images, steps=60, workers=2).sharing_examples(undisturbed)
+    driver = started(run, job_environment)
+    try:
+        first = wait_for(lambda: len(found := train_workers(driver.pid)) == 2 and found, driver)
+        wait_for(run.checkpoints, driver)
+        os.kill(first[1], signal.SIGKILL)
+        assert not (run.work / "lafite/trained.safetensors").exists()  # it was in the middle
+        wait_for(lambda: len(found := train_workers(driver.pid)) == 2 and not set(found) & set(first), driver)
+        assert driver.wait(DEADLINE) == 0
+    finally:
+        driver.kill()
+        driver.wait()
+    again = raydiff.load(str(run.folder / "model"), "cpu")
+    assert again.card["loss_curve"] == [list(point) for point in model.card["loss_curve"]]
+    assert_same(run, undisturbed)
+
+
+def test_a_killed_driver_goes_on_from_its_checkpoint(one_worker, tmp_path, job_environment):
+    undisturbed, model = one_worker
+    run = Run(tmp_path, undisturbed.images, steps=40, workers=1).sharing_examples(undisturbed)
+    driver = started(run, job_environment)
+    try:
+        wait_for(lambda: len(run.checkpoints()) == 2, driver)  # so Ray Train has taken note of the first
+        workers = train_workers(driver.pid)
+    finally:
+        driver.kill()
+        driver.wait()
+    deadline = time.monotonic() + DEADLINE
+    while any(runs(pid) for pid in workers):  # Ray's processes follow their driver
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert not (run.work / "lafite/trained.safetensors").exists()
+    marked = 0
+    for checkpoint in run.checkpoints():  # a mark in its past shows whether a training went on from it
+        try:
+            state = torch.load(checkpoint / CHECKPOINT_FILE, weights_only=True)
+        except (RuntimeError, EOFError):  # cut off while it was written, so Ray Train does not know of it
+            continue
+        marked = state["loop"]["step"]
+        state["curve"][0][1] = -1.0
+        torch.save(state, checkpoint / CHECKPOINT_FILE)
+    assert 0 < marked < 40
+    curve = run.train().card["loss_curve"]
+    assert curve == [(1, -1.0), *model.card["loss_curve"][1:]]
+    assert_same(run, undisturbed)
