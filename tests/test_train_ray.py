@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -133,67 +134,51 @@ def test_a_finished_training_is_not_done_again(one_worker):
     assert again.id == model.id
 
 
-def test_the_same_seed_gives_the_same_curve(two_workers, tmp_path):
-    run, model = two_workers
-    again = Run(tmp_path, run.images, steps=60, workers=2).sharing_examples(run)
-    assert again.train().card["loss_curve"] == model.card["loss_curve"]
-    assert_same(again, run)
-
-
 def test_too_many_workers(local_ray, images, tmp_path):
     with pytest.raises(ClusterError, match=r"3 workers were asked for, but the cluster has 0 GPUs and 2 CPUs"):
         Run(tmp_path, images, steps=5, workers=3).train()
     assert list(tmp_path.iterdir()) == []
 
 
-# Trains in a process (and, without RAY_ADDRESS, on a Ray) of its own; says when it is done.
-TRAIN = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from raydiff import cluster
-from test_train_ray import Run
+def test_a_killed_worker_changes_nothing(two_workers, tmp_path):
+    """That the end is the same to the bit also says that one seed gives one curve, with two workers too."""
+    undisturbed, model = two_workers
+    run = Run(tmp_path, undisturbed.images, steps=60, workers=2).sharing_examples(undisturbed)
 
-folder, images, steps, workers = sys.argv[2:]
-cluster.connect()
-run = Run(Path(folder), images, int(steps), int(workers))
-run.train()
-"""
+    def kill_one() -> None:
+        first = wait_for(lambda: len(found := train_workers()) == 2 and found)
+        wait_for(run.checkpoints)
+        os.kill(first[1], signal.SIGKILL)
+        assert not (run.work / "lafite/trained.safetensors").exists()  # it was in the middle
+        wait_for(lambda: len(found := train_workers()) == 2 and not set(found) & set(first))  # others in their place
 
-
-def started(run: Run, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """A driver that trains in a process of its own."""
-    arguments = [str(Path(__file__).parent), str(run.folder), run.images, str(run.settings.train_steps)]
-    command = [sys.executable, "-c", TRAIN, *arguments, str(run.workers)]
-    return subprocess.Popen(command, env=environment, start_new_session=True)
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(kill_one)
+        curve = run.train().card["loss_curve"]
+        killed.result(timeout=0)
+    assert curve == model.card["loss_curve"]
+    assert_same(run, undisturbed)
 
 
-def wait_for(condition, driver: subprocess.Popen[bytes]):
-    """What `condition` gives as soon as that is true."""
+def wait_for(condition, still=lambda: True):
+    """What `condition` gives as soon as that is true; an error if `still` is true no more."""
     deadline = time.monotonic() + DEADLINE
     while not (found := condition()):
-        assert driver.poll() is None, "the training has ended too early"
-        assert time.monotonic() < deadline
+        assert still(), "the training has ended too early"
+        assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
     return found
 
 
-def runs(pid: int) -> bool:
-    """Whether a worker of Ray Train's lives; a dead one that nobody has waited for has no command."""
-    try:
-        return "RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return False
-
-
-def train_workers(of: int) -> list[int]:
-    """The processes of Ray Train's workers that descend from a process, and from no other Ray of this machine."""
+def train_workers(of: int | None = None) -> list[int]:
+    """The processes of Ray Train's workers that descend from a process (this one), not of another Ray here."""
+    of = of or os.getpid()
     parents, workers = {}, []
     for folder in Path("/proc").iterdir():
         try:
             pid = int(folder.name)
             parents[pid] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if (folder / "cmdline").read_text().startswith("ray::RayTrainWorker"):
+            if is_train_worker(pid):
                 workers.append(pid)
         except (ValueError, OSError):  # no process, or it has just ended
             continue
@@ -206,39 +191,39 @@ def train_workers(of: int) -> list[int]:
     return sorted(pid for pid in workers if descends(pid))
 
 
-def test_a_killed_worker_changes_nothing(two_workers, tmp_path, job_environment):
-    undisturbed, model = two_workers
-    run = Run(tmp_path, undisturbed.images, steps=60, workers=2).sharing_examples(undisturbed)
-    driver = started(run, job_environment)
+def is_train_worker(pid: int) -> bool:
+    """Whether a process is a living worker of Ray Train's; a dead one that nobody has waited for has no command."""
     try:
-        first = wait_for(lambda: len(found := train_workers(driver.pid)) == 2 and found, driver)
-        wait_for(run.checkpoints, driver)
-        os.kill(first[1], signal.SIGKILL)
-        assert not (run.work / "lafite/trained.safetensors").exists()  # it was in the middle
-        wait_for(lambda: len(found := train_workers(driver.pid)) == 2 and not set(found) & set(first), driver)
-        assert driver.wait(DEADLINE) == 0
-    finally:
-        driver.kill()
-        driver.wait()
-    again = raydiff.load(str(run.folder / "model"), "cpu")
-    assert again.card["loss_curve"] == [list(point) for point in model.card["loss_curve"]]
-    assert_same(run, undisturbed)
+        return Path(f"/proc/{pid}/cmdline").read_text().startswith("ray::RayTrainWorker")
+    except OSError:
+        return False
+
+
+# Without RAY_ADDRESS, on a Ray of its own.
+TRAIN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from raydiff import cluster
+from test_train_ray import Run
+
+cluster.connect()
+Run(Path(sys.argv[2]), sys.argv[3], steps=40, workers=1).train()
+"""
 
 
 def test_a_killed_driver_goes_on_from_its_checkpoint(one_worker, tmp_path, job_environment):
     undisturbed, model = one_worker
     run = Run(tmp_path, undisturbed.images, steps=40, workers=1).sharing_examples(undisturbed)
-    driver = started(run, job_environment)
-    try:
-        wait_for(lambda: len(run.checkpoints()) == 2, driver)  # so Ray Train has taken note of the first
-        workers = train_workers(driver.pid)
-    finally:
-        driver.kill()
-        driver.wait()
-    deadline = time.monotonic() + DEADLINE
-    while any(runs(pid) for pid in workers):  # Ray's processes follow their driver
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    command = [sys.executable, "-c", TRAIN, str(Path(__file__).parent), str(tmp_path), run.images]
+    with subprocess.Popen(command, env=job_environment) as driver:
+        try:
+            wait_for(lambda: len(run.checkpoints()) == 2, still=lambda: driver.poll() is None)  # one is noted by Ray
+            workers = train_workers(driver.pid)
+        finally:
+            driver.kill()
+    assert len(workers) == 1
+    wait_for(lambda: not is_train_worker(workers[0]))  # Ray's processes follow their driver
     assert not (run.work / "lafite/trained.safetensors").exists()
     marked = 0
     for checkpoint in run.checkpoints():  # a mark in its past shows whether a training went on from it

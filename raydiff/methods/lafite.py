@@ -65,7 +65,7 @@ _QUICK = {
     "warmup_steps": 50,
     "ema_decay": 0.995,
 }
-DEMO: Mapping[str, Any] = {**FEATURES_DEMO, **_QUICK, "train_steps": 300}
+DEMO: Mapping[str, Any] = {**FEATURES_DEMO, **_QUICK, "train_steps": 200, "batch_size": 8}
 SMALL: Mapping[str, Any] = {**FEATURES_SMALL, **_QUICK, "train_steps": 1200}
 
 # The paper's training as far as it is known (methods' sources differ on the grid): 1000 epochs of MVTec AD's 3629

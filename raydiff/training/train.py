@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import inspect
+import logging
 import os
 import platform
 import tempfile
@@ -182,6 +183,7 @@ def _fit_gradients(
 
 def _train_worker(config: dict[str, Any]) -> None:
     """One of the workers of a training; Ray Train starts it, again after a failure."""
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it remarks on every checkpoint
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     cluster.use_assigned_device()
