@@ -154,7 +154,9 @@ def changes(method: str, backbone: str | None, weights: str | None, settings: li
         for group in groups:
             place = place.setdefault(group, {})
             if not isinstance(place, dict):
-                raise SettingsError(f"--set {item!r}: {group} was given a value of its own before; give one or the other")
+                raise SettingsError(
+                    f"--set {item!r}: {group} was given a value of its own before; give one or the other"
+                )
         try:
             place[last] = json.loads(text)
         except ValueError:
