@@ -277,3 +277,16 @@ def test_gradients_reach_all_of_the_unet():
     unet = UNet(3, UNetSettings(base_channels=8, multipliers=(1, 2), attention_levels=(1,)))
     unet(torch.randn(2, 3, 7, 7), torch.tensor([3, 700])).square().mean().backward()
     assert all(parameter.grad is not None for parameter in unet.parameters())
+
+
+def test_random_weights_are_the_same_in_every_worker_and_leave_the_callers_generator_alone():
+    settings = BackboneSettings(name="resnet18", weights="random", stages=(1,), grid=4)
+    states, draws = [], []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        states.append(Backbone(settings).state_dict())
+        draws.append(torch.rand(3))
+        torch.manual_seed(seed)
+        assert torch.equal(draws[-1], torch.rand(3))
+    for key, value in states[0].items():
+        assert torch.equal(value, states[1][key]), key

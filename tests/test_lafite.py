@@ -11,7 +11,7 @@ from raydiff.scoring.scorer import image_key, score_examples
 from raydiff.training.loop import TrainingLoop
 
 # Losses of the first steps of the tiny training; a change of them is a change of the method or its training.
-GOLDEN = [1.0204, 1.0401, 1.0877, 1.0075, 1.0161, 1.0225, 1.0298, 1.0029, 0.9708, 1.0081, 1.0234, 0.992]
+GOLDEN = [1.0296, 1.0176, 1.091, 1.0168, 1.0161, 1.0127, 1.0354, 0.9949, 0.9775, 1.0078, 1.0409, 0.9966]
 
 
 @pytest.mark.parametrize("kind", ["uniform", "inverse_distance", "softmax"])

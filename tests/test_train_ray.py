@@ -22,6 +22,7 @@ from raydiff.errors import ClusterError
 from raydiff.images import table
 from raydiff.images.layouts import find_images
 from raydiff.model import WEIGHTS
+from raydiff.training.examples import compute_examples
 from raydiff.training.loop import TrainingLoop
 from raydiff.training.store import ExampleStore
 from raydiff.training.train import CHECKPOINT_FILE, train
@@ -31,22 +32,20 @@ pytestmark = pytest.mark.ray
 DEADLINE = 200.0  # of waiting for something that happens within seconds
 
 
+def settings(steps: int):
+    return tiny_settings("lafite", train_steps=steps)
+
+
 class Run:
     """One training in a folder of its own, on the images that all share."""
 
     def __init__(self, folder: Path, images: str, steps: int, workers: int) -> None:
         self.folder, self.images, self.workers = folder, images, workers
-        self.settings = tiny_settings("lafite", train_steps=steps)
+        self.settings = settings(steps)
         self.work = folder / "work"
 
     def train(self) -> raydiff.Model:
         return train("lafite", self.settings, self.images, str(self.folder / "model"), str(self.work), self.workers)
-
-    def sharing_examples(self, other: Run) -> Run:
-        """This run with the other's computed examples, so that only what is tested is done again."""
-        (examples,) = other.work.glob("examples-*")
-        shutil.copytree(examples, self.work / examples.name)
-        return self
 
     def checkpoints(self) -> list[Path]:
         """The finished checkpoints, the newest last."""
@@ -75,22 +74,39 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def one_worker(local_ray, images, tmp_path_factory):
+def examples(local_ray, images, tmp_path_factory):
+    """The example store of the images, computed once."""
+    return Path(compute_examples("lafite", settings(1), images, str(tmp_path_factory.mktemp("examples"))))
+
+
+@pytest.fixture(scope="module")
+def new_run(images, examples, tmp_path_factory):
+    """Makes runs, each in a new folder that holds the examples already."""
+
+    def make(steps: int, workers: int) -> Run:
+        run = Run(tmp_path_factory.mktemp("run"), images, steps, workers)
+        shutil.copytree(examples, run.work / examples.name)
+        return run
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def one_worker(new_run):
     """An undisturbed training with one worker, and its model."""
-    run = Run(tmp_path_factory.mktemp("one"), images, steps=40, workers=1)
+    run = new_run(steps=40, workers=1)
     return run, run.train()
 
 
 @pytest.fixture(scope="module")
-def two_workers(one_worker, images, tmp_path_factory):
+def two_workers(new_run):
     """An undisturbed training with two workers, and its model."""
-    run = Run(tmp_path_factory.mktemp("two"), images, steps=60, workers=2).sharing_examples(one_worker[0])
+    run = new_run(steps=60, workers=2)
     return run, run.train()
 
 
-def test_one_worker_is_the_plain_loop(one_worker):
+def test_one_worker_is_the_plain_loop(one_worker, examples):
     run, model = one_worker
-    (examples,) = run.work.glob("examples-*")
     (statistics,) = run.work.glob("lafite/statistics-*.safetensors")
     torch.set_num_threads(2)  # as many as Ray gives the worker CPUs: it decides the order of sums
     method = methods.get("lafite").untrained(run.settings)
@@ -105,9 +121,8 @@ def test_one_worker_is_the_plain_loop(one_worker):
         assert torch.equal(value, plain[name]), name
 
 
-def test_an_unreadable_image_is_left_out_and_counted(one_worker):
-    run, model = one_worker
-    (examples,) = run.work.glob("examples-*")
+def test_an_unreadable_image_is_left_out_and_counted(one_worker, examples):
+    _, model = one_worker
     store = ExampleStore(str(examples))
     assert len(store) == 79
     assert [Path(uri).parts[-4:] for uri in store.errors] == [("cloth", "train", "good", "003.png")]
@@ -123,13 +138,13 @@ def test_the_model_folder_holds_what_was_trained(one_worker):
     assert loaded.score(image).scores == model.score(image).scores
 
 
-def test_a_finished_training_is_not_done_again(one_worker):
+def test_a_finished_training_is_not_done_again(one_worker, examples):
     run, model = one_worker
-    kept = run.checkpoints()
-    index = next(run.work.glob("examples-*/index.json")).stat().st_mtime_ns
+    kept, index = run.checkpoints(), run.work / examples.name / "index.json"
+    written = index.stat().st_mtime_ns
     again = run.train()
-    assert run.checkpoints() == kept  # each step would have ended in a new one
-    assert next(run.work.glob("examples-*/index.json")).stat().st_mtime_ns == index
+    assert run.checkpoints() == kept  # each tenth of the steps would have ended in a new one
+    assert index.stat().st_mtime_ns == written
     assert again.card["loss_curve"] == model.card["loss_curve"]
     assert again.id == model.id
 
@@ -140,10 +155,10 @@ def test_too_many_workers(local_ray, images, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_worker_changes_nothing(two_workers, tmp_path):
+def test_a_killed_worker_changes_nothing(two_workers, new_run):
     """That the end is the same to the bit also says that one seed gives one curve, with two workers too."""
     undisturbed, model = two_workers
-    run = Run(tmp_path, undisturbed.images, steps=60, workers=2).sharing_examples(undisturbed)
+    run = new_run(steps=60, workers=2)
 
     def kill_one() -> None:
         first = wait_for(lambda: len(found := train_workers()) == 2 and found)
@@ -212,10 +227,10 @@ Run(Path(sys.argv[2]), sys.argv[3], steps=40, workers=1).train()
 """
 
 
-def test_a_killed_driver_goes_on_from_its_checkpoint(one_worker, tmp_path, job_environment):
+def test_a_killed_driver_goes_on_from_its_checkpoint(one_worker, new_run, job_environment):
     undisturbed, model = one_worker
-    run = Run(tmp_path, undisturbed.images, steps=40, workers=1).sharing_examples(undisturbed)
-    command = [sys.executable, "-c", TRAIN, str(Path(__file__).parent), str(tmp_path), run.images]
+    run = new_run(steps=40, workers=1)
+    command = [sys.executable, "-c", TRAIN, str(Path(__file__).parent), str(run.folder), run.images]
     with subprocess.Popen(command, env=job_environment) as driver:
         try:
             wait_for(lambda: len(run.checkpoints()) == 2, still=lambda: driver.poll() is None)  # one is noted by Ray

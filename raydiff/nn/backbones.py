@@ -19,6 +19,7 @@ from raydiff.settings import Settings
 
 HUB = "hub"
 RANDOM = "random"
+RANDOM_SEED = 0
 UNTRAINED = (
     "The backbone has random weights. Untrained features find defects in textures but miss many on parts; "
     "give --backbone-weights a weights file, or `hub` where a model hub can be reached."
@@ -56,7 +57,10 @@ class Backbone(nn.Module):
             near = difflib.get_close_matches(settings.name, timm.list_models(), n=5)
             raise SettingsError(f"timm has no backbone {settings.name!r}; near it: {', '.join(near) or 'none'}")
         try:
-            self.net: Any = self._build(pretrained=load_weights and settings.weights == HUB)
+            # Every worker builds the network anew, and random weights must be the same in all of them.
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(RANDOM_SEED)
+                self.net: Any = self._build(pretrained=load_weights and settings.weights == HUB)
         except (AssertionError, IndexError, RuntimeError, TypeError) as error:
             raise SettingsError(
                 f"backbone {settings.name!r} with stages {settings.stages} and options {settings.timm_options} "
