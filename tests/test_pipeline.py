@@ -42,7 +42,7 @@ def tiny(method: str, scope: str = "") -> list[str]:
 def job(name: str, *arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """A job, run as in the README where there is no cluster."""
     command = [sys.executable, str(ROOT / "jobs" / name), *arguments]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=260)
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 

@@ -126,7 +126,7 @@ def test_ten_times_the_object_store_flows_through(tmp_path, job_environment):
     uri = str(tmp_path / "images.parquet")
     table.write(uri, image_table([str(tmp_path / f"{number:04d}.png") for number in range(count)]))
     command = [sys.executable, "-c", BOUNDED, uri, str(size), str(store)]
-    done = subprocess.run(command, env=job_environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=job_environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["rows"] == found["different"] == count
