@@ -32,6 +32,8 @@ TINY = {
     },
     "nearest_patch": {"image_size": 32, "backbone": TINY_BACKBONE, "coreset_ratio": 0.2},
 }
+# Ray Train looks at its workers' reports every 2 s, which is most of the time that a training of a few steps takes.
+QUICK_RAY = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
 
 
 @pytest.fixture(autouse=True)
@@ -149,6 +151,8 @@ def local_ray(tmp_path_factory):
             patch.setenv(name, "")
             patch.delenv(name)  # but the value of before comes back at the end, whatever Ray sets
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        for name, value in QUICK_RAY.items():
+            patch.setenv(name, value)
         ray.init(
             address="local",
             _node_ip_address=cluster.LOOPBACK,
@@ -168,4 +172,4 @@ def job_environment(tmp_path):
     home.mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     fonts = {"MPLCONFIGDIR": matplotlib.get_cachedir()}  # a new HOME would have matplotlib look at all fonts anew
-    return {**kept, **fonts, "HOME": str(home), "OMP_NUM_THREADS": "1"}
+    return {**kept, **fonts, **QUICK_RAY, "HOME": str(home), "OMP_NUM_THREADS": "1"}
