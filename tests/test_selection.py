@@ -17,6 +17,7 @@ from raydiff.errors import DataError, SettingsError
 from raydiff.methods.lafite import LafitEScore
 from raydiff.methods.nearest_patch import NearestPatchScore
 from raydiff.scoring.scorer import image_key, score_examples
+from raydiff.selection import staged_search
 from raydiff.selection.champion import champion
 from raydiff.selection.pseudo_validation import (
     PseudoValidationSettings,
@@ -161,6 +162,44 @@ def test_a_search_waits_for_the_last_trials_of_a_stage():
     assert not staged.finished
 
 
+def test_what_an_earlier_stage_has_tried_is_not_tried_again():
+    stages = [
+        Stage(name="k", candidates={"neighbours": (1, 2)}),
+        Stage(name="both", candidates={"neighbours": (2, 1), "denoising_steps": (1, 2)}),
+        Stage(name="again", candidates={"neighbours": (1, 2)}, fixed={"denoising_steps": 1}),
+    ]
+    staged = StagedSearch(stages, LafitEScore(), "grid", 99, 0)
+    asked = run(staged, lambda config: config["score"]["neighbours"] / 10 + config["score"]["denoising_steps"])
+    told = [(config["score"]["neighbours"], config["score"]["denoising_steps"]) for config in asked]
+    assert told == [(1, 1), (2, 1), (2, 2), (1, 2)]
+    assert staged.finished
+    assert [[trial["pseudo_auroc"] for trial in stage["trials"]] for stage in staged.results] == [
+        [1.1, 1.2],
+        [1.2, 2.2, 1.1, 2.1],
+        [1.1, 1.2],
+    ]
+    assert staged.count == staged.expected == 8
+
+
+def test_optuna_is_told_what_an_earlier_stage_has_tried(monkeypatch):
+    known = []
+    real = staged_search.optuna_search
+
+    def noting(candidates, seed, results):
+        known.append(results)
+        return real(candidates, seed, results)
+
+    monkeypatch.setattr(staged_search, "optuna_search", noting)
+    stages = [
+        Stage(name="k", candidates={"neighbours": (1, 2, 4)}),
+        Stage(name="k2", candidates={"neighbours": (8, 2)}),
+    ]
+    staged = StagedSearch(stages, LafitEScore(), "optuna", 9, 0)
+    asked = run(staged, lambda config: config["score"]["neighbours"] / 10)
+    assert known == [{}, {1: 0.2}]
+    assert [config["score"]["neighbours"] for config in asked][3:] == [8]
+
+
 def test_trials_are_noted_in_the_order_of_the_grid_however_they_finish():
     staged = StagedSearch(two_stages()[:1], LafitEScore(), "grid", 99, 0)
     for name in "abc":
@@ -210,7 +249,7 @@ def test_later_candidates_see_what_was_chosen():
     ]
     staged = StagedSearch(stages, LafitEScore(), "grid", 99, 0)
     asked = run(staged, lambda config: config["score"]["neighbours"])
-    assert [config["score"]["neighbours"] for config in asked] == [1, 2, 2, 7]
+    assert [config["score"]["neighbours"] for config in asked] == [1, 2, 7]
 
 
 @pytest.mark.parametrize(
@@ -256,7 +295,8 @@ def test_optuna_tries_as_many_as_it_may_and_none_twice(trials):
     asked = run(staged, lambda config: -abs(config["score"]["neighbours"] - 7.1))
     tried = [config["score"]["neighbours"] for config in asked if config["stage"] == "k"]
     assert len(tried) == len(set(tried)) == min(trials, 12)
-    assert len(asked) == min(trials, 12) + min(trials, 3) == staged.expected
+    assert staged.count == min(trials, 12) + min(trials, 3) == staged.expected
+    assert len(asked) == staged.count - 1  # one step back is what the first stage had
     assert staged.chosen.neighbours == min(tried, key=lambda k: abs(k - 7.1))
 
 
@@ -304,7 +344,7 @@ def test_optuna_is_told_the_result_of_what_it_proposed(monkeypatch):
         def on_trial_complete(self, name, result):
             told[proposed[name]] = result["pseudo_auroc"]
 
-    monkeypatch.setattr("raydiff.selection.staged_search.optuna_search", lambda candidates, seed: Proposer())
+    monkeypatch.setattr("raydiff.selection.staged_search.optuna_search", lambda *told: Proposer())
     staged = StagedSearch([Stage(name="k", candidates={"neighbours": (1, 2, 4)})], LafitEScore(), "optuna", 3, 0)
     run(staged, lambda config: config["score"]["neighbours"] / 10)
     assert told == {0: 0.1, 1: 0.2, 2: 0.4}
@@ -318,7 +358,7 @@ def test_optuna_that_proposes_nothing_new_is_helped_on(monkeypatch):
         def on_trial_complete(self, name, result):
             pass
 
-    monkeypatch.setattr("raydiff.selection.staged_search.optuna_search", lambda candidates, seed: Stubborn())
+    monkeypatch.setattr("raydiff.selection.staged_search.optuna_search", lambda *told: Stubborn())
     staged = StagedSearch([Stage(name="k", candidates={"neighbours": (1, 2, 4)})], LafitEScore(), "optuna", 9, 0)
     asked = run(staged, lambda config: 0.5)
     assert [config["score"]["neighbours"] for config in asked] == [4, 1, 2]

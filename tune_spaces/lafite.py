@@ -1,13 +1,14 @@
 """LafitE's score settings, searched in the paper's order (section 3.4) and two stages more.
 
-First T' with feature editing off, then K with T' fixed; then whether editing helps at all, how many DDIM steps lead
-back, and whether the mean over several T' is better. 17 trials, each scoring the pseudo-validation set once.
+First T' with feature editing off, then K with T' fixed; then whether editing helps at all, T' once more with what that
+chose (edited features want less corruption), how many DDIM steps lead back, and whether the mean over several T' is
+better. At most 18 trials, each scoring the pseudo-validation set once.
 """
 
 from raydiff.methods.lafite import LafitEScore
 from raydiff.selection.space import Stage
 
-STEPS = (100, 250, 400, 550, 700, 850)
+CORRUPTION_STEPS = {"corruption_steps": ((100,), (250,), (400,), (550,), (700,), (850,))}
 
 
 def several_steps(chosen: LafitEScore) -> dict[str, tuple[tuple[int, ...], ...]]:
@@ -18,13 +19,10 @@ def several_steps(chosen: LafitEScore) -> dict[str, tuple[tuple[int, ...], ...]]
 
 
 STAGES = [
-    Stage(
-        name="corruption_step",
-        candidates={"corruption_steps": tuple((step,) for step in STEPS)},
-        fixed={"feature_editing": False},
-    ),
+    Stage(name="corruption_step", candidates=CORRUPTION_STEPS, fixed={"feature_editing": False}),
     Stage(name="neighbours", candidates={"neighbours": (1, 2, 4, 8)}),
     Stage(name="feature_editing", candidates={"feature_editing": (True, False)}),
+    Stage(name="corruption_step_again", candidates=CORRUPTION_STEPS),
     Stage(name="denoising_steps", candidates={"denoising_steps": (1, 2, 5)}),
     Stage(name="several_steps", candidates=several_steps),
 ]

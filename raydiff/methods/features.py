@@ -31,9 +31,9 @@ class FeatureTrainSettings(TrainSettings):
 # categories (see the README's results); the bank is bounded so that the search stays cheaper than the U-Net.
 FEATURES_DEMO: Mapping[str, Any] = {
     "image_size": 160,
-    "backbone": {"name": "resnet18", "stages": (1, 2), "grid": 20},
-    "bank_size": 3_000,
-    "coreset_pool": 30_000,
+    "backbone": {"name": "resnet18", "stages": (0, 1), "grid": 16},
+    "bank_size": 2_000,
+    "coreset_pool": 20_000,
 }
 FEATURES_SMALL: Mapping[str, Any] = {
     "backbone": {"stages": (1, 2, 3), "grid": 24},

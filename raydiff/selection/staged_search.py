@@ -1,12 +1,13 @@
 """The stages of a search space as one Ray Tune search: each stage begins when all trials of the one before are done.
 
-One experiment for all stages, so that the workers (and the model in them) are started once.
+One experiment for all stages, so that the workers (and the model in them) are started once. Settings that an earlier
+stage has tried are not tried again: their result is taken over.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from ray.tune.search import Searcher
@@ -46,12 +47,18 @@ class StagedSearch(Searcher):
         self._running: dict[str, int] = {}  # trial to its place in the grid
         self._asked_as: dict[str, str] = {}  # trial to its name for Optuna
         self._done: dict[int, dict[str, Any]] = {}
+        self._known: dict[str, dict[str, Any]] = {}  # settings tried in any stage to their result
         self._begin_stage()
 
     @property
     def finished(self) -> bool:
         """Whether all stages are done."""
         return not self._left
+
+    @property
+    def count(self) -> int:
+        """How many candidates have their result, of all stages so far."""
+        return sum(len(stage["trials"]) for stage in self.results) + (0 if self.finished else len(self._done))
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's settings; None while a stage's last trials are still running."""
@@ -61,9 +68,7 @@ class StagedSearch(Searcher):
         if candidate is None:
             return None
         self._running[trial_id] = candidate
-        stage = self._left[0]
-        score = self.chosen.changed(**stage.fixed | self._grid[candidate])
-        return {"stage": stage.name, "score": score.model_dump(mode="json")}
+        return {"stage": self._left[0].name, "score": self._settings[candidate].model_dump(mode="json")}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Note a trial's result; after the last of a stage, choose. A failed trial ends the search unfinished."""
@@ -71,7 +76,7 @@ class StagedSearch(Searcher):
         if error or result is None:
             self._lost = True
             return
-        self._done[candidate] = result
+        self._done[candidate] = self._known[self._settings[candidate].model_dump_json()] = result
         if self._optuna is not None and trial_id in self._asked_as:
             self._optuna.on_trial_complete(self._asked_as.pop(trial_id), result)
         if len(self._done) >= self._wanted:
@@ -86,29 +91,32 @@ class StagedSearch(Searcher):
     def _begin_stage(self) -> None:
         stage = self._left[0]
         self._grid = stage.grid(self.chosen)
-        for settings in self._grid:
-            self.chosen.changed(**stage.fixed | settings)  # refuse a bad candidate before any worker starts
-        self._asked = 0
-        self._done = {}
+        # all of them now: a bad candidate is refused before any worker starts
+        self._settings = [self.chosen.changed(**stage.fixed | candidate) for candidate in self._grid]
+        texts = [settings.model_dump_json() for settings in self._settings]
+        self._done = {place: self._known[text] for place, text in enumerate(texts) if text in self._known}
         self._wanted = self._limited(len(self._grid))
-        self._optuna = None if self._search == "grid" else optuna_search(len(self._grid), self._seed)
+        self._optuna = None
+        if self._search == "optuna":
+            known = {place: result["pseudo_auroc"] for place, result in self._done.items()}
+            self._optuna = optuna_search(len(self._grid), self._seed, known)
+        if len(self._done) >= self._wanted:
+            self._choose()
 
     def _limited(self, candidates: int) -> int:
         return candidates if self._search == "grid" else min(self._trials, candidates)
 
     def _next_candidate(self, trial_id: str) -> int | None:
-        if self._asked >= self._wanted:
-            return None
-        self._asked += 1
-        if self._optuna is None:
-            return self._asked - 1
         taken = self._done.keys() | set(self._running.values())
-        for attempt in range(100):  # TPE may propose again what it has seen; that would be a wasted trial
-            name = f"{trial_id}-{attempt}"  # by the same name it is given the same again
-            candidate = int(self._optuna.suggest(name)["candidate"])
-            if candidate not in taken:
-                self._asked_as[trial_id] = name
-                return candidate
+        if len(taken) >= self._wanted:
+            return None
+        if self._optuna is not None:
+            for attempt in range(100):  # TPE may propose again what it has seen; that would be a wasted trial
+                name = f"{trial_id}-{attempt}"  # by the same name it is given the same again
+                candidate = int(self._optuna.suggest(name)["candidate"])
+                if candidate not in taken:
+                    self._asked_as[trial_id] = name
+                    return candidate
         return next(place for place in range(len(self._grid)) if place not in taken)
 
     def _choose(self) -> None:
@@ -125,8 +133,8 @@ class StagedSearch(Searcher):
             self._begin_stage()
 
 
-def optuna_search(candidates: int, seed: int) -> Any:
-    """Optuna's TPE over the numbers of a stage's candidates.
+def optuna_search(candidates: int, seed: int, known: Mapping[int, float]) -> Any:
+    """Optuna's TPE over the numbers of a stage's candidates, told of those whose AUROC is known.
 
     Raises:
         SettingsError: if Optuna is not installed.
@@ -138,7 +146,14 @@ def optuna_search(candidates: int, seed: int) -> Any:
         raise SettingsError("--search optuna needs one more package: pip install 'raydiff[optuna]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # a study a stage is nothing to tell
     space: dict[str, Any] = {"candidate": optuna.distributions.CategoricalDistribution(range(candidates))}
-    return OptunaSearch(space, metric="pseudo_auroc", mode="max", seed=seed)
+    return OptunaSearch(
+        space,
+        points_to_evaluate=[{"candidate": place} for place in known] or None,
+        evaluated_rewards=list(known.values()) or None,
+        metric="pseudo_auroc",
+        mode="max",
+        seed=seed,
+    )
 
 
 def plain(settings: dict[str, Any]) -> dict[str, Any]:
