@@ -1,8 +1,9 @@
-"""LafitE's score settings, searched in the paper's order (section 3.4) and two stages more.
+"""LafitE's score settings, searched in the order of the paper (section 3.4) and a little further.
 
-First T' with feature editing off, then K with T' fixed; then whether editing helps at all, T' once more with what that
-chose (edited features want less corruption), how many DDIM steps lead back, and whether the mean over several T' is
-better. At most 18 trials, each scoring the pseudo-validation set once.
+T' with feature editing off (figure 6 of the paper); T' with editing on and off, because edited features want less
+corruption: the paper's own order, T' without editing and then K at that T', can end in a corner far from the best. Then
+K with T' fixed, how many DDIM steps lead back, and whether the mean over several T' is better. At most 18 trials, each
+scoring the pseudo-validation set once.
 """
 
 from raydiff.methods.lafite import LafitEScore
@@ -20,9 +21,8 @@ def several_steps(chosen: LafitEScore) -> dict[str, tuple[tuple[int, ...], ...]]
 
 STAGES = [
     Stage(name="corruption_step", candidates=CORRUPTION_STEPS, fixed={"feature_editing": False}),
+    Stage(name="feature_editing", candidates={"feature_editing": (True, False)} | CORRUPTION_STEPS),
     Stage(name="neighbours", candidates={"neighbours": (1, 2, 4, 8)}),
-    Stage(name="feature_editing", candidates={"feature_editing": (True, False)}),
-    Stage(name="corruption_step_again", candidates=CORRUPTION_STEPS),
     Stage(name="denoising_steps", candidates={"denoising_steps": (1, 2, 5)}),
     Stage(name="several_steps", candidates=several_steps),
 ]
