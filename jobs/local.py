@@ -17,6 +17,9 @@ from raydiff.progress import console
 
 def main(command: list[str]) -> int:
     """Run the command as a job; its exit status."""
+    if command[:1] in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     if not command:

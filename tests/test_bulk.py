@@ -184,10 +184,10 @@ def test_without_calibration(handle, folders, tmp_path):
         ("/d/bolt/test/spot/001.png", "bolt", "test", "spot", "bolt/test/spot/001"),
         ("/d/a/bolt/test/spot/001.png", "a/bolt", "test", "spot", "a/bolt/test/spot/001"),  # a name twice in the data
         ("s3://b/d/bolt/test/good/0.1.jpg", "bolt", "test", "good", "bolt/test/good/0.1"),
-        ("s3://b/bolt/2026/x.png", "bolt", "test", None, "b/bolt/2026/x"),  # a folder of images to score
-        ("/d/ko/x.png", "bolt", "test", "ko", "d/ko/x"),
-        ("/d/screw/test/spot/1.png", "bolt", "test", "spot", "d/screw/test/spot/1"),  # a table of the user's own
-        ("x.png", "bolt", "train", "good", "x"),
+        ("s3://b/bolt/2026/x.png", "bolt", "test", None, "b/bolt/2026/x.png"),  # a folder of images to score
+        ("/d/ko/x.png", "bolt", "test", "ko", "d/ko/x.png"),
+        ("/d/screw/test/spot/1.png", "bolt", "test", "spot", "d/screw/test/spot/1.png"),  # a table of the user's own
+        ("x.png", "bolt", "train", "good", "x.png"),
     ],
 )
 def test_where_a_map_goes(uri, category, split, defect, place):

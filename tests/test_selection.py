@@ -97,6 +97,17 @@ def test_a_space_without_stages_is_refused(tmp_path, text):
         load_space("lafite", str(file))
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("STAGES = [\n", "SyntaxError: .*line 1"), ("import nothing_such", "No module named"), ("1 / 0", "zero")],
+)
+def test_a_space_that_does_not_run_says_why(tmp_path, text, reason):
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=rf"mine\.py does not run: .*{reason}"):
+        load_space("lafite", str(file))
+
+
 def test_settings_in_a_few_words():
     assert described({"neighbours": 2, "corruption_steps": (100, 300)}) == "neighbours=2, corruption_steps=(100, 300)"
 

@@ -27,8 +27,9 @@ class FeatureTrainSettings(TrainSettings):
     coreset_pool: int = Field(200_000, ge=1)  # the coreset is chosen among at most this many patches, drawn evenly
 
 
-# Features and bank of the presets, the same for all feature methods. Leaving out the shallowest stage helps unlike
-# categories (see the README's results); the bank is bounded so that the search stays cheaper than the U-Net.
+# Features and bank of the presets, the same for all feature methods. Pretrained, the middle stages serve unlike
+# categories best (PatchCore's choice too); random weights carry most in the shallowest. The bank is a sparse cover: on
+# one model for three real sets 6,000 vectors found more than 3,000 or 15,000, and far more than 15,000 drawn at random.
 FEATURES_DEMO: Mapping[str, Any] = {
     "image_size": 160,
     "backbone": {"name": "resnet18", "stages": (0, 1), "grid": 16},
@@ -36,7 +37,7 @@ FEATURES_DEMO: Mapping[str, Any] = {
     "coreset_pool": 20_000,
 }
 FEATURES_SMALL: Mapping[str, Any] = {
-    "backbone": {"stages": (1, 2, 3), "grid": 24},
+    "backbone": {"stages": (2, 3), "grid": 16},
     "bank_size": 6_000,
     "coreset_pool": 60_000,
 }

@@ -66,7 +66,7 @@ _QUICK = {
     "ema_decay": 0.995,
 }
 DEMO: Mapping[str, Any] = {**FEATURES_DEMO, **_QUICK, "train_steps": 200, "batch_size": 8}
-SMALL: Mapping[str, Any] = {**FEATURES_SMALL, **_QUICK, "train_steps": 1200}
+SMALL: Mapping[str, Any] = {**FEATURES_SMALL, **_QUICK, "train_steps": 4000}
 
 # The paper's training as far as it is known (methods' sources differ on the grid): 1000 epochs of MVTec AD's 3629
 # images at batch 64, learning rate 1e-4 and a tenth of it from 800 epochs on. A GPU of 24 GB; not run here.

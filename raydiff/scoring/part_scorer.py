@@ -95,10 +95,11 @@ class PartScorer:
 
 def map_place(uri: str, category: str | None, split: str | None, defect: str | None) -> str:
     """Where an image's map goes, without its ending: MVTec's evaluation layout `category/test/defect/stem` for images
-    that lie so, and else the image's own path (without scheme and leading slash).
+    that lie so, and else the image's own path (without scheme and leading slash, with its ending: `1.png` and `1.jpg`
+    are two images).
     """
-    path = posixpath.splitext(uri.split("://", 1)[-1].lstrip("/"))[0]
+    path = uri.split("://", 1)[-1].lstrip("/")
     layout = path.split("/")[-4:]
     if len(layout) == 4 and layout[1:3] == [split, defect] and (category or "").split("/")[-1] == layout[0]:
-        return "/".join([category or layout[0], *layout[1:]])
+        return "/".join([category or layout[0], *layout[1:3], posixpath.splitext(layout[3])[0]])
     return path

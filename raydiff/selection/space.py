@@ -40,7 +40,7 @@ def load_space(method: str, path: str | None = None) -> list[Stage]:
     """The stages of `STAGES` in a Python file, by default tune_spaces/<method>.py.
 
     Raises:
-        SettingsError: if there is no such file or it defines no stages.
+        SettingsError: if there is no such file, it does not run, or it defines no stages.
     """
     file = Path(path) if path else _own_file(method)
     if not file.is_file():
@@ -49,7 +49,10 @@ def load_space(method: str, path: str | None = None) -> list[Stage]:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # it is the user's code
+        raise SettingsError(f"the search space {file} does not run: {type(error).__name__}: {error}") from error
     stages: Sequence[Stage] | None = getattr(module, "STAGES", None)
     if not stages or not all(isinstance(stage, Stage) for stage in stages):
         raise SettingsError(f"{file} must define STAGES, a list of raydiff.selection.space.Stage")

@@ -25,8 +25,8 @@ Plane = NDArray[np.float64]
 class FragmentSettings(Settings):
     """Which fragments are cut."""
 
-    smallest: float = Field(0.002, gt=0, lt=1)  # least area, of the image's
-    largest: float = Field(0.08, gt=0, lt=1)  # greatest area; sizes are log-uniform between the two
+    smallest: float = Field(0.001, gt=0, lt=1)  # least area, of the image's
+    largest: float = Field(0.03, gt=0, lt=1)  # greatest area; sizes are log-uniform between the two
     shapes: int = Field(3, ge=1)  # a fragment is the union of one to this many shapes
     difference: float = Field(8.0, ge=0, le=255)  # mean change that a fragment should make, grey levels
     tries: int = Field(20, ge=1)  # draws until one makes it; if none does, the best one is kept
