@@ -125,6 +125,13 @@ def test_a_job_shows_its_usage(monkeypatch, capsys, job):
     assert "--out" in shown
 
 
+def test_the_local_job_shows_its_usage_and_starts_nothing():
+    done = python(str(ROOT / "jobs/local.py"), "--help")
+    assert done.returncode == 0
+    assert "python jobs/local.py python jobs/train_all.py" in done.stdout
+    assert "starting" not in done.stdout
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.py")), ids=lambda path: path.stem)
 def test_every_job_says_in_its_file_how_it_is_submitted(path):
     text = path.read_text()

@@ -173,6 +173,17 @@ def test_a_search_waits_for_the_last_trials_of_a_stage():
     assert not staged.finished
 
 
+@pytest.mark.parametrize(("margin", "chosen"), [(0, 4), (0.005, 2), (0.1, 1)])
+def test_a_dearer_candidate_must_be_worth_it(margin, chosen):
+    staged = StagedSearch(
+        [Stage(name="k", candidates={"neighbours": (1, 2, 4)}, margin=margin)], LafitEScore(), "grid", 9, 0
+    )
+    run(staged, lambda config: {1: 0.85, 2: 0.9, 4: 0.904}[config["score"]["neighbours"]])
+    assert staged.chosen.neighbours == chosen
+    assert staged.results[0]["chosen"] == {"neighbours": chosen}
+    assert staged.auroc == {1: 0.85, 2: 0.9, 4: 0.904}[chosen]
+
+
 def test_what_an_earlier_stage_has_tried_is_not_tried_again():
     stages = [
         Stage(name="k", candidates={"neighbours": (1, 2)}),

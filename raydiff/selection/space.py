@@ -19,12 +19,14 @@ class Stage(Settings):
     """One stage: every combination of `candidates`, on top of what the stages before have chosen.
 
     `fixed` holds in this stage's trials only; it does not enter the choice. Candidates may also be a function of the
-    settings chosen so far.
+    settings chosen so far. Where they are in the order of their cost, `margin` keeps the cheaper one unless another is
+    better by more than that: the first candidate within `margin` of the best AUROC is chosen.
     """
 
     name: str
     candidates: dict[str, tuple[Any, ...]] | Callable[[Any], dict[str, tuple[Any, ...]]]
     fixed: dict[str, Any] = Field(default_factory=dict)
+    margin: float = Field(0.0, ge=0)
 
     def values(self, chosen: ScoreSettings) -> dict[str, tuple[Any, ...]]:
         """Score setting to the values tried."""

@@ -28,7 +28,8 @@ class StagedSearch(Searcher):
         search: "grid" tries every candidate of a stage; "optuna" at most `trials` of them, by TPE.
 
     Attributes:
-        chosen: the best settings so far, by `pseudo_auroc`; of equals the first in the stage's order.
+        chosen: the best settings so far, by `pseudo_auroc`; of equals, or within the stage's margin, the first.
+        auroc: the `pseudo_auroc` of the last stage's choice.
         results: the finished stages: name, trials, chosen.
 
     Raises:
@@ -38,6 +39,7 @@ class StagedSearch(Searcher):
     def __init__(self, stages: Sequence[Stage], start: ScoreSettings, search: Search, trials: int, seed: int) -> None:
         super().__init__(metric="pseudo_auroc", mode="max")
         self.chosen = start
+        self.auroc = float("nan")
         self.results: list[dict[str, Any]] = []
         self.note = ""
         self._left = list(stages)
@@ -125,10 +127,12 @@ class StagedSearch(Searcher):
             {"settings": plain(self._grid[place]), "fixed": plain(stage.fixed)} | json.loads(result["outcome"])
             for place, result in sorted(self._done.items())
         ]
-        best = max(sorted(self._done), key=lambda place: self._done[place]["pseudo_auroc"])
+        least = max(result["pseudo_auroc"] for result in self._done.values()) - stage.margin
+        best = next(place for place in sorted(self._done) if self._done[place]["pseudo_auroc"] >= least)
         self.chosen = self.chosen.changed(**self._grid[best])
+        self.auroc = float(self._done[best]["pseudo_auroc"])
         self.results.append({"name": stage.name, "trials": trials, "chosen": plain(self._grid[best])})
-        self.note = f"{described(self._grid[best])}: pseudo-validation AUROC {self._done[best]['pseudo_auroc']:.4f}"
+        self.note = f"{described(self._grid[best])}: pseudo-validation AUROC {self.auroc:.4f}"
         if self._left:
             self._begin_stage()
 

@@ -107,7 +107,7 @@ def tune(
             "model_id": model.id,
             "search": search,
             "pseudo_images": pseudo.counts(),
-            "pseudo_auroc": max(trial["pseudo_auroc"] for trial in results[-1]["trials"]),
+            "pseudo_auroc": staged.auroc,
             "stages": results,
             "rank_correlation": {stage["name"]: rank_correlation(stage["trials"]) for stage in results},
             "chosen": chosen.model_dump(mode="json"),
