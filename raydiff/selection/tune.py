@@ -74,7 +74,7 @@ def tune(
         options = cluster.worker_options()
         sets = ray.get(_make_sets.options(**options).remote(model_uri, table_uri, test_table_uri, size, seed, board))
     pseudo = sets[0]
-    staged = StagedSearch(stages, model.score_settings, search, trials, seed)
+    staged = StagedSearch(stages, model.method.ScoreSettings(), search, trials, seed)
     fs, path = storage.arrow_filesystem(storage.join(work_uri, "ray_tune"))
     with phase(f"tune {model.method.name}", staged.expected, "trials") as shown:
         tuner = ray_tune.Tuner(
