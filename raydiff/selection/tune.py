@@ -49,7 +49,8 @@ def tune(
 ) -> Model:
     """Choose score settings by image AUROC on the pseudo-validation set, and write them into the model folder.
 
-    A calibration that the model has is dropped: it belongs to the settings before.
+    The search starts from the method's defaults, not from what the model has, so a second tuning chooses the same. A
+    calibration that the model has is dropped: it belongs to the settings before.
 
     Args:
         model_uri: the model folder.
