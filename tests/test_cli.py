@@ -63,10 +63,11 @@ def test_values_are_json_where_they_can_be():
 
 
 def test_the_backbone_options_are_settings_of_the_backbone():
-    given = changes("lafite", "resnet18", "s3://plant/weights.pth", ["backbone.grid=16"])
-    assert given == {"backbone": {"name": "resnet18", "weights": "s3://plant/weights.pth", "grid": 16}}
+    given = changes("lafite", "resnet18", "s3://plant/weights.pth", ["backbone.grid=12"])
+    assert given == {"backbone": {"name": "resnet18", "weights": "s3://plant/weights.pth", "grid": 12}}
     recipe = methods.recipe("lafite", "demo", given)
-    assert (recipe.backbone.name, recipe.backbone.grid, recipe.backbone.stages) == ("resnet18", 16, (1, 2))
+    assert (recipe.backbone.name, recipe.backbone.grid) == ("resnet18", 12)
+    assert recipe.backbone.stages == methods.recipe("lafite", "demo").backbone.stages  # what was not given stays
 
 
 def test_a_set_comes_after_the_options_and_the_last_one_counts():
