@@ -21,6 +21,7 @@ from raydiff.images.layouts import find_images
 from raydiff.images.stream import ROWS_PER_PART
 from raydiff.model import Model
 from raydiff.scoring import table
+from raydiff.scoring.bulk import _rate as bulk_rate
 from raydiff.scoring.bulk import score_table
 from raydiff.scoring.deployment import deployed
 from raydiff.scoring.maps import read_map
@@ -192,3 +193,10 @@ def test_without_calibration(handle, folders, tmp_path):
 )
 def test_where_a_map_goes(uri, category, split, defect, place):
     assert map_place(uri, category, split, defect) == place
+
+
+def test_the_rate_counts_what_was_done_in_its_time():
+    # two replicas, a part of 10 images in 2 s each; the first parts came late, with the replicas' start
+    finished = [(9.0, 10), (9.1, 10), (11.0, 10), (11.1, 10), (13.0, 10), (13.1, 10)]
+    assert bulk_rate(finished, 2) == pytest.approx(40 / 4.0)
+    assert bulk_rate(finished[:2], 2) is None

@@ -34,7 +34,7 @@ class Summary(NamedTuple):
     errors: int  # of all rows: images that could not be scored
     alarms: int  # of all rows
     seconds: float  # of streaming and scoring, start-up of the deployment not counted
-    rate: float | None  # images/s from the first finished part to the last, start-up of the stream not counted either
+    rate: float | None  # images/s from a finished part a replica to the last, start-up of the stream not counted either
 
 
 def score_table(
@@ -70,9 +70,10 @@ def score_table(
     counts: Counter[str] = Counter()
     finished: list[tuple[float, int]] = []  # when each part came back, and its images
     seconds = 0.0
+    replicas = cluster.gpus() or cluster.cpus()
     if missing:
         size = int(model["settings"]["train"]["image_size"])
-        workers = (cluster.gpus() or cluster.cpus()) + 1  # one part more on its way than there are replicas
+        workers = replicas + 1  # one part more on its way than there are replicas
         dataset = stream(table_uri, size, missing, num_cpus=cluster.SHARED_CPU).map_batches(
             PartScorer,
             fn_constructor_args=(handle, model, scores_uri, maps),
@@ -91,14 +92,15 @@ def score_table(
         alarms = pc.sum(part["is_anomalous"]).as_py() or 0
         whole.update(images=part.num_rows, errors=part.num_rows - part["error"].null_count, alarms=alarms)
     now = sum(images for _, images in finished)
-    return Summary(whole["images"], now, whole["errors"], whole["alarms"], seconds, _rate(finished))
+    return Summary(whole["images"], now, whole["errors"], whole["alarms"], seconds, _rate(finished, replicas))
 
 
-def _rate(finished: list[tuple[float, int]]) -> float | None:
-    """Images/s between the first finished part and the last."""
-    if len(finished) < 2 or finished[-1][0] == finished[0][0]:
+def _rate(finished: list[tuple[float, int]], replicas: int) -> float | None:
+    """Images/s from when each replica has finished a part; what all but one had begun by the first would flatter it."""
+    begun, rest = finished[:replicas], finished[replicas:]
+    if not rest or rest[-1][0] == begun[-1][0]:
         return None
-    return sum(images for _, images in finished[1:]) / (finished[-1][0] - finished[0][0])
+    return sum(images for _, images in rest) / (rest[-1][0] - begun[-1][0])
 
 
 def _claim(scores_uri: str, table_uri: str, model_id: str, maps: Maps) -> None:
