@@ -22,7 +22,7 @@ demo: $(VENV)/.installed  ## Draw inspection images and run the main job on them
 		--methods lafite,nearest_patch --preset demo --backbone-weights random --false-alarm-rate 0.05 --seed 0
 
 test: $(VENV)/.installed-dev  ## Run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev  ## Check style and types
 	$(BIN)/ruff check .

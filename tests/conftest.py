@@ -17,6 +17,8 @@ from s3fs import S3FileSystem
 
 from raydiff import methods, storage
 
+pytest.register_assert_rewrite("main_job")
+
 TINY_BACKBONE = {"name": "resnet18", "weights": "random", "stages": [1, 2], "grid": 4}
 # One entry a method that needs more than its preset to be small; a method that is not named here runs as it is.
 TINY = {

@@ -1,17 +1,15 @@
-"""The whole way as a user goes it: the main job in a process of its own, the steps one by one, an archive, and S3."""
+"""The whole way as a user goes it: the main job in a process of its own, the steps one by one, an archive."""
 
 from __future__ import annotations
 
-import json
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import typer
-from conftest import TINY, made_images, with_defect, write_mvtec
+from conftest import made_images, with_defect
+from main_job import ROOT, check_scored, job, small_data, tiny
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -19,63 +17,14 @@ import raydiff
 from raydiff import cli, progress, storage
 from raydiff.images.decode import decode
 from raydiff.run_folder import RunFolder
-from raydiff.scoring import table
 
 pytestmark = pytest.mark.ray
-
-ROOT = Path(__file__).parents[1]
-
-
-def tiny(method: str, scope: str = "") -> list[str]:
-    """conftest.TINY as --set options."""
-
-    def flat(values, prefix):
-        for name, value in values.items():
-            if isinstance(value, dict):
-                yield from flat(value, f"{prefix}{name}.")
-            else:
-                yield f"{prefix}{name}={value if isinstance(value, str) else json.dumps(value)}"
-
-    return [word for setting in flat(TINY[method], scope) for word in ("--set", setting)]
-
-
-def job(name: str, *arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """A job, run as in the README where there is no cluster."""
-    command = [sys.executable, str(ROOT / "jobs" / name), *arguments]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=1500)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A small data set in MVTec's layout; one test image cannot be read."""
-    root = write_mvtec(tmp_path_factory.mktemp("data") / "mvtec", train=12, test=4, size=40)
-    (root / "bolt/test/spot/001.png").write_bytes(b"no image")
-    return root
-
-
-def check_scored(run: RunFolder, name: str, maps: bool) -> raydiff.Model:
-    """Check a model and its score table of the 16 test images; the model."""
-    model = raydiff.load(run.model(name), "cpu")
-    assert model.calibration is not None
-    scores = run.scores(name, model.id)
-    rows = table.read(scores).to_pylist()
-    assert len({row["uri"] for row in rows}) == len(rows) == 16
-    (bad,) = [row for row in rows if row["error"]]
-    assert bad["uri"].endswith("bolt/test/spot/001.png")
-    for row in rows:
-        assert (row["method"], row["model_id"]) == (model.method.name, model.id)
-        if row is not bad:
-            threshold = model.calibration.of(row["category"]).threshold
-            assert (row["threshold"], row["is_anomalous"]) == (threshold, row["score"] > threshold)
-            assert storage.exists(row["map_uri"]) if maps else row["map_uri"] is None
-    evaluation = storage.read_json(run.evaluation(name, model.id))
-    assert sorted(evaluation["categories"]) == ["bolt", "cloth"]
-    assert (evaluation["model_id"], evaluation["images"], evaluation["errors"]) == (model.id, 15, 1)
-    assert 0 <= evaluation["mean"]["image_auroc"] <= 1
-    assert (evaluation["mean"]["aupro"] is not None) == maps
-    return model
+    """What all runs here are made of."""
+    return small_data(tmp_path_factory.mktemp("data"))
 
 
 def test_the_main_job(data, tmp_path, job_environment):
@@ -174,16 +123,3 @@ def archive_job():
     app = typer.Typer()
     app.command()(runpy.run_path(str(ROOT / "jobs/score_archive.py"))["main"])
     return app
-
-
-@pytest.mark.s3
-def test_the_main_job_on_object_storage(data, s3_bucket, job_environment):
-    fs, bucket = storage.filesystem(s3_bucket)
-    fs.put(str(data), f"{bucket}/mvtec", recursive=True)
-    source, out = storage.join(s3_bucket, "mvtec"), storage.join(s3_bucket, "run")
-    options = ["--methods", "nearest_patch", "--preset", "demo", *tiny("nearest_patch")]
-    job("train_all.py", "--data", source, "--out", out, *options, environment=job_environment)
-    run = RunFolder(out)
-    model = check_scored(run, "nearest_patch", maps=True)
-    assert model.score(list(made_images(2))).scores.shape == (2,)
-    assert b"nearest_patch" in storage.read_bytes(run.report)
