@@ -2,6 +2,7 @@
 
     ray job submit --working-dir . -- python jobs/train_all.py --data s3://plant/line4 --out s3://plant/runs/may
 
+`--per-category` fits a model for each category, in a run of its own under OUT/categories.
 With no Ray running, `python jobs/train_all.py ...` starts one on this machine. Run again with the same --out it goes on
 where it stopped.
 """
@@ -32,24 +33,29 @@ def main(
     false_alarm_rate: cli.Rate = DEFAULT_RATE,
     maps: cli.MapsOption = "tiff",
     size: cli.Size = None,
+    per_category: Annotated[bool, typer.Option("--per-category", help="A model for each category.")] = False,
 ) -> None:
     """Train, tune, calibrate, score and evaluate every method on one set of images."""
     names = methods_.split(",")
-    changes = {name: cli.changes(name, backbone, backbone_weights, settings) for name in names}
+    changes = {name: cli.changes(name, backbone, backbone_weights, settings, names) for name in names}
     for name in names:  # a mistake in the settings should show before an hour of work, not after
         methods.recipe(name, preset, changes[name])
     print_report(steps.index(data, out))
-    for name in names:
-        steps.train(out, name, preset, changes[name], workers, seed)
-        steps.tune(out, name, seed=seed)
-        with steps.serving(out, name) as handle:
-            steps.calibrate(handle, out, name, false_alarm_rate)
-            cli.print_summary(steps.score(handle, out, name, maps))
-        steps.evaluate(out, name, size)
-    place = steps.report(out)
-    console.print(results_table(steps.results(out)))
-    console.print(f"chosen by pseudo-validation, without a label: {steps.chosen(out)}", markup=False)
-    console.print(f"report: {place}", markup=False)
+    runs = list(steps.split(out).values()) if per_category else [out]
+    reports = []
+    for run in runs:
+        for name in names:
+            steps.train(run, name, preset, changes[name], workers, seed)
+            steps.tune(run, name, seed=seed)
+            with steps.serving(run, name) as handle:
+                steps.calibrate(handle, run, name, false_alarm_rate)
+                cli.print_summary(steps.score(handle, run, name, maps))
+            steps.evaluate(run, name, size)
+        reports.append(steps.report(run))
+    console.print(results_table(pair for run in runs for pair in steps.results(run).items()))
+    for run, place in zip(runs, reports, strict=True):
+        console.print(f"chosen by pseudo-validation, without a label: {steps.chosen(run)}", markup=False)
+        console.print(f"report: {place}", markup=False)
 
 
 if __name__ == "__main__":

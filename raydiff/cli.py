@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -113,7 +113,7 @@ def evaluate(out: Out, model: Name, size: Size = None) -> None:
     from raydiff import steps
     from raydiff.metrics.results_table import results_table
 
-    console.print(results_table({model: steps.evaluate(out, model, size)}))
+    console.print(results_table([(model, steps.evaluate(out, model, size))]))
 
 
 @app.command(epilog="Example: raydiff report --out runs/may")
@@ -134,8 +134,12 @@ def demo_images(
     draw(out, seed=seed)
 
 
-def changes(method: str, backbone: str | None, weights: str | None, settings: list[str] | None) -> dict[str, Any]:
+def changes(
+    method: str, backbone: str | None, weights: str | None, settings: list[str] | None, among: Sequence[str] = ()
+) -> dict[str, Any]:
     """Train settings of one method given on the command line, as nested values.
+
+    A setting that does not name its method is for all methods `among` which this one was chosen that have it.
 
     Raises:
         SettingsError: if a --set is not NAME=VALUE.
@@ -148,8 +152,11 @@ def changes(method: str, backbone: str | None, weights: str | None, settings: li
         if not equals:
             raise SettingsError(f"--set {item!r} is not NAME=VALUE, as in --set train_steps=2000")
         *groups, last = name.split(".")
-        if groups and groups[0] in methods.names() and groups.pop(0) != method:
-            continue  # lafite.train_steps=2000 is for lafite alone
+        if groups and groups[0] in methods.names():
+            if groups.pop(0) != method:
+                continue  # lafite.train_steps=2000 is for lafite alone
+        elif _passes(method, name.split(".")[0], among):
+            continue  # backbone.grid=16 is for those that have a backbone
         place = found
         for group in groups:
             place = place.setdefault(group, {})
@@ -162,6 +169,11 @@ def changes(method: str, backbone: str | None, weights: str | None, settings: li
         except ValueError:
             place[last] = text
     return found
+
+
+def _passes(method: str, setting: str, among: Sequence[str]) -> bool:
+    having = [other for other in among if setting in methods.get(other).TrainSettings.model_fields]
+    return bool(having) and method not in having
 
 
 def print_summary(summary: Summary) -> None:

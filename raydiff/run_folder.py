@@ -11,6 +11,7 @@ ROLES = ("fit", "tune", "calibrate", "test")
 class RunFolder:
     """The layout of a run: `images.parquet`, `tables/`, `models/`, `tuning/`, `scores/`, `report.html`, `work/`.
 
+    With a model per category, each has a run of its own under `categories/`.
     `work/` holds what only makes a second start faster (examples, checkpoints); it may be deleted.
     """
 
@@ -23,6 +24,10 @@ class RunFolder:
     def table(self, role: str) -> str:
         """The part of the image table with one role (see images.holdout): fit, tune, calibrate or test."""
         return storage.join(self.uri, "tables", f"{role}.parquet")
+
+    def category(self, name: str) -> str:
+        """The run of one category alone."""
+        return storage.join(self.uri, "categories", name)
 
     def model(self, name: str) -> str:
         """A model folder."""

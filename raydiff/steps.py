@@ -57,6 +57,19 @@ def index(data: str, out: str, score: str | None = None) -> IndexReport:
     return report
 
 
+def split(out: str) -> dict[str, str]:
+    """A run for each category that has images to fit, by its name; every step works on these as on any run."""
+    run = _existing(out)
+    found = {}
+    for category in sorted(table.read(run.table("fit"))["category"].unique().to_pylist()):
+        own = RunFolder(run.category(category))
+        places = [(run.images, own.images)] + [(run.table(role), own.table(role)) for role in ROLES]
+        for all_of_them, its in places:
+            table.write(its, table.read(all_of_them).filter(pc.field("category") == category))
+        found[category] = own.uri
+    return found
+
+
 def train(
     out: str,
     method: str,

@@ -288,7 +288,7 @@ def test_results_table_shows_all_methods_within_100_columns(archive: Archive) ->
     archive.add("a category with a name that is very long indeed", None, 1)
     found = evaluate(archive.write())
     other = found.model_copy(update={"categories": {"nut": found.categories["nut"]}})
-    shown = results_table({"lafite": found, "nearest_patch with a long name": other})
+    shown = results_table([("lafite", found), ("nearest_patch with a long name", other)])
     console = Console(file=io.StringIO(), width=100)
     console.print(shown)
     lines = console.file.getvalue().splitlines()
@@ -301,3 +301,15 @@ def test_results_table_shows_all_methods_within_100_columns(archive: Archive) ->
     mean = next(line for line in lines if " mean " in line)
     assert f"{found.mean['pixel_auroc']:.3f}" in mean
     assert next(line for line in lines if "a category with" in line).count("–") == 4
+
+
+def test_results_of_a_model_per_category_are_shown_together(archive: Archive) -> None:
+    found = evaluate(archive.write())
+    apart = [found.model_copy(update={"categories": {name: each}}) for name, each in found.categories.items()]
+    assert len(apart) > 1
+    shown = []
+    for evaluations in ([found], apart):
+        console = Console(file=io.StringIO(), width=100)
+        console.print(results_table([("lafite", evaluation) for evaluation in evaluations]))
+        shown.append(console.file.getvalue())
+    assert shown[0] == shown[1]

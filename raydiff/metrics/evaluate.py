@@ -139,7 +139,7 @@ def evaluate(scores_uri: str, size: int | None = None) -> Evaluation:
         images=scored.num_rows,
         errors=rows.num_rows - scored.num_rows,
         categories=categories,
-        mean={metric: _mean(categories, metric) for metric in METRICS},
+        mean={metric: mean_over(categories, metric) for metric in METRICS},
         worst={metric: _worst(categories, metric) for metric in METRICS},
     )
 
@@ -260,7 +260,8 @@ def _pixel_metrics(images: Iterator[Pixels]) -> tuple[PixelMetrics | None, str]:
         return None, kind
 
 
-def _mean(categories: dict[str, CategoryEvaluation], metric: str) -> float | None:
+def mean_over(categories: dict[str, CategoryEvaluation], metric: str) -> float | None:
+    """The mean of a metric over the categories that have it, each weighing the same."""
     values = [getattr(category, metric) for category in categories.values()]
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from rich.table import Table
 
-from raydiff.metrics.evaluate import CategoryEvaluation, Evaluation
+from raydiff.metrics.evaluate import CategoryEvaluation, Evaluation, mean_over
 
 COLUMNS = {
     "image_auroc": "image AUROC",
@@ -16,29 +16,32 @@ COLUMNS = {
 }
 
 
-def results_table(evaluations: Mapping[str, Evaluation]) -> Table:
+def results_table(evaluations: Iterable[tuple[str, Evaluation]]) -> Table:
     """A table of the main metrics: one row per category and method, then each method's mean.
 
     Fits 100 columns; long names are folded. A metric that could not be computed is a dash.
 
     Args:
-        evaluations: the methods' evaluations by the names to show.
+        evaluations: each with its method's name to show; a method with a model per category has several.
     """
+    methods: dict[str, dict[str, CategoryEvaluation]] = {}
+    for name, evaluation in evaluations:
+        methods.setdefault(name, {}).update(evaluation.categories)
     table = Table()
     for heading in ("category", "method"):
         table.add_column(heading, overflow="fold", max_width=22)
     for heading in COLUMNS.values():
         table.add_column(heading, justify="right", no_wrap=True)
-    for category in sorted({name for evaluation in evaluations.values() for name in evaluation.categories}):
-        for method, evaluation in evaluations.items():
-            if category in evaluation.categories:
-                table.add_row(category, method, *_cells(evaluation.categories[category]))
+    for category in sorted({name for categories in methods.values() for name in categories}):
+        for method, categories in methods.items():
+            if category in categories:
+                table.add_row(category, method, *_cells(categories[category].model_dump()))
         table.add_section()
-    for method, evaluation in evaluations.items():
-        table.add_row("mean", method, *_cells(evaluation.mean), style="bold")
+    for method, categories in methods.items():
+        means = {metric: mean_over(categories, metric) for metric in COLUMNS}
+        table.add_row("mean", method, *_cells(means), style="bold")
     return table
 
 
-def _cells(metrics: CategoryEvaluation | Mapping[str, float | None]) -> list[str]:
-    values = metrics if isinstance(metrics, Mapping) else metrics.model_dump()
+def _cells(values: Mapping[str, float | None]) -> list[str]:
     return ["–" if values[name] is None else f"{values[name]:.3f}" for name in COLUMNS]
