@@ -34,6 +34,8 @@ class Settings(BaseModel):
 
     @classmethod
     def _sentence(cls, error: Any) -> str:
+        if not error["loc"]:  # a rule over several settings, in a sentence of its own
+            return f"{cls.__name__}: {error['msg'].removeprefix('Value error, ')}"
         name = ".".join(str(part) for part in error["loc"])
         if error["type"] == "extra_forbidden":
             *groups, last = error["loc"]

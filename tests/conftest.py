@@ -22,6 +22,14 @@ pytest.register_assert_rewrite("main_job")
 TINY_BACKBONE = {"name": "resnet18", "weights": "random", "stages": [1, 2], "grid": 4}
 # One entry a method that needs more than its preset to be small; a method that is not named here runs as it is.
 TINY = {
+    "diffusion_ad": {
+        "image_size": 32,
+        "unet": {"base_channels": 8, "multipliers": [1, 2], "attention_levels": []},
+        "segmentation_channels": 8,
+        "train_steps": 12,
+        "batch_size": 4,
+        "warmup_steps": 2,
+    },
     "lafite": {
         "image_size": 32,
         "backbone": TINY_BACKBONE,
@@ -34,6 +42,9 @@ TINY = {
     },
     "nearest_patch": {"image_size": 32, "backbone": TINY_BACKBONE, "coreset_ratio": 0.2},
 }
+TO_BE_CHOSEN = {"diffusion_ad": {"texture_sources": ["self"]}}  # settings that a preset may leave to the user
+# Two networks from nothing take longer; the method's own test file has them learn.
+SLOW_TO_LEARN = {"diffusion_ad"}
 # Ray Train looks at its workers' reports every 2 s, which is most of the time that a training of a few steps takes.
 QUICK_RAY = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
 

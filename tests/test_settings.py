@@ -1,6 +1,7 @@
 """Settings: typed, frozen, strict about names; and how a recipe merges nested groups."""
 
 import pytest
+from conftest import TO_BE_CHOSEN
 from pydantic import Field, ValidationError
 
 from raydiff import methods
@@ -87,9 +88,10 @@ def test_a_recipe_is_its_preset_where_nothing_is_changed():
     for name in methods.names():
         kind = methods.get(name)
         for preset, values in kind.presets.items():
-            recipe = methods.recipe(name, preset)
+            chosen = TO_BE_CHOSEN.get(name, {})
+            recipe = methods.recipe(name, preset, chosen)
             assert isinstance(recipe, kind.TrainSettings)
-            assert recipe == kind.TrainSettings.parse(values)
+            assert recipe == kind.TrainSettings.parse({**values, **chosen})
 
 
 def test_a_nested_change_keeps_the_rest_of_its_group():
@@ -108,7 +110,7 @@ def test_changes_do_not_leak_into_the_preset():
 
 
 def test_unknown_methods_presets_and_settings_are_named():
-    with pytest.raises(SettingsError, match="no method 'nope'; the methods are lafite, nearest_patch"):
+    with pytest.raises(SettingsError, match="no method 'nope'; the methods are diffusion_ad, lafite, nearest_patch"):
         methods.recipe("nope", "demo")
     with pytest.raises(SettingsError, match="no preset 'nope'; it has demo, small, paper"):
         methods.recipe("lafite", "nope")
@@ -116,3 +118,8 @@ def test_unknown_methods_presets_and_settings_are_named():
         methods.recipe("lafite", "demo", {"backbone": {"girds": 10}})
     with pytest.raises(SettingsError, match="no setting 'train_steps'"):
         methods.recipe("nearest_patch", "demo", {"train_steps": 10})
+
+
+def test_a_rule_over_several_settings_is_told_in_its_own_sentence():
+    with pytest.raises(SettingsError, match=r"^DiffusionADScore: denoising_steps \(1\) may be .*large_step \(100\)$"):
+        methods.get("diffusion_ad").ScoreSettings.parse({"large_step": 100})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -18,7 +20,7 @@ from conftest import made_images, tiny_settings, write_mvtec
 
 import raydiff
 from raydiff import methods
-from raydiff.errors import ClusterError
+from raydiff.errors import ClusterError, DataError
 from raydiff.images import table
 from raydiff.images.layouts import find_images
 from raydiff.model import WEIGHTS
@@ -253,3 +255,19 @@ def test_a_killed_driver_goes_on_from_its_checkpoint(one_worker, new_run, job_en
     curve = run.train().card["loss_curve"]
     assert curve == [(1, -1.0), *model.card["loss_curve"][1:]]
     assert_same(run, undisturbed)
+
+
+def test_two_networks_train_across_workers(local_ray, images, tmp_path):
+    recipe = tiny_settings("diffusion_ad", train_steps=6)
+    model = train("diffusion_ad", recipe, images, str(tmp_path / "model"), str(tmp_path / "work"), workers=2)
+    assert all(math.isfinite(loss) for _, loss in model.card["loss_curve"])
+    assert model.card["texture_sources"] == ["procedural", "self"]
+    assert 0 < model.card["foreground_share"] <= 1
+    loaded = raydiff.load(str(tmp_path / "model"), "cpu")
+    assert np.isfinite(loaded.score(list(made_images(2))).scores).all()
+
+
+def test_a_missing_foreground_mask_is_named(local_ray, images, tmp_path):
+    recipe = tiny_settings("diffusion_ad", foreground=str(tmp_path))
+    with pytest.raises(DataError, match=r"^/.*\.png has no foreground mask; looked for "):
+        train("diffusion_ad", recipe, images, str(tmp_path / "model"), str(tmp_path / "work"))

@@ -68,6 +68,11 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
+def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """bool (height, width) to (size, size): each pixel takes the nearest one's value."""
+    return np.array(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST))
+
+
 def _read(data: bytes, max_pixels: int, pixels: Callable[[ImageFile.ImageFile], np.ndarray]) -> np.ndarray:
     """`pixels` of the opened file, upright, with every failure told as an ImageError."""
     kind = _kind(data)

@@ -2,7 +2,7 @@
 
 >>> import raydiff
 >>> raydiff.methods.names()
-['lafite', 'nearest_patch']
+['diffusion_ad', 'lafite', 'nearest_patch']
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Any
 
 from raydiff.errors import SettingsError
 from raydiff.methods.base import Method, ScoreSettings, TrainSettings
+from raydiff.methods.diffusion_ad import DiffusionAD
 from raydiff.methods.lafite import LafitE
 from raydiff.methods.nearest_patch import NearestPatch
 
 __all__ = ["Method", "ScoreSettings", "TrainSettings", "get", "names", "recipe"]
 
-_METHODS: dict[str, type[Method]] = {method.name: method for method in (LafitE, NearestPatch)}
+_METHODS: dict[str, type[Method]] = {method.name: method for method in (DiffusionAD, LafitE, NearestPatch)}
 
 
 def names() -> list[str]:

@@ -15,7 +15,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from raydiff.nn.maps import image_score
 from raydiff.settings import Settings
 
 
@@ -33,14 +32,14 @@ class GradientSettings(Settings):
     learning_rate: float = Field(1e-4, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     warmup_steps: int = Field(0, ge=0)  # linear warm-up of the learning rate
-    ema_decay: float = Field(0.999, ge=0, lt=1)  # of the weights that are kept; ramps up from 0
+    decay_from: float = Field(0.8, gt=0, le=1)  # of all steps: from here the learning rate is a tenth; 1 = never
+    ema_decay: float = Field(0.999, ge=0, lt=1)  # of the weights that are kept; ramps up from 0; 0 = the last ones
 
 
 class ScoreSettings(Settings):
     """Settings that can change without retraining; tuning searches these. A method's own add to these."""
 
     blur_sigma: float = Field(4.0, ge=0)  # Gaussian blur of the anomaly map, pixels at image_size
-    pool: int = Field(16, ge=1)  # image score = largest mean over a pool x pool window of the map, pixels
     noise_seed: int = 0  # together with the image's content it fixes the image's noise
 
 
@@ -54,6 +53,7 @@ class Examples(Protocol):
         """All examples once, in a fixed order, some images at a time."""
 
 
+Rows = Sequence[Mapping[str, Any]]
 Report = Callable[[str, int, int], None]  # what is being done, how much is done, of how much
 
 
@@ -87,8 +87,11 @@ class Method(nn.Module, ABC):
         self.load_state_dict(dict(state))
 
     @abstractmethod
-    def example(self, images: Tensor) -> Tensor:
-        """What training and scoring read of uint8 images (N, S, S, 3), one row an image."""
+    def example(self, images: Tensor, rows: Rows | None = None) -> Tensor:
+        """What training and scoring read of uint8 images (N, S, S, 3), one row an image.
+
+        `rows` are the images' rows of the image table, when they are to be trained on; a score knows of none.
+        """
 
     @abstractmethod
     def example_key(self) -> dict[str, Any]:
@@ -102,6 +105,11 @@ class Method(nn.Module, ABC):
     def trained(self) -> nn.Module | None:
         """The part that gradients train (and the EMA follows), or None."""
         return None
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimiser trains, `params` with their learning rate `lr`: all of `trained` alike, by default."""
+        assert self.trained is not None
+        return [{"params": list(self.trained.parameters()), "lr": self.settings.learning_rate}]
 
     def forward(self, examples: Tensor, generator: torch.Generator) -> Tensor:
         """Training loss of a batch of examples. All randomness comes from the CPU `generator`."""
@@ -117,13 +125,13 @@ class Method(nn.Module, ABC):
             score: this method's score settings.
         """
 
+    @abstractmethod
+    def scores(self, maps: Tensor, score: Any) -> Tensor:
+        """(N,) image scores of anomaly maps (N, S, S)."""
+
     def about(self) -> dict[str, Any]:
         """What the model's card should say of this method (licences, sizes)."""
         return {}
-
-    def scores(self, maps: Tensor, score: Any) -> Tensor:
-        """(N,) image scores of anomaly maps."""
-        return image_score(maps, score.pool)
 
     @property
     def device(self) -> torch.device:

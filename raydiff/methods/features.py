@@ -13,8 +13,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from raydiff.methods.base import Examples, Method, Report, TrainSettings, quiet
+from raydiff.methods.base import Examples, Method, Report, Rows, ScoreSettings, TrainSettings, quiet
 from raydiff.nn.backbones import Backbone, BackboneSettings
+from raydiff.nn.maps import image_score
 from raydiff.nn.memory_bank import greedy_coreset
 
 
@@ -25,6 +26,12 @@ class FeatureTrainSettings(TrainSettings):
     coreset_ratio: float = Field(0.1, gt=0, le=1)  # share of all patches that the memory bank keeps
     bank_size: int = Field(20_000, ge=1)  # most vectors in the bank, whatever the ratio
     coreset_pool: int = Field(200_000, ge=1)  # the coreset is chosen among at most this many patches, drawn evenly
+
+
+class FeatureScoreSettings(ScoreSettings):
+    """Score settings of a method that works on frozen features."""
+
+    pool: int = Field(16, ge=1)  # image score = largest mean over a pool x pool window of the map, pixels
 
 
 # Features and bank of the presets, the same for all feature methods. Pretrained, the middle stages serve unlike
@@ -68,7 +75,7 @@ class FeatureMethod(Method):
         self.register_buffer("feature_std", torch.ones(channels))
         self.register_buffer("memory_bank", torch.zeros(0, channels))
 
-    def example(self, images: Tensor) -> Tensor:
+    def example(self, images: Tensor, rows: Rows | None = None) -> Tensor:
         """uint8 (N, S, S, 3) images to float16 (N, C, grid, grid) features."""
         with torch.inference_mode():
             return self.backbone(images.to(self.device)).clamp(-65504, 65504).half()
@@ -126,6 +133,10 @@ class FeatureMethod(Method):
         """
         stages = deviation.split(self.backbone.stage_channels)
         return torch.cat([stage.clamp_min(max(0.1 * float(stage.median()), 1e-6)) for stage in stages])
+
+    def scores(self, maps: Tensor, score: FeatureScoreSettings) -> Tensor:
+        """(N,) image scores: the largest mean over a window of the map (LafitE section 3.2)."""
+        return image_score(maps, score.pool)
 
     def about(self) -> dict[str, Any]:
         """The backbone's licence and how large the memory bank is."""

@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from raydiff.methods.base import GradientSettings, ScoreSettings
+from raydiff.methods.base import GradientSettings
 from raydiff.methods.features import (
     FEATURES_DEMO,
     FEATURES_PAPER,
     FEATURES_SMALL,
     FeatureMethod,
+    FeatureScoreSettings,
     FeatureTrainSettings,
     as_features,
     as_vectors,
@@ -38,7 +39,7 @@ class LafitETrain(FeatureTrainSettings, GradientSettings):
     prediction: Prediction = "epsilon"  # the paper's; v_prediction learns faster in few steps
 
 
-class LafitEScore(ScoreSettings):
+class LafitEScore(FeatureScoreSettings):
     """Score settings of LafitE."""
 
     corruption_steps: tuple[int, ...] = Field((500,), min_length=1)  # T'; the errors of several are averaged

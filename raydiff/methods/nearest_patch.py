@@ -13,12 +13,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from raydiff.methods.base import ScoreSettings
 from raydiff.methods.features import (
     FEATURES_DEMO,
     FEATURES_PAPER,
     FEATURES_SMALL,
     FeatureMethod,
+    FeatureScoreSettings,
     FeatureTrainSettings,
     as_vectors,
 )
@@ -26,7 +26,7 @@ from raydiff.nn.maps import anomaly_map
 from raydiff.nn.memory_bank import nearest_neighbours
 
 
-class NearestPatchScore(ScoreSettings):
+class NearestPatchScore(FeatureScoreSettings):
     """Score settings of nearest_patch."""
 
     neighbours: int = Field(1, ge=1)  # the mean distance to this many nearest vectors

@@ -1,4 +1,4 @@
-"""From errors on the feature grid to an anomaly map and an image score (LafitE section 3.2, PatchCore)."""
+"""From errors on a grid to an anomaly map and an image score."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ def image_score(maps: Tensor, pool: int) -> Tensor:
     window = min(pool, *maps.shape[-2:])
     rows = F.avg_pool2d(maps[:, None], (1, window), stride=1)  # one way, then the other: a tenth of the work
     return F.avg_pool2d(rows, (window, 1), stride=1).amax(dim=(1, 2, 3))
+
+
+def top_mean(maps: Tensor, pixels: int) -> Tensor:
+    """(N, H, W) maps to (N,) scores: the mean of each map's so many largest pixels."""
+    flat = maps.flatten(1)
+    return flat.topk(min(pixels, flat.shape[1]), dim=1).values.mean(1)
 
 
 def _reflect(maps: Tensor, radius: int, dim: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from diffusers import UNet2DModel
 from pydantic import Field
@@ -19,6 +19,7 @@ class UNetSettings(Settings):
     multipliers: tuple[int, ...] = Field((1, 2, 3, 4), min_length=1)
     blocks_per_level: int = Field(1, ge=1)
     attention_levels: tuple[int, ...] = (1, 2)  # levels with self-attention; level 0 is the full grid
+    resample: Literal["conv", "resnet"] = "conv"  # how levels are halved and doubled; resnet is BigGAN's way
 
 
 class UNet(nn.Module):
@@ -32,13 +33,17 @@ class UNet(nn.Module):
         widths = tuple(settings.base_channels * multiplier for multiplier in settings.multipliers)
         attends = [level in settings.attention_levels for level in range(len(widths))]
         self.multiple = 2 ** (len(widths) - 1)
+        plain = {"conv": "{}Block2D", "resnet": "Resnet{}sampleBlock2D"}[settings.resample]
+        kinds = ["Attn{}Block2D" if attend else plain for attend in attends]
         self.net: Any = UNet2DModel(
             in_channels=channels,
             out_channels=channels,
             block_out_channels=widths,
             layers_per_block=settings.blocks_per_level,
-            down_block_types=["AttnDownBlock2D" if attend else "DownBlock2D" for attend in attends],
-            up_block_types=["AttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends)],
+            down_block_types=[kind.format("Down") for kind in kinds],
+            up_block_types=[kind.format("Up") for kind in reversed(kinds)],
+            downsample_type=settings.resample,
+            upsample_type=settings.resample,
             norm_num_groups=8,
             attention_head_dim=min(32, *widths),
             add_attention=any(attends),

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raydiff.methods.base import Method, ScoreSettings
+from raydiff.methods.base import Method, Rows, ScoreSettings
 from raydiff.scoring.scored import Scored
 
 # Large enough to keep the device busy, small enough that a single image does not wait for much filling.
@@ -28,13 +28,14 @@ def score_images(method: Method, images: np.ndarray, score: ScoreSettings) -> Sc
     return score_examples(method, examples_of(method, images), [image_key(image) for image in images], score)
 
 
-def examples_of(method: Method, images: np.ndarray) -> Tensor:
-    """The method's examples of uint8 (N, S, S, 3) images, on the CPU."""
+def examples_of(method: Method, images: np.ndarray, rows: Rows | None = None) -> Tensor:
+    """The method's examples of uint8 (N, S, S, 3) images, on the CPU; to be trained on, if `rows` are given."""
     chunk = CHUNK[method.device.type]
     parts = []
     for start in range(0, len(images), chunk):
         batch = torch.from_numpy(images[start : start + chunk].copy())
-        parts.append(method.example(_filled(batch, chunk))[: len(batch)].cpu())
+        theirs = None if rows is None else [*rows[start : start + chunk], *[rows[start]] * (chunk - len(batch))]
+        parts.append(method.example(_filled(batch, chunk), theirs)[: len(batch)].cpu())
     return torch.cat(parts)
 
 

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from raydiff.errors import DataError
 from raydiff.settings import Settings
+from raydiff.synthesis.foreground import foreground
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -132,19 +133,6 @@ def make_set(images: Image, per_image: int, seed: int, settings: FragmentSetting
         made.sources[number] = source
         made.images[number], made.masks[number] = make_anomaly(images[target], images[source], rng, settings)
     return made
-
-
-def foreground(image: Image) -> Mask:
-    """Where an image (H, W, 3) is not plain background: unlike the median colour of its border.
-
-    Everywhere, if the border itself is a texture or next to nothing stands out.
-    """
-    edge = max(1, round(0.04 * min(image.shape[:2])))
-    border = np.ones(image.shape[:2], bool)
-    border[edge:-edge, edge:-edge] = False
-    off = np.abs(image.astype(np.float64) - np.median(image[border], axis=0)).max(axis=2)
-    mask = off > max(20.0, 4.0 * float(np.median(off[border])))
-    return mask if mask.mean() >= 0.02 else np.ones_like(mask)
 
 
 def fragment(rng: np.random.Generator, height: int, width: int, settings: FragmentSettings) -> NDArray[np.int64]:

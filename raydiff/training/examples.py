@@ -10,6 +10,7 @@ import numpy as np
 from ray.data import ActorPoolStrategy
 
 from raydiff import cluster, methods, storage
+from raydiff.errors import DataError
 from raydiff.images.stream import part_count, row_count, stream
 from raydiff.methods.base import TrainSettings
 from raydiff.progress import console, phase
@@ -23,6 +24,9 @@ def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_
     """The example store of a table's images under `work_uri`, finished; what is there already is not done again.
 
     Images that cannot be read are left out of the store and named in its index.
+
+    Raises:
+        DataError: if the method cannot make an example of an image that can be read.
     """
     key = methods.get(method).untrained(settings).example_key()
     fingerprint = hashlib.sha256(storage.read_bytes(table_uri)).hexdigest()
@@ -44,6 +48,8 @@ def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_
     errors: dict[str, str] = {}
     with phase(str(key["example"]), row_count(table_uri)) as shown:
         for row in dataset.iter_rows():
+            if row["refused"]:
+                raise DataError(row["refused"])
             counts[int(row["part"])] = int(row["count"])
             errors.update(json.loads(row["errors"]))
             shown.advance(int(row["count"]))
@@ -60,16 +66,26 @@ class ExampleWriter:
         self.store_uri = store_uri
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Write the part(s) of a block; what comes back is only how many and which failed."""
-        written, counts, errors = [], [], []
+        """Write the part(s) of a block; what comes back is only how many, which failed, and why the method refused."""
+        written, counts, errors, refused = [], [], [], []
         for part in np.unique(batch["part"]):
             rows = batch["part"] == part
             good = rows & (batch["error"] == "")
-            if good.any():
-                store.write_part(self.store_uri, int(part), examples_of(self.method, batch["image"][good]))
+            refusal = self._write(int(part), batch["image"][good], batch["record"][good]) if good.any() else ""
             bad = rows & ~good
             written.append(int(part))
             counts.append(int(good.sum()))
             uris = (json.loads(record)["uri"] for record in batch["record"][bad])
             errors.append(json.dumps(dict(zip(uris, batch["error"][bad].tolist(), strict=True))))
-        return {"part": np.array(written), "count": np.array(counts), "errors": np.array(errors)}
+            refused.append(refusal)
+        columns = {"part": written, "count": counts, "errors": errors, "refused": refused}
+        return {name: np.array(values) for name, values in columns.items()}
+
+    def _write(self, part: int, images: np.ndarray, records: np.ndarray) -> str:
+        """Write a part; a refusal comes back as text, because Ray Data loses the kind of an error that is raised."""
+        try:
+            examples = examples_of(self.method, images, [json.loads(record) for record in records])
+        except DataError as error:
+            return str(error)
+        store.write_part(self.store_uri, part, examples)
+        return ""

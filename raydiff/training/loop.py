@@ -14,7 +14,6 @@ from raydiff.errors import SettingsError
 from raydiff.methods.base import Method
 from raydiff.training.store import ExampleStore
 
-DECAY_FROM = 0.8  # of all steps: from here the learning rate is a tenth (LafitE: 800 of 1000 epochs)
 CLIP_NORM = 1.0
 
 
@@ -50,9 +49,9 @@ class TrainingLoop:
         self.step = 0
         self._batch = settings.batch_size // world
         self._module = module or method
-        self._optimizer = torch.optim.AdamW(
-            trained.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        groups = method.parameter_groups()
+        self._rates = [group["lr"] for group in groups]
+        self._optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
         self._ema = AveragedModel(trained, avg_fn=self._average)
         self._epoch = -1
         self._order: list[int] = []
@@ -72,8 +71,8 @@ class TrainingLoop:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained.parameters(), CLIP_NORM)
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = self._scheduled(rate)
         self._optimizer.step()
         self._ema.update_parameters(trained)
         self.step += 1
@@ -106,12 +105,11 @@ class TrainingLoop:
         self._optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
 
-    def _learning_rate(self) -> float:
+    def _scheduled(self, rate: float) -> float:
         settings = self.method.settings
         warm = min(1.0, (self.step + 1) / (settings.warmup_steps + 1))
-        decay = 0.1 if self.step >= DECAY_FROM * settings.train_steps else 1.0
-        rate: float = settings.learning_rate * warm * decay
-        return rate
+        decay = 0.1 if self.step >= settings.decay_from * settings.train_steps else 1.0
+        return rate * warm * decay
 
     def _average(self, average: Tensor, value: Tensor, updates: Tensor | int) -> Tensor:
         # ramps up, so that a short training is not averaged with its random start

@@ -1,0 +1,65 @@
+"""Where the product is on an image: seen from the image itself, everywhere, or by the user's masks."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raydiff import storage
+from raydiff.errors import DataError, ImageError, StorageError
+from raydiff.images.decode import decode_mask, resize_mask
+
+AUTO, FULL = "auto", "full"
+
+
+def product_mask(
+    image: NDArray[np.uint8], row: Mapping[str, Any], choice: str | Mapping[str, str]
+) -> NDArray[np.bool_]:
+    """Where an image (S, S, 3) shows the product, (S, S) bool.
+
+    Args:
+        row: the image's row of the image table.
+        choice: "auto" (see `foreground`), "full" (everywhere, for textures), or the URI of a folder that has a mask
+            `category/split/defect/stem.png`, or `category/stem.png`, for each image; or one of these for each
+            category, "auto" where it has none.
+
+    Raises:
+        DataError: if the image has no mask in that folder, or one that cannot be read.
+    """
+    if not isinstance(choice, str):
+        choice = choice.get(row["category"], AUTO)
+    if choice == FULL:
+        return np.ones(image.shape[:2], bool)
+    return foreground(image) if choice == AUTO else _users_mask(choice, row, len(image))
+
+
+def foreground(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where an image (H, W, 3) is not plain background: unlike the median colour of its border.
+
+    Everywhere, if the border itself is a texture or next to nothing stands out.
+    """
+    edge = max(1, round(0.04 * min(image.shape[:2])))
+    border = np.ones(image.shape[:2], bool)
+    border[edge:-edge, edge:-edge] = False
+    off = np.abs(image.astype(np.float64) - np.median(image[border], axis=0)).max(axis=2)
+    mask = off > max(20.0, 4.0 * float(np.median(off[border])))
+    return mask if mask.mean() >= 0.02 else np.ones_like(mask)
+
+
+def _users_mask(folder: str, row: Mapping[str, Any], size: int) -> NDArray[np.bool_]:
+    file = posixpath.splitext(storage.name(row["uri"]))[0] + ".png"
+    places = [
+        storage.join(folder, row["category"], row["split"], row["defect"] or "good", file),
+        storage.join(folder, row["category"], file),
+    ]
+    for place in places:
+        if storage.exists(place):
+            try:
+                return resize_mask(decode_mask(storage.read_bytes(place)), size)
+            except (ImageError, StorageError) as error:
+                raise DataError(f"foreground mask {place}: {error}") from None
+    raise DataError(f"{row['uri']} has no foreground mask; looked for {' and '.join(places)}")
