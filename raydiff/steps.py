@@ -60,12 +60,15 @@ def index(data: str, out: str, score: str | None = None) -> IndexReport:
 def split(out: str) -> dict[str, str]:
     """A run for each category that has images to fit, by its name; every step works on these as on any run."""
     run = _existing(out)
+    images = table.read(run.images)
+    by_role = {role: table.read(run.table(role)) for role in ROLES}
     found = {}
-    for category in sorted(table.read(run.table("fit"))["category"].unique().to_pylist()):
+    for category in sorted(by_role["fit"]["category"].unique().to_pylist()):
         own = RunFolder(run.category(category))
-        places = [(run.images, own.images)] + [(run.table(role), own.table(role)) for role in ROLES]
-        for all_of_them, its in places:
-            table.write(its, table.read(all_of_them).filter(pc.field("category") == category))
+        of_category = pc.field("category") == category
+        table.write(own.images, images.filter(of_category))
+        for role, rows in by_role.items():
+            table.write(own.table(role), rows.filter(of_category))
         found[category] = own.uri
     return found
 

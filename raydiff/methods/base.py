@@ -133,6 +133,10 @@ class Method(nn.Module, ABC):
         """What the model's card should say of this method (licences, sizes)."""
         return {}
 
+    def autocast(self) -> torch.autocast:
+        """The precision that networks run in: bfloat16 on a GPU, elsewhere the weights' own."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
     @property
     def device(self) -> torch.device:
         """Where the method computes."""

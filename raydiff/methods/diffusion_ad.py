@@ -212,7 +212,7 @@ class DiffusionAD(Method):
         return noise_loss + FOCAL_WEIGHT * focal + F.smooth_l1_loss(logits.sigmoid(), masks)
 
     def with_anomalies(self, examples: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Examples to images (N, 3, S, S) in [0, 1], some with a made anomaly, and its mask (N, S, S) of 0 and 1."""
+        """Examples to images (N, 3, S, S) in [0, 1], some with a made anomaly, and its mask (N, 1, S, S) of 0 and 1."""
         images, masks = [], []
         for example in examples:
             image, foreground = example[:3], example[3] > 0
@@ -265,12 +265,12 @@ class DiffusionAD(Method):
         return self.norm_guided(small, large, torch.full_like(t, score.small_step), score.guidance_weight)
 
     def _predict(self, x: Tensor, t: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
+        with self.autocast():
             output: Tensor = self.unet(x, t)
         return output
 
     def _segment(self, images: Tensor, reconstructions: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.device.type == "cuda"):
+        with self.autocast():
             logits: Tensor = self.segmentation(torch.cat([images, reconstructions], 1))
         return logits
 

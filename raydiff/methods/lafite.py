@@ -134,7 +134,7 @@ class LafitE(FeatureMethod):
         return (clean - features).square().sum(1).sqrt()
 
     def _predict(self, x: Tensor, t: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
+        with self.autocast():
             output: Tensor = self.unet(x, t)
         return output
 

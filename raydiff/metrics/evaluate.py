@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from raydiff import storage
 from raydiff.errors import DataError, ImageError
-from raydiff.images.decode import decode_mask
+from raydiff.images.decode import decode_mask, resize_mask
 from raydiff.metrics.binned import BinnedPixelMetrics
 from raydiff.metrics.curve import OneClassError, PixelMetrics
 from raydiff.metrics.exact import auroc, average_precision, f1_max, pixel_curve
@@ -221,7 +221,7 @@ def _read_pixels(rows: pa.Table, size: int | None, progress: Phase) -> Iterator[
                 )
         if size is not None:
             anomaly_map = np.asarray(Image.fromarray(anomaly_map).resize((size, size), Image.Resampling.BILINEAR))
-            mask = np.asarray(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST))
+            mask = resize_mask(mask, size)
         try:
             yield split(anomaly_map, mask)
         except DataError as error:

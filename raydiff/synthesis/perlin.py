@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as V
 FINEST = 6  # cells along an axis: 2^0 to 2^5
 THRESHOLD = 0.5
 TRIES = 50
+ROUGHNESS = 0.6  # height of each fineness of fractal noise, of the coarser one's before it
 
 
 def perlin_noise(size: int, cells: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -37,7 +38,7 @@ def perlin_mask(foreground: Tensor, generator: torch.Generator) -> Tensor:
     lies on the foreground; after 50 draws the mask stays empty.
     """
     size = len(foreground)
-    finest = min(FINEST, int(math.log2(size)) + 1)
+    finest = _finenesses(size)
     for _ in range(TRIES):
         rows, columns = (2 ** int(torch.randint(finest, (), generator=generator)) for _ in range(2))
         noise = perlin_noise(size, (rows, columns), generator)
@@ -48,14 +49,19 @@ def perlin_mask(foreground: Tensor, generator: torch.Generator) -> Tensor:
     return mask
 
 
-def fractal_noise(size: int, generator: torch.Generator, coarsest: int = 1, roughness: float = 0.6) -> Tensor:
+def fractal_noise(size: int, generator: torch.Generator) -> Tensor:
     """(size, size) Perlin noise of several finenesses on top of each other, between 0 and 1."""
     total, height = torch.zeros(size, size), 1.0
-    for octave in range(coarsest, min(FINEST, int(math.log2(size)) + 1)):
+    for octave in range(1, _finenesses(size)):
         total += height * perlin_noise(size, (2**octave, 2**octave), generator)
-        height *= roughness
+        height *= ROUGHNESS
     low, high = total.aminmax()
     return (total - low) / (high - low).clamp_min(1e-6)
+
+
+def _finenesses(size: int) -> int:
+    """How many of the finenesses 2^0, 2^1, ... an image of this size can show."""
+    return min(FINEST, int(math.log2(size)) + 1)
 
 
 def _places(size: int, cells: int) -> tuple[Tensor, Tensor]:

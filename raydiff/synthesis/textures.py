@@ -53,7 +53,7 @@ class TextureSources:
 
 def procedural_texture(size: int, generator: torch.Generator) -> Tensor:
     """(3, size, size) uint8: clouds, stripes, cells or grain, between two random colours."""
-    pattern = (_clouds, _stripes, _blocks, _grain)[_integer(4, generator)](size, generator)
+    pattern = (fractal_noise, _stripes, _blocks, _grain)[_integer(4, generator)](size, generator)
     first, second = 255 * torch.rand(2, 3, 1, 1, generator=generator)
     return torch.lerp(first, second, pattern[None]).round().to(torch.uint8)
 
@@ -91,10 +91,6 @@ def _read(uri: str, size: int) -> list[Tensor]:
     return images
 
 
-def _clouds(size: int, generator: torch.Generator) -> Tensor:
-    return fractal_noise(size, generator)
-
-
 def _stripes(size: int, generator: torch.Generator) -> Tensor:
     y, x = torch.meshgrid(*[torch.linspace(0, 1, size)] * 2, indexing="ij")
     angle = _uniform(0, math.pi, generator)
@@ -125,11 +121,6 @@ _AUGMENTATIONS: tuple[Callable[[Tensor, torch.Generator], Tensor], ...] = (
     lambda image, generator: V.invert(image),
     lambda image, generator: V.equalize(V.autocontrast(image)),
 )
-
-
-def _recoloured(image: Tensor, saturation: float, hue: float) -> Tensor:
-    changed: Tensor = V.adjust_hue(V.adjust_saturation(image, saturation), hue)
-    return changed
 
 
 def _integer(below: int, generator: torch.Generator) -> int:
