@@ -141,6 +141,25 @@ def test_training_follows_its_seed_and_resumes_exactly(name):
 
 
 @trained_methods
+def test_networks_train_in_the_precision_asked_for_and_score_in_their_own(name):
+    def loss_and_scores(precision):
+        torch.manual_seed(0)
+        method = methods.get(name)(tiny_settings(name, precision=precision)).eval()
+        images = made_images(8)
+        examples = ListedExamples(examples_of(method, images))
+        method.fit_statistics(examples, 0)
+        scores = score_images(method, images, method.ScoreSettings()).scores  # untrained: the same networks
+        return TrainingLoop(method, examples, seed=0).advance(), scores
+
+    (auto, scores), (exact, exact_scores), (low, low_scores) = map(loss_and_scores, ("auto", "float32", "bfloat16"))
+    assert auto == exact
+    assert low != exact
+    assert low == pytest.approx(exact, rel=0.05)
+    np.testing.assert_array_equal(scores, exact_scores)
+    np.testing.assert_array_equal(scores, low_scores)
+
+
+@trained_methods
 def test_only_what_is_trained_changes(name):
     method, examples = fitted(name, made_images(6))
     before = {key: value.clone() for key, value in method.state_dict().items()}

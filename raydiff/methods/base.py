@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -34,6 +34,8 @@ class GradientSettings(Settings):
     warmup_steps: int = Field(0, ge=0)  # linear warm-up of the learning rate
     decay_from: float = Field(0.8, gt=0, le=1)  # of all steps: from here the learning rate is a tenth; 1 = never
     ema_decay: float = Field(0.999, ge=0, lt=1)  # of the weights that are kept; ramps up from 0; 0 = the last ones
+    # what the networks compute in while they train; "auto" is bfloat16 on a GPU, float32 elsewhere
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 class ScoreSettings(Settings):
@@ -134,8 +136,10 @@ class Method(nn.Module, ABC):
         return {}
 
     def autocast(self) -> torch.autocast:
-        """The precision that networks run in: bfloat16 on a GPU, elsewhere the weights' own."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        """The precision that networks run in: while gradients are taken the settings' own, else "auto"."""
+        precision = self.settings.precision if torch.is_grad_enabled() else "auto"
+        low = self.device.type == "cuda" if precision == "auto" else precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
     @property
     def device(self) -> torch.device:
