@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 import typer
 from conftest import made_images, with_defect
 from main_job import ROOT, check_scored, job, small_data, tiny
@@ -17,6 +18,7 @@ import raydiff
 from raydiff import cli, progress, storage
 from raydiff.images.decode import decode
 from raydiff.run_folder import RunFolder
+from raydiff.scoring import table
 
 pytestmark = pytest.mark.ray
 
@@ -105,7 +107,7 @@ def test_an_archive(steps_run, command, tmp_path):
     (folder / "6.jpg").write_bytes(b"")
     out = tmp_path / "scores"
     arguments = ["--model", run.model("nearest_patch"), "--data", str(tmp_path / "archive"), "--out", str(out)]
-    printed = command(archive_job(), *arguments, "--maps", "png", "--replicas", "1")
+    printed = command(app_of("score_archive"), *arguments, "--maps", "png", "--replicas", "1")
     assert "scored: 7 images, 7 of them now" in printed
     rows = pq.read_table(out / "part-000000.parquet").to_pylist()
     assert [Path(row["uri"]).name for row in rows] == [f"{number}.jpg" for number in range(7)]
@@ -115,11 +117,34 @@ def test_an_archive(steps_run, command, tmp_path):
         assert row["score"] == float(model.score([image]).scores[0])
         assert decode(Path(row["map_uri"]).read_bytes()).shape == image.shape
     assert rows[6]["error"] == "the file is empty"
-    assert "scored: 7 images, 0 of them now" in command(archive_job(), *arguments, "--maps", "png", "--replicas", "1")
+    printed = command(app_of("score_archive"), *arguments, "--maps", "png", "--replicas", "1")
+    assert "scored: 7 images, 0 of them now" in printed
 
 
-def archive_job():
-    """The archive job's command line."""
+def test_a_model_for_each_category(data, command, tmp_path):
+    whole = RunFolder(str(tmp_path / "run"))
+    options = ["--methods", "nearest_patch", "--preset", "demo", "--false-alarm-rate", "0.2", "--per-category"]
+    arguments = ["--data", str(data), "--out", whole.uri, *options, *tiny("nearest_patch")]
+    printed = command(app_of("train_all"), *arguments)
+    assert not storage.exists(storage.join(whole.uri, "models"))
+    banks = []
+    for category in ("bolt", "cloth"):
+        run = RunFolder(whole.category(category))
+        model = raydiff.load(run.model("nearest_patch"), "cpu")
+        banks.append(model.method.memory_bank)
+        assert list(model.card["training_images"]) == [category]
+        rows = table.read(run.scores("nearest_patch", model.id)).to_pylist()
+        assert [row["category"] for row in rows] == [category] * 8
+        assert f"report: {run.report}" in printed
+        assert Path(run.report).exists()
+    assert not torch.equal(*banks)
+    results = printed[printed.index("image AUROC") :]
+    for word in ("bolt", "cloth", "mean"):
+        assert word in results
+
+
+def app_of(job):
+    """A job's command line."""
     app = typer.Typer()
-    app.command()(runpy.run_path(str(ROOT / "jobs/score_archive.py"))["main"])
+    app.command()(runpy.run_path(str(ROOT / "jobs" / f"{job}.py"))["main"])
     return app
