@@ -45,7 +45,7 @@ def test_masks_lie_on_the_foreground_and_differ():
     foreground = torch.zeros(64, 64, dtype=torch.bool)
     foreground[20:40, 10:50] = True
     shared = generator()
-    masks = [perlin_mask(foreground, shared) for _ in range(20)]
+    masks = [perlin_mask(foreground, shared, 0.5) for _ in range(20)]
     assert all(mask.any() for mask in masks)
     assert not any((mask & ~foreground).any() for mask in masks)
     assert len({mask.numpy().tobytes() for mask in masks}) == 20
@@ -53,11 +53,11 @@ def test_masks_lie_on_the_foreground_and_differ():
 
 def test_the_same_generator_draws_the_same_mask():
     everywhere = torch.ones(48, 48, dtype=torch.bool)
-    assert torch.equal(perlin_mask(everywhere, generator(3)), perlin_mask(everywhere, generator(3)))
+    assert torch.equal(perlin_mask(everywhere, generator(3), 0.5), perlin_mask(everywhere, generator(3), 0.5))
 
 
 def test_without_foreground_there_is_no_anomaly():
-    assert not perlin_mask(torch.zeros(32, 32, dtype=torch.bool), generator()).any()
+    assert not perlin_mask(torch.zeros(32, 32, dtype=torch.bool), generator(), 0.5).any()
 
 
 def test_fractal_noise_spans_0_to_1():

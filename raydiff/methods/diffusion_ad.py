@@ -10,28 +10,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
-from raydiff.methods.base import Examples, GradientSettings, Method, Report, Rows, ScoreSettings, TrainSettings, quiet
+from raydiff.methods.anomalies import AnomalyMethod, AnomalyTrainSettings
+from raydiff.methods.base import GradientSettings, ScoreSettings
 from raydiff.nn.diffusion import Diffusion, keyed_noise, spaced_timesteps
 from raydiff.nn.maps import gaussian_blur, top_mean
 from raydiff.nn.segmentation import SegmentationUNet
 from raydiff.nn.unet import UNet, UNetSettings
-from raydiff.synthesis.foreground import AUTO, product_mask
-from raydiff.synthesis.perlin import perlin_mask
-from raydiff.synthesis.textures import TextureSources
 
 BETWEEN = 300  # training corrupts a little below this step and a lot from it on
 FOCAL_WEIGHT, FOCAL_GAMMA = 5.0, 4.0
-OPACITY = (0.2, 0.8)  # how much of the image shows through an anomaly
 
 
-class DiffusionADTrain(TrainSettings, GradientSettings):
+class DiffusionADTrain(AnomalyTrainSettings, GradientSettings):
     """Train settings of DiffusionAD."""
 
     image_size: int = Field(256, ge=32)
@@ -44,21 +40,6 @@ class DiffusionADTrain(TrainSettings, GradientSettings):
     )
     segmentation_channels: int = Field(64, ge=4)  # of the segmentation network's first level
     segmentation_learning_rate: float = Field(gt=0)
-    # "procedural", "self", or URIs of folders or tables of texture images; each source with equal chance
-    texture_sources: tuple[str, ...] = ()
-    # "auto", "full", or the URI of a folder of masks laid out as the images; or these per category, "auto" for the rest
-    foreground: str | dict[str, str] = AUTO
-    anomalous_share: float = Field(0.5, gt=0, lt=1)  # of the training images, anew in each step
-
-    @model_validator(mode="after")
-    def _has_textures(self) -> DiffusionADTrain:
-        if not self.texture_sources:
-            raise ValueError(
-                "texture_sources must say what made anomalies are filled with: the URI of a folder of texture images "
-                '(DTD, in the paper), or "procedural", "self"; for example '
-                '--set \'diffusion_ad.texture_sources=["procedural","self"]\''
-            )
-        return self
 
 
 class DiffusionADScore(ScoreSettings):
@@ -123,16 +104,16 @@ PAPER: Mapping[str, Any] = {
 }
 
 
-class DiffusionAD(Method):
+class DiffusionAD(AnomalyMethod):
     """Norm-guided one-step reconstruction, and a segmentation network on image and reconstruction.
 
-    Examples are uint8 (N, 4, S, S): the image, and 255 where it shows the product. Images are scaled to [0, 1] and
-    clean estimates clamped to [-1, 1], as in the original code; the steps of the paper hold for that scale. The preset
-    `paper` is meant for one category and costs about 16 hours on an A100 (a user's report of the original; not run
-    here).
+    Images are scaled to [0, 1] and clean estimates clamped to [-1, 1], as in the original code; the steps of the paper
+    hold for that scale. The preset `paper` is meant for one category and costs about 16 hours on an A100 (a user's
+    report of the original; not run here).
     """
 
     name = "diffusion_ad"
+    noise_cut, opacity = 0.5, (0.2, 0.8)
     TrainSettings = DiffusionADTrain
     ScoreSettings = DiffusionADScore
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"demo": DEMO, "small": SMALL, "paper": PAPER}
@@ -142,9 +123,6 @@ class DiffusionAD(Method):
         self.unet = UNet(3, train.unet)
         self.segmentation = SegmentationUNet(6, train.segmentation_channels)
         self.diffusion = Diffusion("linear", "epsilon")
-        self.textures = TextureSources(train.texture_sources, train.image_size)
-        self.foreground_share: Tensor
-        self.register_buffer("foreground_share", torch.ones(()))
 
     @property
     def trained(self) -> nn.Module:
@@ -157,39 +135,6 @@ class DiffusionAD(Method):
             {"params": list(self.unet.parameters()), "lr": self.settings.learning_rate},
             {"params": list(self.segmentation.parameters()), "lr": self.settings.segmentation_learning_rate},
         ]
-
-    def example(self, images: Tensor, rows: Rows | None = None) -> Tensor:
-        """uint8 (N, S, S, 3) images to uint8 (N, 4, S, S): channels first, and the product's mask for training."""
-        masks = torch.full(images.shape[:3], 255, dtype=torch.uint8)
-        if rows is not None:
-            found = [product_mask(*pair, self.settings.foreground) for pair in zip(images.numpy(), rows, strict=True)]
-            masks = torch.from_numpy(255 * np.stack(found).astype(np.uint8))
-        return torch.cat([images.permute(0, 3, 1, 2), masks[:, None]], 1)
-
-    def example_key(self) -> dict[str, Any]:
-        """Image size and where the product is taken to be."""
-        return {
-            "example": "images",
-            "image_size": self.settings.image_size,
-            "foreground": self.settings.foreground,
-        }
-
-    def fit_statistics(self, examples: Examples, seed: int, report: Report = quiet) -> None:
-        """How much of the images is product, for the model's card."""
-        product, done = 0.0, 0
-        for batch in examples.batches():
-            product += float((batch[:, 3] > 0).float().mean((1, 2)).sum())
-            done += len(batch)
-            report("foreground", done, len(examples))
-        self.foreground_share.fill_(product / done)
-
-    def about(self) -> dict[str, Any]:
-        """What the anomalies were made of and where they could lie."""
-        return {
-            "texture_sources": list(self.settings.texture_sources),
-            "foreground": self.settings.foreground,
-            "foreground_share": round(float(self.foreground_share), 4),
-        }
 
     def forward(self, examples: Tensor, generator: torch.Generator) -> Tensor:
         """The sum of noise, focal and smooth L1 loss of a batch, half of it with made anomalies."""
@@ -210,23 +155,6 @@ class DiffusionAD(Method):
         logits = self._segment(images, guided).float()
         focal = sigmoid_focal_loss(logits, masks, alpha=0.5, gamma=FOCAL_GAMMA, reduction="mean")
         return noise_loss + FOCAL_WEIGHT * focal + F.smooth_l1_loss(logits.sigmoid(), masks)
-
-    def with_anomalies(self, examples: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Examples to images (N, 3, S, S) in [0, 1], some with a made anomaly, and its mask (N, 1, S, S) of 0 and 1."""
-        images, masks = [], []
-        for example in examples:
-            image, foreground = example[:3], example[3] > 0
-            mask = torch.zeros_like(foreground)
-            shown = image / 255
-            if float(torch.rand((), generator=generator)) < self.settings.anomalous_share:
-                mask = perlin_mask(foreground, generator)
-                low, high = OPACITY
-                opacity = low + (high - low) * float(torch.rand((), generator=generator))
-                texture = self.textures.draw(image, generator) / 255
-                shown = torch.where(mask, opacity * shown + (1 - opacity) * texture, shown)
-            images.append(shown)
-            masks.append(mask)
-        return torch.stack(images), torch.stack(masks).float()[:, None]
 
     def norm_guided(self, small: Tensor, large: Tensor, small_step: Tensor, weight: float) -> Tensor:
         """The reconstruction from ts guided by the one from tb, both of them clean estimates.

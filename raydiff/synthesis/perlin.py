@@ -10,7 +10,6 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as V
 
 FINEST = 6  # cells along an axis: 2^0 to 2^5
-THRESHOLD = 0.5
 TRIES = 50
 ROUGHNESS = 0.6  # height of each fineness of fractal noise, of the coarser one's before it
 
@@ -31,11 +30,11 @@ def perlin_noise(size: int, cells: tuple[int, int], generator: torch.Generator) 
     return math.sqrt(2) * torch.lerp(top, bottom, _fade(y))
 
 
-def perlin_mask(foreground: Tensor, generator: torch.Generator) -> Tensor:
+def perlin_mask(foreground: Tensor, generator: torch.Generator, cut: float) -> Tensor:
     """(S, S) bool: where a made anomaly lies, inside the foreground (S, S).
 
-    Noise of random fineness along each axis, turned by up to 90 degrees and cut at 0.5, is drawn until some of it
-    lies on the foreground; after 50 draws the mask stays empty.
+    Noise of random fineness along each axis, turned by up to 90 degrees and cut at the height `cut`, is drawn until
+    some of it lies on the foreground; after 50 draws the mask stays empty.
     """
     size = len(foreground)
     finest = _finenesses(size)
@@ -43,7 +42,7 @@ def perlin_mask(foreground: Tensor, generator: torch.Generator) -> Tensor:
         rows, columns = (2 ** int(torch.randint(finest, (), generator=generator)) for _ in range(2))
         noise = perlin_noise(size, (rows, columns), generator)
         angle = 180 * float(torch.rand((), generator=generator)) - 90
-        mask = (V.rotate(noise[None], angle, InterpolationMode.BILINEAR)[0] > THRESHOLD) & foreground
+        mask = (V.rotate(noise[None], angle, InterpolationMode.BILINEAR)[0] > cut) & foreground
         if mask.any():
             break
     return mask
