@@ -80,7 +80,7 @@ class Model:
                 )
         size = self.image_size
         if not len(images):
-            return Scored(np.zeros(0), np.zeros((0, size, size), np.float32))
+            return Scored(np.zeros(0), np.zeros((0, size, size), np.float32), {})
         return score_images(self.method, np.stack([resize(image, size) for image in images]), self.score_settings)
 
     def save(self, uri: str) -> None:

@@ -30,6 +30,16 @@ TINY = {
         "batch_size": 4,
         "warmup_steps": 2,
     },
+    "glad": {
+        "image_size": 32,
+        "unet": {"base_channels": 8, "multipliers": [1, 2], "attention_levels": []},
+        "autoencoder": {"channels": [8, 8]},
+        "backbone": TINY_BACKBONE,
+        "feature_size": 32,
+        "train_steps": 12,
+        "batch_size": 4,
+        "warmup_steps": 2,
+    },
     "lafite": {
         "image_size": 32,
         "backbone": TINY_BACKBONE,
@@ -42,9 +52,9 @@ TINY = {
     },
     "nearest_patch": {"image_size": 32, "backbone": TINY_BACKBONE, "coreset_ratio": 0.2},
 }
-TO_BE_CHOSEN = {"diffusion_ad": {"texture_sources": ["self"]}}  # settings that a preset may leave to the user
+TO_BE_CHOSEN = {name: {"texture_sources": ["self"]} for name in ("diffusion_ad", "glad")}  # settings that a preset may leave to the user
 # Two networks from nothing take longer; the method's own test file has them learn.
-SLOW_TO_LEARN = {"diffusion_ad"}
+SLOW_TO_LEARN = {"diffusion_ad", "glad"}
 # Ray Train looks at its workers' reports every 2 s, which is most of the time that a training of a few steps takes.
 QUICK_RAY = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
 

@@ -78,7 +78,7 @@ def test_training_finds_made_anomalies_and_others_on_images_not_seen():
     made, masks = method.with_anomalies(examples, generator(9))
     damaged = torch.cat([(255 * made).round().to(torch.uint8), examples[:, 3:]], 1)
     score = DiffusionADScore(blur_sigma=1)
-    maps = method.maps(damaged, [str(number) for number in range(24)], score)
+    maps = method.maps(damaged, [str(number) for number in range(24)], score).maps
     assert roc_auc_score(masks.flatten(), maps.flatten()) > 0.7
     found = score_images(method, np.concatenate([fresh, with_defect(fresh)]), score)
     assert roc_auc_score([0] * 24 + [1] * 24, found.scores) > 0.9
@@ -180,7 +180,7 @@ def test_draws_of_noise_are_averaged(method):
     with torch.inference_mode():
         each = [method._segment(images, method.reconstruct(images, keys, score, draw)).sigmoid() for draw in range(3)]
     assert not torch.equal(each[0], each[1])
-    torch.testing.assert_close(method.maps(examples, keys, score), torch.stack(each).mean(0)[:, 0])
+    torch.testing.assert_close(method.maps(examples, keys, score).maps, torch.stack(each).mean(0)[:, 0])
 
 
 def test_the_image_score_is_the_mean_of_the_largest_pixels(method):

@@ -7,14 +7,14 @@ call of the U-Net, so more of them must be worth it. At most 18 trials, each sco
 """
 
 from raydiff.methods.lafite import LafitEScore
-from raydiff.selection.space import Stage
+from raydiff.selection.space import Stage, Stages
 
 CORRUPTION_STEPS = {"corruption_steps": ((100,), (250,), (400,), (550,), (700,), (850,))}
 
 WORTH_A_CALL = 0.005  # AUROC
 
 
-def several_steps(chosen: LafitEScore) -> dict[str, tuple[tuple[int, ...], ...]]:
+def several_steps(chosen: LafitEScore, finished: Stages) -> dict[str, tuple[tuple[int, ...], ...]]:
     """The chosen T' alone, and the mean over it and its neighbours."""
     (step,) = chosen.corruption_steps
     near = tuple(other for other in (step - 150, step, step + 150) if 100 <= other <= 850)

@@ -2,7 +2,7 @@
 
 >>> import raydiff
 >>> raydiff.methods.names()
-['diffusion_ad', 'lafite', 'nearest_patch']
+['diffusion_ad', 'glad', 'lafite', 'nearest_patch']
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Any
 from raydiff.errors import SettingsError
 from raydiff.methods.base import Method, ScoreSettings, TrainSettings
 from raydiff.methods.diffusion_ad import DiffusionAD
+from raydiff.methods.glad import GLAD
 from raydiff.methods.lafite import LafitE
 from raydiff.methods.nearest_patch import NearestPatch
 
 __all__ = ["Method", "ScoreSettings", "TrainSettings", "get", "names", "recipe"]
 
-_METHODS: dict[str, type[Method]] = {method.name: method for method in (DiffusionAD, LafitE, NearestPatch)}
+_METHODS: dict[str, type[Method]] = {method.name: method for method in (DiffusionAD, GLAD, LafitE, NearestPatch)}
 
 
 def names() -> list[str]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from pydantic import Field
@@ -43,6 +44,13 @@ class ScoreSettings(Settings):
 
     blur_sigma: float = Field(4.0, ge=0)  # Gaussian blur of the anomaly map, pixels at image_size
     noise_seed: int = 0  # together with the image's content it fixes the image's noise
+
+
+class AnomalyMaps(NamedTuple):
+    """What a method finds in a batch of N images."""
+
+    maps: Tensor  # (N, S, S), higher = more anomalous
+    details: Mapping[str, Tensor] = MappingProxyType({})  # (N,) numbers each, which the score table tells of an image
 
 
 class Examples(Protocol):
@@ -118,8 +126,8 @@ class Method(nn.Module, ABC):
         raise NotImplementedError(f"{self.name} is not trained by gradients")
 
     @abstractmethod
-    def maps(self, examples: Tensor, keys: Sequence[str], score: Any) -> Tensor:
-        """(N, S, S) anomaly maps of a batch of examples.
+    def maps(self, examples: Tensor, keys: Sequence[str], score: Any) -> AnomalyMaps:
+        """Anomaly maps of a batch of examples.
 
         Args:
             examples: rows as `example` gives them.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
 from raydiff.methods.anomalies import AnomalyMethod, AnomalyTrainSettings
-from raydiff.methods.base import GradientSettings, ScoreSettings
+from raydiff.methods.base import AnomalyMaps, GradientSettings, ScoreSettings
 from raydiff.nn.diffusion import Diffusion, keyed_noise, spaced_timesteps
 from raydiff.nn.maps import gaussian_blur, top_mean
 from raydiff.nn.segmentation import SegmentationUNet
@@ -166,14 +166,14 @@ class DiffusionAD(AnomalyMethod):
         return (small + share * (large.clamp(-1, 1) - small)).clamp(-1, 1)
 
     @torch.inference_mode()
-    def maps(self, examples: Tensor, keys: Sequence[str], score: DiffusionADScore) -> Tensor:
-        """(N, S, S) anomaly maps: the segmentation network's probability, averaged over draws of noise."""
+    def maps(self, examples: Tensor, keys: Sequence[str], score: DiffusionADScore) -> AnomalyMaps:
+        """The segmentation network's probability, averaged over draws of noise."""
         images = examples[:, :3].to(self.device).float() / 255
         draws = [
             self._segment(images, self.reconstruct(images, keys, score, draw)).float().sigmoid()
             for draw in range(score.noise_draws)
         ]
-        return gaussian_blur(torch.stack(draws).mean(0), score.blur_sigma)[:, 0]
+        return AnomalyMaps(gaussian_blur(torch.stack(draws).mean(0), score.blur_sigma)[:, 0])
 
     def scores(self, maps: Tensor, score: DiffusionADScore) -> Tensor:
         """(N,) image scores: the mean of the largest pixels."""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from raydiff.methods.base import GradientSettings
+from raydiff.methods.base import AnomalyMaps, GradientSettings
 from raydiff.methods.features import (
     FEATURES_DEMO,
     FEATURES_PAPER,
@@ -107,13 +107,13 @@ class LafitE(FeatureMethod):
         return F.mse_loss(output.float(), self.diffusion.target(clean, noise, t))
 
     @torch.inference_mode()
-    def maps(self, examples: Tensor, keys: Sequence[str], score: LafitEScore) -> Tensor:
-        """(N, S, S) anomaly maps (equations 10 to 12)."""
+    def maps(self, examples: Tensor, keys: Sequence[str], score: LafitEScore) -> AnomalyMaps:
+        """Distances of edited, corrupted and denoised features to the features themselves (equations 10 to 12)."""
         features = self.standardised(examples)
         edited = self.edit(features, score) if score.feature_editing else features
         noise = keyed_noise(keys, features.shape[1:], score.noise_seed, features.device)
         errors = torch.stack([self._error(features, edited, noise, step, score) for step in score.corruption_steps])
-        return anomaly_map(errors.mean(0), self.settings.image_size, score.blur_sigma)
+        return AnomalyMaps(anomaly_map(errors.mean(0), self.settings.image_size, score.blur_sigma))
 
     def edit(self, features: Tensor, score: LafitEScore) -> Tensor:
         """Replace each position by a weighted mean of its K nearest normal patches (equation 10).

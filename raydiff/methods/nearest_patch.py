@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from raydiff.methods.base import AnomalyMaps
 from raydiff.methods.features import (
     FEATURES_DEMO,
     FEATURES_PAPER,
@@ -45,10 +46,10 @@ class NearestPatch(FeatureMethod):
     }
 
     @torch.inference_mode()
-    def maps(self, examples: Tensor, keys: Sequence[str], score: NearestPatchScore) -> Tensor:
-        """(N, S, S) anomaly maps."""
+    def maps(self, examples: Tensor, keys: Sequence[str], score: NearestPatchScore) -> AnomalyMaps:
+        """Distances at each patch, brought to the image's size."""
         features = self.standardised(examples)
         k = min(score.neighbours, len(self.memory_bank))
         distances, _ = nearest_neighbours(as_vectors(features), self.memory_bank, k)
         errors = distances.mean(1).unflatten(0, (len(features), *features.shape[-2:]))
-        return anomaly_map(errors, self.settings.image_size, score.blur_sigma)
+        return AnomalyMaps(anomaly_map(errors, self.settings.image_size, score.blur_sigma))

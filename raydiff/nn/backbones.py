@@ -89,8 +89,11 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (N, H, W, 3) images to (N, C, grid, grid) features."""
-        pixels = images.permute(0, 3, 1, 2).to(self.mean.dtype).div(255)
-        pixels = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return self.features(images.permute(0, 3, 1, 2).to(self.mean.dtype).div(255))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) in [0, 1] to (N, C, grid, grid) features."""
+        pixels = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         stages = self.net(pixels)
         if self._channels_last:
             stages = [stage.permute(0, 3, 1, 2) for stage in stages]

@@ -53,6 +53,7 @@ class PartScorer:
             assert scored is not None
             record, score = records[row], float(scored.scores[place])
             record["score"] = score
+            record["details"] = [(name, float(values[place])) for name, values in scored.details.items()]
             if self.calibration is not None:
                 category = self.calibration.of(record["category"])
                 record |= {

@@ -12,3 +12,4 @@ class Scored(NamedTuple):
 
     scores: np.ndarray  # (N,) float64, higher = more anomalous
     maps: np.ndarray  # (N, S, S) float32, at the model's image size
+    details: dict[str, np.ndarray]  # (N,) float64 each: what else the method tells of an image

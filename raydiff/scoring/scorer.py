@@ -43,13 +43,17 @@ def score_examples(method: Method, examples: Tensor, keys: Sequence[str], score:
     """Score examples whose images have the given keys (see `image_key`)."""
     chunk = CHUNK[method.device.type]
     scores, maps = [], []
+    details: dict[str, list[Tensor]] = {}
     for start in range(0, len(examples), chunk):
         batch = examples[start : start + chunk]
         names = [*keys[start : start + chunk], *[""] * (chunk - len(batch))]
         found = method.maps(_filled(batch, chunk), names, score)
-        scores.append(method.scores(found, score)[: len(batch)].double().cpu())
-        maps.append(found[: len(batch)].cpu())
-    return Scored(torch.cat(scores).numpy(), torch.cat(maps).float().numpy())
+        scores.append(method.scores(found.maps, score)[: len(batch)].double().cpu())
+        maps.append(found.maps[: len(batch)].cpu())
+        for name, values in found.details.items():
+            details.setdefault(name, []).append(values[: len(batch)].double().cpu())
+    told = {name: torch.cat(values).numpy() for name, values in details.items()}
+    return Scored(torch.cat(scores).numpy(), torch.cat(maps).float().numpy(), told)
 
 
 def image_key(image: np.ndarray) -> str:

@@ -26,6 +26,7 @@ SCHEMA = pa.schema(
         ("p_value", pa.float64()),  # conformal, null without a calibration
         ("threshold", pa.float64()),  # the alarm threshold that applied to this image's category
         ("is_anomalous", pa.bool_()),
+        ("details", pa.map_(pa.string(), pa.float64())),  # what else the method tells of the image, by name
         ("map_uri", pa.string()),  # the anomaly map, if one was written
         ("method", pa.string()),
         ("model_id", pa.string()),

@@ -15,9 +15,12 @@ from torch import Tensor
 from raydiff.errors import DataError
 from raydiff.methods.base import Method, ScoreSettings
 from raydiff.metrics import auroc
+from raydiff.scoring.scored import Scored
 from raydiff.scoring.scorer import examples_of, image_key, score_examples
 from raydiff.settings import Settings
 from raydiff.synthesis.fragments import make_set
+
+DECILES = np.linspace(0, 1, 11)
 
 
 class PseudoValidationSettings(Settings):
@@ -44,11 +47,18 @@ class ScoringSet:
             found[str(category)] = (int((~labels).sum()), int(labels.sum()))
         return found
 
-    def auroc_by_category(self, method: Method, score: ScoreSettings) -> dict[str, float]:
+    def scored(self, method: Method, score: ScoreSettings) -> Scored:
+        """The set under these score settings."""
+        return score_examples(method, self.examples, self.keys, score)
+
+    def auroc_by_category(self, scores: np.ndarray) -> dict[str, float]:
         """Image AUROC of each category that has images of both kinds."""
-        scores = score_examples(method, self.examples, self.keys, score).scores
         both = {name: rows for name in self.counts() if min(self.counts()[name]) and (rows := self._rows(name)).any()}
         return {name: auroc(scores[rows], self.labels[rows]) for name, rows in both.items()}
+
+    def normal_details(self, details: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+        """Deciles, least to greatest, of each detail over the normal images."""
+        return {name: np.quantile(values[~self.labels], DECILES).tolist() for name, values in details.items()}
 
     def _rows(self, category: str) -> np.ndarray:
         rows: np.ndarray = self.categories == category

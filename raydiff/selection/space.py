@@ -14,27 +14,27 @@ from raydiff.errors import SettingsError
 from raydiff.methods.base import ScoreSettings
 from raydiff.settings import Settings
 
+Candidates = dict[str, tuple[Any, ...]]  # score setting to the values tried
+Stages = Sequence[Mapping[str, Any]]
+
 
 class Stage(Settings):
     """One stage: every combination of `candidates`, on top of what the stages before have chosen.
 
     `fixed` holds in this stage's trials only; it does not enter the choice. Candidates may also be a function of the
-    settings chosen so far. Where they are in the order of their cost, `margin` keeps the cheaper one unless another is
-    better by more than that: the first candidate within `margin` of the best AUROC is chosen.
+    settings chosen so far and of the finished stages, as the tuning result has them. Where candidates are in the order
+    of their cost, `margin` keeps the cheaper one unless another is better by more than that: the first candidate within
+    `margin` of the best AUROC is chosen.
     """
 
     name: str
-    candidates: dict[str, tuple[Any, ...]] | Callable[[Any], dict[str, tuple[Any, ...]]]
+    candidates: Candidates | Callable[[Any, Stages], Candidates]
     fixed: dict[str, Any] = Field(default_factory=dict)
     margin: float = Field(0.0, ge=0)
 
-    def values(self, chosen: ScoreSettings) -> dict[str, tuple[Any, ...]]:
-        """Score setting to the values tried."""
-        return self.candidates(chosen) if callable(self.candidates) else self.candidates
-
-    def grid(self, chosen: ScoreSettings) -> list[dict[str, Any]]:
-        """All combinations."""
-        values = self.values(chosen)
+    def grid(self, chosen: ScoreSettings, finished: Stages) -> list[dict[str, Any]]:
+        """All combinations of the values tried."""
+        values = self.candidates(chosen, finished) if callable(self.candidates) else self.candidates
         return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
 
 

@@ -44,7 +44,7 @@ class StagedSearch(Searcher):
         self.note = ""
         self._left = list(stages)
         self._search, self._trials, self._seed = search, trials, seed
-        self.expected = sum(self._limited(len(s.grid(start)) if not callable(s.candidates) else 2) for s in stages)
+        self.expected = sum(self._limited(len(s.grid(start, [])) if not callable(s.candidates) else 2) for s in stages)
         self._lost = False
         self._running: dict[str, int] = {}  # trial to its place in the grid
         self._asked_as: dict[str, str] = {}  # trial to its name for Optuna
@@ -92,7 +92,7 @@ class StagedSearch(Searcher):
 
     def _begin_stage(self) -> None:
         stage = self._left[0]
-        self._grid = stage.grid(self.chosen)
+        self._grid = stage.grid(self.chosen, self.results)
         # all of them now: a bad candidate is refused before any worker starts
         self._settings = [self.chosen.changed(**stage.fixed | candidate) for candidate in self._grid]
         texts = [settings.model_dump_json() for settings in self._settings]

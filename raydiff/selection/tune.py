@@ -194,13 +194,17 @@ class Trial(ray_tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Score the sets under the candidate's settings."""
         began = time.monotonic()
-        pseudo = self._pseudo.auroc_by_category(self._method, self._score)
-        test = self._test.auroc_by_category(self._method, self._score) if self._test is not None else {}
+        scored = self._pseudo.scored(self._method, self._score)
+        pseudo = self._pseudo.auroc_by_category(scored.scores)
+        test = {}
+        if self._test is not None:
+            test = self._test.auroc_by_category(self._test.scored(self._method, self._score).scores)
         outcome = {
             "pseudo_auroc": statistics.fmean(pseudo.values()),
             "pseudo_by_category": pseudo,
             "test_auroc": statistics.fmean(test.values()) if test else None,
             "test_by_category": test,
+            "normal_details": self._pseudo.normal_details(scored.details),
             "seconds": round(time.monotonic() - began, 3),
         }
         # as one text, because Tune takes nested results apart
