@@ -52,7 +52,9 @@ TINY = {
     },
     "nearest_patch": {"image_size": 32, "backbone": TINY_BACKBONE, "coreset_ratio": 0.2},
 }
-TO_BE_CHOSEN = {name: {"texture_sources": ["self"]} for name in ("diffusion_ad", "glad")}  # settings that a preset may leave to the user
+TO_BE_CHOSEN = {
+    name: {"texture_sources": ["self"]} for name in ("diffusion_ad", "glad")
+}  # settings that a preset may leave to the user
 # Two networks from nothing take longer; the method's own test file has them learn.
 SLOW_TO_LEARN = {"diffusion_ad", "glad"}
 # Ray Train looks at its workers' reports every 2 s, which is most of the time that a training of a few steps takes.

@@ -46,20 +46,24 @@ def test_every_candidate_of_a_shipped_space_is_valid_whatever_was_chosen_before(
     stages = load_space(name, str(path))
     assert len({stage.name for stage in stages}) == len(stages)
     states = {methods.get(name).ScoreSettings()}
+    details = {"normal_details": {"probing_score": [n / 10 for n in range(11)]}}
+    finished = []
     for stage in stages:
         following = set()
         for chosen in states:
-            grid = stage.grid(chosen)
+            grid = stage.grid(chosen, finished)
             assert grid
             for candidate in grid:
                 chosen.changed(**stage.fixed | candidate)  # what a trial runs
                 following.add(chosen.changed(**candidate))
+        settings = [candidate for chosen in states for candidate in stage.grid(chosen, finished)]
+        finished.append({"name": stage.name, "trials": [{"settings": each} | details for each in settings]})
         states = set(sorted(following, key=repr)[:: max(1, len(following) // 40)])  # some of them are enough
 
 
 def test_a_grid_has_every_combination_in_order():
     stage = Stage(name="a", candidates={"neighbours": (1, 2), "feature_editing": (True, False)})
-    assert stage.grid(LafitEScore()) == [
+    assert stage.grid(LafitEScore(), []) == [
         {"neighbours": 1, "feature_editing": True},
         {"neighbours": 1, "feature_editing": False},
         {"neighbours": 2, "feature_editing": True},
@@ -67,9 +71,13 @@ def test_a_grid_has_every_combination_in_order():
     ]
 
 
-def test_candidates_may_depend_on_what_was_chosen():
-    stage = Stage(name="a", candidates=lambda chosen: {"neighbours": (chosen.neighbours, 2 * chosen.neighbours)})
-    assert stage.grid(LafitEScore(neighbours=3)) == [{"neighbours": 3}, {"neighbours": 6}]
+def test_candidates_may_depend_on_what_was_chosen_and_on_finished_stages():
+    def candidates(chosen, finished):
+        return {"neighbours": (chosen.neighbours, finished[-1]["trials"][0]["settings"]["neighbours"] + 1)}
+
+    stage = Stage(name="a", candidates=candidates)
+    finished = [{"name": "before", "trials": [{"settings": {"neighbours": 5}}]}]
+    assert stage.grid(LafitEScore(neighbours=3), finished) == [{"neighbours": 3}, {"neighbours": 6}]
 
 
 def test_a_space_of_ones_own(tmp_path):
@@ -267,7 +275,7 @@ def test_tuples_become_lists_in_results_and_candidates():
 def test_later_candidates_see_what_was_chosen():
     stages = [
         Stage(name="k", candidates={"neighbours": (1, 2)}),
-        Stage(name="more", candidates=lambda chosen: {"neighbours": tuple(chosen.neighbours + n for n in (0, 5))}),
+        Stage(name="more", candidates=lambda chosen, _: {"neighbours": tuple(chosen.neighbours + n for n in (0, 5))}),
     ]
     staged = StagedSearch(stages, LafitEScore(), "grid", 99, 0)
     asked = run(staged, lambda config: config["score"]["neighbours"])
@@ -479,7 +487,7 @@ def test_auroc_by_category_is_that_of_scikit_learn(method):
         scores = score_examples(method, found.examples, found.keys, settings).scores
         rows = {"bolt": slice(0, 9), "cloth": slice(9, 19)}
         wanted = {name: roc_auc_score(found.labels[own], scores[own]) for name, own in rows.items()}
-        assert found.auroc_by_category(method, settings) == pytest.approx(wanted)
+        assert found.auroc_by_category(found.scored(method, settings).scores) == pytest.approx(wanted)
     assert 0 < min(wanted.values()) < 1  # a value that says something
 
 
@@ -492,7 +500,13 @@ def test_categories_with_images_of_one_kind_have_no_auroc(method):
     found = scoring_set(method, parts)
     assert isinstance(found, ScoringSet)
     assert found.counts() == {"bad": (0, 2), "both": (1, 1), "good": (2, 0)}
-    assert list(found.auroc_by_category(method, NearestPatchScore())) == ["both"]
+    assert list(found.auroc_by_category(found.scored(method, NearestPatchScore()).scores)) == ["both"]
+
+
+def test_deciles_of_details_are_those_of_the_normal_images(method):
+    found = scoring_set(method, [("a", made_images(11), np.zeros(11, bool)), ("a", made_images(3), np.ones(3, bool))])
+    values = np.array([*range(20, 31), 0, 99, 99], float)
+    assert found.normal_details({"chosen_step": values}) == {"chosen_step": pytest.approx(list(range(20, 31)))}
 
 
 def test_parts_of_one_category_are_taken_together(method):

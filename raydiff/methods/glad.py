@@ -57,9 +57,7 @@ class GLADScore(ScoreSettings):
     @model_validator(mode="after")
     def _steps_fit(self) -> GLADScore:
         if self.denoising_steps > self.start_step:
-            raise ValueError(
-                f"denoising_steps ({self.denoising_steps}) may be at most start_step ({self.start_step})"
-            )
+            raise ValueError(f"denoising_steps ({self.denoising_steps}) may be at most start_step ({self.start_step})")
         return self
 
 
@@ -151,7 +149,7 @@ class GLAD(AnomalyMethod):
 
     def soft_start(self, normal: Tensor, shown: Tensor, t: Tensor) -> Tensor:
         """x_s = (t / T) z_a + (1 - t / T) z_n: the more noise is to come, the more of the anomaly is in."""
-        return torch.lerp(normal, shown, (t / self.diffusion.steps).view(-1, 1, 1, 1))
+        return torch.lerp(normal, shown, (t.to(normal.dtype) / self.diffusion.steps).view(-1, 1, 1, 1))
 
     def anomaly_oriented_target(self, start: Tensor, normal: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """noise + r (x_s - z_n) with r = sqrt(abar / (1 - abar)): its clean estimate is the normal latent z_n."""

@@ -97,8 +97,10 @@ def roc_plot(curves: Mapping[int, RocCurve]) -> bytes:
     return _png(figure)
 
 
-def histogram_plot(scores: NDArray[np.float64], labels: NDArray[np.int8], threshold: float | None) -> bytes:
-    """Scores of one category by label (0, 1, -1 unknown), each as a share of its own kind.
+def histogram_plot(
+    scores: NDArray[np.float64], labels: NDArray[np.int8], threshold: float | None, what: str = "score"
+) -> bytes:
+    """Scores of one category, or other numbers, by label (0, 1, -1 unknown), each as a share of its own kind.
 
     The axis ends at the 0.1 % and 99.9 % quantiles; the outer bins hold what lies beyond.
     """
@@ -119,7 +121,7 @@ def histogram_plot(scores: NDArray[np.float64], labels: NDArray[np.int8], thresh
         axes.stairs(heights, bins, color=colour, linewidth=1.4, label=f"{name} ({len(mine):,})")
     if threshold is not None:
         axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.3, label="alarm threshold")
-    axes.set(xlabel="score", ylabel="share of images", ylim=(0, None))
+    axes.set(xlabel=what, ylabel="share of images", ylim=(0, None))
     _legend(axes)
     return _png(figure)
 

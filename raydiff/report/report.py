@@ -206,7 +206,7 @@ def _tuning(run: Run) -> dict[str, Any]:
 
 def _category_plots(loaded: Sequence[Run], category: str, progress: Phase) -> dict[str, Any]:
     """ROC of all runs and one histogram a run, for one category."""
-    curves, histograms = {}, []
+    curves, histograms, details = {}, [], []
     for number, run in enumerate(loaded):
         rows = run.rows(category)
         if not rows.any():
@@ -230,11 +230,18 @@ def _category_plots(loaded: Sequence[Run], category: str, progress: Phase) -> di
                 "measured": curve.alarm if curve else None,
             }
         )
+        for name, values in run.details.items():
+            told = rows & np.isfinite(values)
+            what = name.replace("_", " ")
+            if told.any():
+                plot = figures.histogram_plot(values[told], run.label[told], None, what)
+                details.append({"run": run.name, "number": number, "what": what, "plot": plot})
     progress.advance()
     return {
         "category": category,
         "roc": figures.roc_plot(curves) if curves else None,
         "histograms": histograms,
+        "details": details,
     }
 
 

@@ -28,6 +28,7 @@ _COLUMNS = [
     "p_value",
     "threshold",
     "is_anomalous",
+    "details",
     "map_uri",
     "method",
     "model_id",
@@ -60,6 +61,7 @@ class Run:
     score: NDArray[np.float64]  # NaN where the image could not be scored
     threshold: NDArray[np.float64]  # NaN without a calibration
     alarm: NDArray[np.bool_]
+    details: dict[str, NDArray[np.float64]]  # what else the method tells of an image; NaN where it does not
     evaluation: dict[str, Any] | None
     tuning: dict[str, Any] | None
     model: dict[str, Any] | None  # model.json
@@ -119,6 +121,7 @@ def load(entry: ReportEntry) -> Run:
         score=_floats(table["score"]),
         threshold=_floats(table["threshold"]),
         alarm=pc.fill_null(table["is_anomalous"], False).to_numpy().astype(bool),
+        details=_details(table["details"]),
         evaluation=storage.read_json(entry.evaluation_uri) if entry.evaluation_uri else None,
         tuning=storage.read_json(entry.tuning_uri) if entry.tuning_uri else None,
         model=model,
@@ -129,6 +132,12 @@ def load(entry: ReportEntry) -> Run:
 def categories(runs: Sequence[Run]) -> list[str]:
     """Every category that any run has, sorted."""
     return sorted({name for run in runs for name in run.categories})
+
+
+def _details(column: pa.ChunkedArray) -> dict[str, NDArray[np.float64]]:
+    rows = [dict(row or ()) for row in column.to_pylist()]
+    names = sorted({name for row in rows for name in row})
+    return {name: np.array([row.get(name, np.nan) for row in rows], np.float64) for name in names}
 
 
 def _first(table: pa.Table, column: str) -> str:

@@ -28,9 +28,8 @@ from raydiff import cluster, methods, storage
 from raydiff.errors import ClusterError, RaydiffError
 from raydiff.images import table
 from raydiff.methods.base import GradientSettings, Method, TrainSettings
-from raydiff.methods.features import FeatureTrainSettings
 from raydiff.model import Model
-from raydiff.nn.backbones import RANDOM, UNTRAINED
+from raydiff.nn.backbones import RANDOM, UNTRAINED, BackboneSettings
 from raydiff.progress import console, duration
 from raydiff.training.examples import compute_examples
 from raydiff.training.loop import TrainingLoop
@@ -72,7 +71,8 @@ def train(
     """
     began = time.monotonic()
     scaling = _scaling(workers)
-    if isinstance(settings, FeatureTrainSettings) and settings.backbone.weights == RANDOM:
+    backbone: BackboneSettings | None = getattr(settings, "backbone", None)
+    if backbone and backbone.weights == RANDOM:
         console.print(f"note: {UNTRAINED}", markup=False)
     examples_uri = compute_examples(method, settings, table_uri, work_uri)
     run_uri = storage.join(work_uri, method)
