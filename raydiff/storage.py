@@ -207,6 +207,25 @@ def local_copy(uri: str) -> Iterator[str]:
         yield copy
 
 
+@contextlib.contextmanager
+def local_folder(uri: str) -> Iterator[str]:
+    """A local folder with the same files at any depth: the folder itself, or a copy removed afterwards.
+
+    What is no URI and not there either is given back as it is: a model hub's name, for one.
+    """
+    if is_local(uri):
+        yield absolute(uri) if exists(uri) else uri
+        return
+    with tempfile.TemporaryDirectory(prefix="raydiff-") as folder:
+        for file in list_files(uri):
+            copy = os.path.join(folder, file.removeprefix(f"{_trimmed(uri)}/"))
+            os.makedirs(os.path.dirname(copy), exist_ok=True)
+            fs, path = filesystem(file)
+            with _explained(file):
+                fs.get_file(path, copy)
+        yield folder
+
+
 def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     """The same filesystem for pyarrow and Ray, and the path inside it.
 

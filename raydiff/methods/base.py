@@ -31,6 +31,8 @@ class GradientSettings(Settings):
     train_steps: int = Field(ge=1)
     batch_size: int = Field(16, ge=1)  # over all workers together
     learning_rate: float = Field(1e-4, gt=0)
+    accumulation: int = Field(1, ge=1)  # a worker's batch goes through the networks in so many parts, to save memory
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"  # the second holds its state in 8 bits (bitsandbytes)
     weight_decay: float = Field(1e-4, ge=0)
     warmup_steps: int = Field(0, ge=0)  # linear warm-up of the learning rate
     decay_from: float = Field(0.8, gt=0, le=1)  # of all steps: from here the learning rate is a tenth; 1 = never
@@ -86,6 +88,11 @@ class Method(nn.Module, ABC):
     @classmethod
     def untrained(cls, train: Any) -> Method:
         """The method without pretrained weights, to be filled by `load_trained`."""
+        return cls(train)
+
+    @classmethod
+    def for_examples(cls, train: Any) -> Method:
+        """The method as far as `example` needs it."""
         return cls(train)
 
     def load_trained(self, state: Mapping[str, Tensor]) -> None:

@@ -62,7 +62,7 @@ class ExampleWriter:
 
     def __init__(self, method: str, settings: TrainSettings, store_uri: str) -> None:
         device = cluster.use_assigned_device()
-        self.method = methods.get(method)(settings).to(device).eval()
+        self.method = methods.get(method).for_examples(settings).to(device).eval()
         self.store_uri = store_uri
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from raydiff.errors import SettingsError
@@ -43,6 +45,11 @@ class TrainingLoop:
         assert trained is not None, f"{method.name} has nothing to train by gradients"
         if settings.batch_size % world:
             raise SettingsError(f"batch_size {settings.batch_size} cannot be shared equally by {world} workers")
+        if settings.batch_size // world % settings.accumulation:
+            raise SettingsError(
+                f"a worker's batch of {settings.batch_size // world} cannot be parted equally into accumulation "
+                f"{settings.accumulation}"
+            )
         self.method = method
         self.examples = examples
         self.seed, self.rank = seed, rank
@@ -51,8 +58,8 @@ class TrainingLoop:
         self._module = module or method
         groups = method.parameter_groups()
         self._rates = [group["lr"] for group in groups]
-        self._optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
-        self._ema = AveragedModel(trained, avg_fn=self._average)
+        self._optimizer = _optimizer(settings.optimizer)(groups, weight_decay=settings.weight_decay)
+        self._ema = AveragedModel(trained, avg_fn=self._average) if settings.ema_decay else None
         self._epoch = -1
         self._order: list[int] = []
 
@@ -67,22 +74,31 @@ class TrainingLoop:
         assert trained is not None
         trained.train()
         batch = self.examples.take(self._next_indices())
-        loss = self._module(batch, self._generator("step", self.step))
+        parts = batch.chunk(self.method.settings.accumulation)
+        generator = self._generator("step", self.step)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        total = 0.0
+        for number, part in enumerate(parts, 1):
+            waits = number < len(parts) and isinstance(self._module, DistributedDataParallel)
+            with self._module.no_sync() if waits else contextlib.nullcontext():
+                loss = self._module(part, generator) / len(parts)
+                loss.backward()
+            total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(trained.parameters(), CLIP_NORM)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = self._scheduled(rate)
         self._optimizer.step()
-        self._ema.update_parameters(trained)
+        if self._ema:
+            self._ema.update_parameters(trained)
         self.step += 1
-        return float(loss.detach())
+        return total
 
     def finish(self) -> Method:
-        """The method with the averaged weights in place of the last ones."""
+        """The method, with the averaged weights in place of the last ones if they were averaged."""
         trained = self.method.trained
         assert trained is not None
-        trained.load_state_dict(self._ema.module.state_dict())
+        if self._ema:
+            trained.load_state_dict(self._ema.module.state_dict())
         return self.method.eval()
 
     def state(self) -> dict[str, Any]:
@@ -92,7 +108,7 @@ class TrainingLoop:
         return {
             "step": self.step,
             "trained": trained.state_dict(),
-            "ema": self._ema.state_dict(),
+            "ema": self._ema.state_dict() if self._ema else None,
             "optimizer": self._optimizer.state_dict(),
         }
 
@@ -101,7 +117,8 @@ class TrainingLoop:
         trained = self.method.trained
         assert trained is not None
         trained.load_state_dict(state["trained"])
-        self._ema.load_state_dict(state["ema"])
+        if self._ema:
+            self._ema.load_state_dict(state["ema"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
 
@@ -131,3 +148,14 @@ class TrainingLoop:
     def _generator(self, purpose: str, number: int) -> torch.Generator:
         digest = hashlib.sha256(f"{purpose}:{self.seed}:{number}:{self.rank}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+
+
+def _optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
+    if name == "adamw":
+        return torch.optim.AdamW
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise SettingsError("optimizer adamw_8bit needs one more package: pip install 'raydiff[8bit]'") from None
+    kind: Callable[..., torch.optim.Optimizer] = AdamW8bit
+    return kind

@@ -1,0 +1,67 @@
+"""The training loop's own parts: accumulation, averages, optimisers. What all methods promise is in test_methods."""
+
+import sys
+
+import pytest
+import torch
+from conftest import ListedExamples, made_images, tiny_settings
+
+from raydiff import methods
+from raydiff.errors import SettingsError
+from raydiff.scoring.scorer import examples_of
+from raydiff.training.loop import TrainingLoop
+
+
+def loop(module=None, **changes):
+    torch.manual_seed(0)
+    method = methods.get("diffusion_ad")(tiny_settings("diffusion_ad", **changes))
+    return TrainingLoop(method, ListedExamples(examples_of(method, made_images(8))), seed=0, module=module)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_makes_the_same_step(parts):
+    """With a loss that is a mean over the batch and draws nothing."""
+
+    def loss_of(seen):
+        def loss(batch, generator):
+            seen.append(len(batch))
+            weights = torch.cat([weight.flatten() for weight in running.method.unet.parameters()])
+            return (batch.float().mean((1, 2, 3)) / 255 * weights.square().sum()).mean()
+
+        return loss
+
+    found = []
+    for accumulation in (1, parts):
+        seen = []
+        running = loop(loss_of(seen), accumulation=accumulation, batch_size=4)
+        losses = [running.advance() for _ in range(2)]
+        assert seen == [4 // accumulation] * 2 * accumulation
+        found.append((losses, [weight.detach().clone() for weight in running.method.unet.parameters()]))
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-5)
+    for whole, parted in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(parted, whole, atol=1e-5, rtol=1e-4)
+
+
+def test_a_batch_that_cannot_be_parted_is_refused():
+    with pytest.raises(SettingsError, match="a worker's batch of 4 cannot be parted equally into accumulation 3"):
+        loop(accumulation=3)
+
+
+def test_without_an_average_the_last_weights_are_kept():
+    running = loop(ema_decay=0.0, train_steps=3)
+    while not running.finished:
+        running.advance()
+    last = {name: value.clone() for name, value in running.method.trained.state_dict().items()}
+    assert running.state()["ema"] is None
+    resumed = loop(ema_decay=0.0, train_steps=3)
+    resumed.load_state(running.state())
+    for finished in (running.finish(), resumed.finish()):
+        for name, value in finished.trained.state_dict().items():
+            assert torch.equal(value, last[name]), name
+
+
+def test_the_package_for_eight_bits_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(SettingsError, match=r"pip install 'raydiff\[8bit\]'"):
+        loop(optimizer="adamw_8bit")
