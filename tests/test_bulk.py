@@ -179,6 +179,22 @@ def test_without_calibration(handle, folders, tmp_path):
     assert {row["model_id"] for row in rows} == {described["id"]}
 
 
+def test_what_a_method_tells_of_an_image_is_in_its_row(local_ray, folders, tmp_path):
+    method, _ = fitted("glad", made_images(4))
+    score = method.ScoreSettings(start_step=400, denoising_steps=4, least_step=0, switch_distance=0.005)
+    model = Model(method, score)
+    model.save(str(tmp_path / "glad"))
+    with deployed(str(tmp_path / "glad"), replicas=1) as handle:
+        score_table(handle, str(tmp_path / "glad"), str(folders / "few.parquet"), str(tmp_path / "scores"))
+    rows = table.read(str(tmp_path / "scores")).to_pylist()
+    good = [row for row in rows if not row["error"]]
+    told = model.score([image_of(row) for row in good]).details
+    assert sorted(told) == ["chosen_step", "probing_score"]
+    for place, row in enumerate(good):
+        assert dict(row["details"]) == {name: values[place] for name, values in told.items()}
+    assert [row["details"] for row in rows if row["error"]] == [None]
+
+
 @pytest.mark.parametrize(
     ("uri", "category", "split", "defect", "place"),
     [

@@ -369,6 +369,23 @@ def test_only_scores_are_needed(make: Make, tmp_path: Path) -> None:
     assert "Borderline" not in text
 
 
+def test_what_a_method_tells_of_its_images_is_shown_by_category(make: Make, tmp_path: Path) -> None:
+    def tell(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            if row["category"] == "cup":
+                row["details"] = [("chosen_step", 400.0 if row["label"] == 1 else 200.0)]
+        rows[0]["details"] = None
+
+    entry = make("glad", edit=tell)
+    loaded = runs.load(entry)
+    told = loaded.details["chosen_step"]
+    assert np.isnan(told).sum() == 25
+    assert set(told[(loaded.label == 1) & ~np.isnan(told)]) == {400.0}
+    page = storage.read_bytes(write_report(f"{tmp_path}/out", [entry, make("lafite")])).decode()
+    assert page.count('alt="chosen step, cup, glad"') == 1
+    assert page.count('alt="chosen step') == 1
+
+
 def test_missing_and_broken_pictures_are_told_not_fatal(make: Make, tmp_path: Path) -> None:
     entry = make("lafite")
 
