@@ -110,7 +110,7 @@ def test_changes_do_not_leak_into_the_preset():
 
 
 def test_unknown_methods_presets_and_settings_are_named():
-    with pytest.raises(SettingsError, match="no method 'nope'; the methods are diffusion_ad, lafite, nearest_patch"):
+    with pytest.raises(SettingsError, match="no method 'nope'; the methods are diffusion_ad, glad, lafite, "):
         methods.recipe("nope", "demo")
     with pytest.raises(SettingsError, match="no preset 'nope'; it has demo, small, paper"):
         methods.recipe("lafite", "nope")

@@ -257,9 +257,10 @@ def test_a_killed_driver_goes_on_from_its_checkpoint(one_worker, new_run, job_en
     assert_same(run, undisturbed)
 
 
-def test_two_networks_train_across_workers(local_ray, images, tmp_path):
-    recipe = tiny_settings("diffusion_ad", train_steps=6)
-    model = train("diffusion_ad", recipe, images, str(tmp_path / "model"), str(tmp_path / "work"), workers=2)
+@pytest.mark.parametrize("name", ["diffusion_ad", "glad"])
+def test_two_networks_train_across_workers(local_ray, images, tmp_path, name):
+    recipe = tiny_settings(name, train_steps=6, batch_size=8, accumulation=2)
+    model = train(name, recipe, images, str(tmp_path / "model"), str(tmp_path / "work"), workers=2)
     assert all(math.isfinite(loss) for _, loss in model.card["loss_curve"])
     assert model.card["texture_sources"] == ["procedural", "self"]
     assert 0 < model.card["foreground_share"] <= 1
