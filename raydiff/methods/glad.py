@@ -156,9 +156,8 @@ class GLAD(AnomalyMethod):
             self._take(*Architecture.from_tensor(state["architecture"]).build())
         super().load_trained(state)
 
-    def _take(self, codec: nn.Module, unet: nn.Module) -> None:
-        self.codec: Any = codec
-        self.unet: Any = unet
+    def _take(self, codec: Any, unet: Any) -> None:
+        self.codec, self.unet = codec, unet
         if self.settings.gradient_checkpointing:
             unet.net.enable_gradient_checkpointing()
 

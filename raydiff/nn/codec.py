@@ -70,8 +70,10 @@ class Autoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents to images in [0, 1]."""
-        mean, deviation = self.scale.running_mean, (self.scale.running_var + self.scale.eps).sqrt()
-        raw = latents * deviation[:, None, None] + mean[:, None, None]
+        mean, variance = self.scale.running_mean, self.scale.running_var
+        assert mean is not None
+        assert variance is not None
+        raw = latents * (variance + self.scale.eps).sqrt()[:, None, None] + mean[:, None, None]
         decoded: Tensor = self.net.decode(raw).sample
         return ((decoded.float() + 1) / 2).clamp(0, 1)
 

@@ -55,7 +55,7 @@ class TrainingLoop:
         self.seed, self.rank = seed, rank
         self.step = 0
         self._batch = settings.batch_size // world
-        self._module = module or method
+        self._module: Any = module or method
         groups = method.parameter_groups()
         self._rates = [group["lr"] for group in groups]
         self._optimizer = _optimizer(settings.optimizer)(groups, weight_decay=settings.weight_decay)
