@@ -50,6 +50,11 @@ class AnomalyMethod(Method):
         self.foreground_share: Tensor
         self.register_buffer("foreground_share", torch.ones(()))
 
+    @classmethod
+    def for_examples(cls, train: Any) -> Method:
+        """Examples are images; no weights are needed for them."""
+        return cls.untrained(train)
+
     def example(self, images: Tensor, rows: Rows | None = None) -> Tensor:
         """uint8 (N, S, S, 3) images to uint8 (N, 4, S, S): channels first, and the product's mask for training."""
         masks = torch.full(images.shape[:3], 255, dtype=torch.uint8)

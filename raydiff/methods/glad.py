@@ -8,6 +8,7 @@ keeps the normal places as they are (SAFF). Where features of image and reconstr
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from raydiff.methods.anomalies import AnomalyMethod, AnomalyTrainSettings
 from raydiff.methods.base import AnomalyMaps, GradientSettings, ScoreSettings
 from raydiff.nn.backbones import Backbone, BackboneSettings
+from raydiff.nn.batches import filled
 from raydiff.nn.codec import Autoencoder, AutoencoderSettings, Pixels
 from raydiff.nn.diffusion import Diffusion, keyed_noise, spaced_timesteps
 from raydiff.nn.maps import gaussian_blur, top_mean
@@ -93,8 +95,8 @@ SMALL: Mapping[str, Any] = {
     "train_steps": 2000,
     "batch_size": 16,
 }
-# The paper's recipe for one model on all of MVTec AD: Stable Diffusion 1.4 at 512 pixels, trained on. Batch 32 of four
-# parts, gradient checkpointing and 8-bit AdamW are meant for a GPU of 24 GB; not run here. The original took an A6000
+# The paper's recipe for one model on all of MVTec AD: Stable Diffusion 1.4 at 512 pixels, trained on. Batch 32 in parts
+# of two, gradient checkpointing and 8-bit AdamW are meant for a GPU of 24 GB; not run here. The original took an A6000
 # of 48 GB, and hours that it does not state. Textures: give DTD's folder.
 PAPER: Mapping[str, Any] = {
     "image_size": 512,
@@ -143,11 +145,6 @@ class GLAD(AnomalyMethod):
     def untrained(cls, train: GLADTrain) -> GLAD:
         """The method with its backbone's weights left out."""
         return cls(train, load_weights=False)
-
-    @classmethod
-    def for_examples(cls, train: GLADTrain) -> GLAD:
-        """Examples are images; no network is needed for them."""
-        return cls.untrained(train)
 
     def load_trained(self, state: Mapping[str, Tensor]) -> None:
         """Take over a trained state; a pretrained model's networks are built as it says."""
@@ -234,6 +231,7 @@ class GLAD(AnomalyMethod):
         probing = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
         chosen, largest = torch.zeros_like(latents[:, 0, 0, 0]), torch.zeros_like(latents[:, 0, 0, 0])
         clean = latents
+        limit = math.inf if score.switch_distance is None else score.switch_distance
         timesteps = spaced_timesteps(score.start_step, score.denoising_steps)
         for at, following in itertools.pairwise([*timesteps, 0]):
             t = _full(at, latents)
@@ -245,9 +243,7 @@ class GLAD(AnomalyMethod):
                 distance = self._probe(restarted[rows], clean[rows])
                 seen = distance.flatten(1).topk(min(PROBE_TOKENS, distance[0].numel())).values.mean(1)
                 largest[rows] = torch.maximum(largest[rows], seen)
-                parted = torch.zeros_like(seen, dtype=torch.bool)
-                if score.switch_distance is not None:
-                    parted = seen > score.switch_distance
+                parted = seen > limit
                 share = self.fusion_mask(distance, latents.shape[-2:])
                 share *= (parted & score.fusion).view(-1, 1, 1, 1)
                 switch = parted | (at < score.least_step)
@@ -267,10 +263,8 @@ class GLAD(AnomalyMethod):
         """(M, g, g) distances of the two estimates' last-layer tokens, a few images at a time."""
         found = []
         for pair in zip(restarted.split(PROBED), path.split(PROBED), strict=True):
-            count = len(pair[0])
-            filled = (torch.cat([each, each[:1].expand(PROBED - count, *each.shape[1:])]) for each in pair)
-            layers = [self._features(self._decode(each))[-1] for each in filled]
-            found.append(nearest_token_distance(*layers)[:count])
+            layers = [self._features(self._decode(filled(each, PROBED)))[-1] for each in pair]
+            found.append(nearest_token_distance(*layers)[: len(pair[0])])
         return torch.cat(found)
 
     def _features(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -23,22 +23,36 @@ class AutoencoderSettings(Settings):
     learning_rate: float = Field(1e-3, gt=0)
 
 
-class Pixels(nn.Module):
+def to_signed(images: Tensor) -> Tensor:
+    """[0, 1] to [-1, 1], which networks work on."""
+    return 2 * images - 1
+
+
+def from_signed(pixels: Tensor) -> Tensor:
+    """[-1, 1] to [0, 1], cut to it."""
+    return ((pixels + 1) / 2).clamp(0, 1)
+
+
+class FixedCodec(nn.Module):
+    """A codec that learns nothing."""
+
+    def loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Zero."""
+        return images.new_zeros(())
+
+
+class Pixels(FixedCodec):
     """No autoencoder: the latents are the pixels, scaled to [-1, 1]."""
 
     channels = 3
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (N, 3, S, S) in [0, 1] to latents."""
-        return 2 * images - 1
+        return to_signed(images)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents to images in [0, 1]."""
-        return ((latents + 1) / 2).clamp(0, 1)
-
-    def loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Nothing is to be learnt."""
-        return images.new_zeros(())
+        return from_signed(latents)
 
 
 class Autoencoder(nn.Module):
@@ -65,7 +79,7 @@ class Autoencoder(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (N, 3, S, S) in [0, 1] to latents (N, C, S / f, S / f)."""
-        mean: Tensor = self.net.encode(2 * images - 1).latent_dist.mean
+        mean: Tensor = self.net.encode(to_signed(images)).latent_dist.mean
         return F.batch_norm(mean.float(), self.scale.running_mean, self.scale.running_var)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -75,11 +89,11 @@ class Autoencoder(nn.Module):
         assert variance is not None
         raw = latents * (variance + self.scale.eps).sqrt()[:, None, None] + mean[:, None, None]
         decoded: Tensor = self.net.decode(raw).sample
-        return ((decoded.float() + 1) / 2).clamp(0, 1)
+        return from_signed(decoded.float())
 
     def loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Mean absolute error of the reconstruction and the weighted divergence from a standard normal."""
-        scaled = 2 * images - 1
+        scaled = to_signed(images)
         found = self.net.encode(scaled).latent_dist
         noise = torch.randn(found.mean.shape, generator=generator).to(images.device)
         self.scale(found.mean.float())  # keeps the running statistics

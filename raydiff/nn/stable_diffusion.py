@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from raydiff import storage
 from raydiff.errors import SettingsError
+from raydiff.nn.codec import FixedCodec, from_signed, to_signed
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer")
 SCALE = 0.18215  # of Stable Diffusion 1.x's latents, where its VAE's config does not say
 
 
-class FrozenCodec(nn.Module):
+class FrozenCodec(FixedCodec):
     """A pretrained VAE, never trained. `encode` gives the latent's mean, so that an image has one latent."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -33,17 +34,13 @@ class FrozenCodec(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (N, 3, S, S) in [0, 1] to latents (N, 4, S / 8, S / 8)."""
-        latents: Tensor = self.net.encode(2 * images - 1).latent_dist.mean
+        latents: Tensor = self.net.encode(to_signed(images)).latent_dist.mean
         return self.scale * latents
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents to images in [0, 1]."""
         images: Tensor = self.net.decode(latents / self.scale).sample
-        return ((images + 1) / 2).clamp(0, 1)
-
-    def loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Nothing is to be learnt."""
-        return images.new_zeros(())
+        return from_signed(images)
 
 
 class PromptedUNet(nn.Module):

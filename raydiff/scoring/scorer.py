@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from raydiff.methods.base import Method, Rows, ScoreSettings
+from raydiff.nn.batches import filled
 from raydiff.scoring.scored import Scored
 
 # Large enough to keep the device busy, small enough that a single image does not wait for much filling.
@@ -35,7 +36,7 @@ def examples_of(method: Method, images: np.ndarray, rows: Rows | None = None) ->
     for start in range(0, len(images), chunk):
         batch = torch.from_numpy(images[start : start + chunk].copy())
         theirs = None if rows is None else [*rows[start : start + chunk], *[rows[start]] * (chunk - len(batch))]
-        parts.append(method.example(_filled(batch, chunk), theirs)[: len(batch)].cpu())
+        parts.append(method.example(filled(batch, chunk), theirs)[: len(batch)].cpu())
     return torch.cat(parts)
 
 
@@ -47,7 +48,7 @@ def score_examples(method: Method, examples: Tensor, keys: Sequence[str], score:
     for start in range(0, len(examples), chunk):
         batch = examples[start : start + chunk]
         names = [*keys[start : start + chunk], *[""] * (chunk - len(batch))]
-        found = method.maps(_filled(batch, chunk), names, score)
+        found = method.maps(filled(batch, chunk), names, score)
         scores.append(method.scores(found.maps, score)[: len(batch)].double().cpu())
         maps.append(found.maps[: len(batch)].cpu())
         for name, values in found.details.items():
@@ -59,9 +60,3 @@ def score_examples(method: Method, examples: Tensor, keys: Sequence[str], score:
 def image_key(image: np.ndarray) -> str:
     """An image's own key: the hash of its pixels at the model's size. Its noise is drawn from this."""
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
-
-
-def _filled(batch: Tensor, chunk: int) -> Tensor:
-    """The batch, lengthened to `chunk` rows by repeating its first."""
-    missing = chunk - len(batch)
-    return batch if missing == 0 else torch.cat([batch, batch[:1].expand(missing, *batch.shape[1:])])
