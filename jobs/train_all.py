@@ -30,6 +30,7 @@ def main(
     settings: cli.Set = None,
     workers: cli.Workers = None,
     seed: cli.Seed = 0,
+    pseudo_images: cli.PseudoImages = None,
     false_alarm_rate: cli.Rate = DEFAULT_RATE,
     maps: cli.MapsOption = "tiff",
     size: cli.Size = None,
@@ -46,7 +47,7 @@ def main(
     for run in runs:
         for name in names:
             steps.train(run, name, preset, changes[name], workers, seed)
-            steps.tune(run, name, seed=seed)
+            steps.tune(run, name, pseudo_images=pseudo_images, seed=seed)
             with steps.serving(run, name) as handle:
                 steps.calibrate(handle, run, name, false_alarm_rate)
                 cli.print_summary(steps.score(handle, run, name, maps))

@@ -40,6 +40,10 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Rate = Annotated[float, typer.Option(help="Wanted false-alarm rate on normal images.")]
 MapsOption = Annotated[Maps, typer.Option(help="Write anomaly maps: none, tiff (float, MVTec's layout) or png.")]
 Size = Annotated[int | None, typer.Option(help="Evaluate pixels at SIZE x SIZE; at the images' own size by default.")]
+PseudoImages = Annotated[
+    int | None,
+    typer.Option(help="Tune on at most so many held-out normal images, and made anomalies, of each category."),
+]
 SearchOption = Annotated[Search, typer.Option(help="grid tries every candidate, optuna samples them.")]
 
 
@@ -81,12 +85,13 @@ def tune(
     space: Annotated[str | None, typer.Option(help="A Python file that defines STAGES.")] = None,
     search: SearchOption = "grid",
     trials: Annotated[int, typer.Option(help="Trials a stage, with --search optuna.")] = 8,
+    pseudo_images: PseudoImages = None,
     seed: Seed = 0,
 ) -> None:
     """Choose score settings on made anomalies; no labelled defect is looked at."""
     from raydiff import steps
 
-    steps.tune(out, model, save_as, space, search, trials, seed)
+    steps.tune(out, model, save_as, space, search, trials, pseudo_images, seed)
 
 
 @app.command(epilog="Example: raydiff calibrate --out runs/may --model lafite --false-alarm-rate 0.01")

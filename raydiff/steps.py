@@ -32,6 +32,7 @@ from raydiff.scoring.part_scorer import Maps
 from raydiff.selection.calibrate import DEFAULT_RATE
 from raydiff.selection.calibrate import calibrate as calibrate_model
 from raydiff.selection.champion import champion
+from raydiff.selection.pseudo_validation import PseudoValidationSettings
 from raydiff.selection.staged_search import Search
 from raydiff.selection.tune import tune as tune_model
 from raydiff.training.train import train as train_method
@@ -95,9 +96,15 @@ def tune(
     space: str | None = None,
     search: Search = "grid",
     trials: int = 8,
+    pseudo_images: int | None = None,
     seed: int = 0,
 ) -> Model:
-    """Choose a model's score settings on made anomalies; `save_as` leaves the model as it is and tunes a copy."""
+    """Choose a model's score settings on made anomalies; `save_as` leaves the model as it is and tunes a copy.
+
+    `pseudo_images` bounds both the normal images and the anomalies made of them, per category.
+    """
+    bounds = {} if pseudo_images is None else dict.fromkeys(("normals", "anomalies"), pseudo_images)
+    size = PseudoValidationSettings.parse(bounds)
     run = _existing(out)
     if save_as:
         load(run.model(name), "cpu").save(run.model(save_as))
@@ -114,6 +121,7 @@ def tune(
         space=space,
         search=search,
         trials=trials,
+        size=size,
         seed=seed,
     )
 

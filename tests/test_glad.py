@@ -46,7 +46,7 @@ def start(method):
 @pytest.fixture(scope="module")
 def between(method, start):
     """A switch distance that half of the images reach in the end."""
-    score = GLADScore(start_step=500, denoising_steps=5, least_step=0, switch_distance=None)
+    score = GLADScore(start_step=500, denoising_steps=5, least_step=0, switch_distance=2.0)
     with torch.no_grad():
         return float(method.reconstruct(*start, score)[1]["probing_score"].median()) + 1e-6
 
@@ -110,7 +110,8 @@ def test_adaptive_denoising_is_that_of_each_image_alone(method, start, between, 
         alone = [by_hand(method, latents[i : i + 1], noise[i : i + 1], score) for i in range(len(latents))]
     torch.testing.assert_close(clean, torch.cat([each[0] for each in alone]), atol=1e-4, rtol=1e-4)
     assert details["chosen_step"].tolist() == [each[1] for each in alone]
-    assert details["probing_score"].tolist() == pytest.approx([each[2] for each in alone], abs=1e-5)
+    if switch is not None:
+        assert details["probing_score"].tolist() == pytest.approx([each[2] for each in alone], abs=1e-5)
 
 
 def test_images_find_steps_of_their_own(method, start, between):
@@ -122,8 +123,8 @@ def test_images_find_steps_of_their_own(method, start, between):
 
 @pytest.mark.parametrize(
     ("switch", "least", "chosen"),
-    [(None, 0, 0), (-1.0, 0, 400), (None, 401, 400)],
-    ids=["never", "at once", "from the image at once"],
+    [(None, 0, 0), (2.0, 0, 0), (-1.0, 0, 400), (None, 401, 400)],
+    ids=["never", "beyond all distances", "at once", "from the image at once"],
 )
 def test_the_limits_are_plain_ddim(method, start, switch, least, chosen):
     """At the first step path and restart are the same, so switching there changes nothing."""
@@ -157,6 +158,14 @@ def test_an_image_that_has_found_its_step_is_not_probed_again(method, start, bet
     chosen = details["chosen_step"]
     still = [int(((chosen <= at) | (chosen == 0)).sum()) for at in (500, 400, 300, 200, 100)]
     assert probed == [count for count in still if count]
+
+
+def test_without_a_switch_distance_nothing_is_probed(method, start, monkeypatch):
+    monkeypatch.delattr(GLAD, "_probe")
+    score = GLADScore(start_step=500, denoising_steps=5, least_step=150, switch_distance=None)
+    _, details = method.reconstruct(*start, score)
+    assert details.keys() == {"chosen_step"}
+    assert details["chosen_step"].tolist() == [100] * 6
 
 
 def test_token_distance_against_brute_force():

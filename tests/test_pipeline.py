@@ -32,6 +32,7 @@ def data(tmp_path_factory):
 def test_the_main_job(data, tmp_path, job_environment):
     out = tmp_path / "run"
     options = ["--methods", "lafite,nearest_patch", "--preset", "demo", "--false-alarm-rate", "0.2"]
+    options += ["--pseudo-images", "6"]
     settings = tiny("lafite", "lafite.") + tiny("nearest_patch", "nearest_patch.")
     done = job("train_all.py", "--data", str(data), "--out", str(out), *options, *settings, environment=job_environment)
     run = RunFolder(str(out))
@@ -41,6 +42,7 @@ def test_the_main_job(data, tmp_path, job_environment):
         assert model.method.settings.backbone.grid == 4
         tuning = storage.read_json(run.tuning(name))
         assert tuning["chosen"] == model.score_settings.model_dump(mode="json")
+        assert [made for _, made in tuning["pseudo_images"].values()] == [6, 6]
     assert raydiff.load(run.model("lafite"), "cpu").method.settings.train_steps == 12
     page = (out / "report.html").read_text()
     assert "lafite" in page
@@ -73,7 +75,7 @@ def steps_run(command, data, tmp_path_factory):
         "train": command(
             cli.app, "train", "--out", out, "--method", "nearest_patch", "--preset", "demo", *tiny("nearest_patch")
         ),
-        "tune": command(cli.app, "tune", *model, "--search", "optuna", "--trials", "2"),
+        "tune": command(cli.app, "tune", *model, "--search", "optuna", "--trials", "2", "--pseudo-images", "6"),
         "calibrate": command(cli.app, "calibrate", *model, "--false-alarm-rate", "0.2"),
         "score": command(cli.app, "score", *model, "--maps", "none"),
         "evaluate": command(cli.app, "evaluate", *model),
@@ -124,6 +126,7 @@ def test_an_archive(steps_run, command, tmp_path):
 def test_a_model_for_each_category(data, command, tmp_path):
     whole = RunFolder(str(tmp_path / "run"))
     options = ["--methods", "nearest_patch", "--preset", "demo", "--false-alarm-rate", "0.2", "--per-category"]
+    options += ["--pseudo-images", "4"]
     arguments = ["--data", str(data), "--out", whole.uri, *options, *tiny("nearest_patch")]
     printed = command(app_of("train_all"), *arguments)
     assert not storage.exists(storage.join(whole.uri, "models"))

@@ -1,15 +1,17 @@
-"""GLAD's score settings, in the order in which they act on an image.
+"""GLAD's score settings, in the order in which they matter.
 
-How much corruption (by plain denoising, which is what the rest adapts); from where on the image itself takes over; how
-far the two estimates must part for an image to find a step of its own, relative to how far they part on normal images,
-because that distance depends on backbone and model; then fusion, the pixels' weight and the pixels in the score. More
-denoising steps cost as many more network calls, so they must be worth it. At most 19 trials.
+How much corruption, by plain denoising, which is what the rest adapts; blur and pixels in the score, whose best depends
+on the image size; from where on the image itself takes over; how far the two estimates must part for an image to find
+a step of its own, relative to how far they part on normal images, because that distance depends on backbone and model;
+then fusion and the pixels' weight. Many denoising steps cost as many network calls, so they must be worth it. At most
+18 trials.
 """
 
 from raydiff.methods.glad import GLADScore
 from raydiff.selection.space import Candidates, Stage, Stages
 
-FEW = 10  # denoising steps, while there is much to try
+FEW = 5  # denoising steps, while there is much to try
+UNREACHED = 2.0  # the greatest cosine distance: probing measures and never switches
 WORTH_THE_STEPS = 0.005  # AUROC
 
 
@@ -20,22 +22,25 @@ def least_steps(chosen: GLADScore, finished: Stages) -> Candidates:
 
 def switch_distances(chosen: GLADScore, finished: Stages) -> Candidates:
     """Never, and what the most, a tenth, or half of the held-out normal images reach."""
-    tried = next(stage for stage in finished if stage["name"] == "least_step")
-    trial = next(each for each in tried["trials"] if each["settings"]["least_step"] == chosen.least_step)
-    deciles = trial["normal_details"]["probing_score"]
+    measured = next(stage["trials"][0] for stage in finished if stage["name"] == "probing")
+    deciles = measured["normal_details"]["probing_score"]
     return {"switch_distance": (None, deciles[10], deciles[9], deciles[5])}
 
+
+PLAIN = {"switch_distance": None, "least_step": 0}
 
 STAGES = [
     Stage(
         name="start_step",
-        candidates={"start_step": (150, 300, 450, 650), "denoising_steps": (FEW,)},
-        fixed={"switch_distance": None, "least_step": 0},
+        candidates={"start_step": (150, 300, 500, 800), "denoising_steps": (FEW,)},
+        fixed=PLAIN,
     ),
+    Stage(name="blur_sigma", candidates={"blur_sigma": (1.5, 3.0, 6.0)}, fixed=PLAIN),
+    Stage(name="top_pixels", candidates={"top_pixels": (10, 50, 250)}, fixed=PLAIN),
     Stage(name="least_step", candidates=least_steps, fixed={"switch_distance": None}),
+    Stage(name="probing", candidates={"switch_distance": (UNREACHED,)}),
     Stage(name="switch_distance", candidates=switch_distances),
     Stage(name="fusion", candidates={"fusion": (True, False)}),
-    Stage(name="pixel_weight", candidates={"pixel_weight": (0.0, 0.5, 1.0, 2.0)}),
-    Stage(name="top_pixels", candidates={"top_pixels": (50, 250, 1000)}),
+    Stage(name="pixel_weight", candidates={"pixel_weight": (0.0, 0.5, 2.0)}),
     Stage(name="denoising_steps", candidates={"denoising_steps": (FEW, 25)}, margin=WORTH_THE_STEPS),
 ]

@@ -8,7 +8,6 @@ keeps the normal places as they are (SAFF). Where features of image and reconstr
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -56,7 +55,9 @@ class GLADScore(ScoreSettings):
     start_step: int = Field(650, ge=1, lt=1000)  # the corruption that all images start from
     denoising_steps: int = Field(25, ge=1)  # DDIM steps from there to 0
     least_step: int = Field(350, ge=0, lt=1000)  # below this the image itself, corrupted anew, takes over
-    switch_distance: float | None = Field(0.45)  # probing score above which an image's own step is found; None = never
+    # probing score (a mean cosine distance, 0 to 2) above which an image's own step is found; None = plain denoising to
+    # least_step, which saves the probing
+    switch_distance: float | None = 0.45
     guidance_scale: float = Field(9.0, ge=0)  # classifier-free guidance of a pretrained U-Net; 1 = none
     fusion: bool = True  # SAFF at an image's own step; False goes on from the image itself, the paper's ablation
     pixel_weight: float = Field(0.0, ge=0)  # v, of the difference of pixels beside that of features
@@ -80,10 +81,10 @@ _QUICK: Mapping[str, Any] = {
 DEMO: Mapping[str, Any] = {
     **_QUICK,
     "image_size": 64,
-    "autoencoder": {"channels": (16, 32)},
+    "autoencoder": {"channels": (16, 32, 32)},
     "backbone": {"name": "resnet18", "stages": (0, 1), "grid": 16, "neighbourhood": 1},
-    "feature_size": 128,
-    "train_steps": 400,
+    "feature_size": 64,
+    "train_steps": 300,
     "batch_size": 8,
 }
 SMALL: Mapping[str, Any] = {
@@ -222,38 +223,41 @@ class GLAD(AnomalyMethod):
         return top_mean(maps, score.top_pixels)
 
     def reconstruct(self, latents: Tensor, noise: Tensor, score: GLADScore) -> tuple[Tensor, dict[str, Tensor]]:
-        """Adaptive denoising of latents (N, C, h, w): the reconstruction, and two numbers an image.
+        """Adaptive denoising of latents (N, C, h, w): the reconstruction, and what it tells of each image.
 
         `chosen_step` is the step where the image itself took over from the path of pure denoising, 0 if it never did;
-        `probing_score` is the largest that was seen until then.
+        `probing_score` is the largest that was seen until then, told only where there is a switch distance.
         """
         x = self.diffusion.add_noise(latents, noise, _full(score.start_step, latents))
         probing = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
         chosen, largest = torch.zeros_like(latents[:, 0, 0, 0]), torch.zeros_like(latents[:, 0, 0, 0])
         clean = latents
-        limit = math.inf if score.switch_distance is None else score.switch_distance
         timesteps = spaced_timesteps(score.start_step, score.denoising_steps)
         for at, following in itertools.pairwise([*timesteps, 0]):
             t = _full(at, latents)
             output = self._predict(x, t, score.guidance_scale)
             clean, estimated = self.diffusion.estimates(output, x, t)
-            rows = probing.nonzero()[:, 0]
-            if len(rows):
+            rows, forced = probing.nonzero()[:, 0], at < score.least_step
+            if len(rows) and (forced or score.switch_distance is not None):
                 restarted, _ = self.diffusion.estimates(output, self.diffusion.add_noise(latents, noise, t), t)
-                distance = self._probe(restarted[rows], clean[rows])
-                seen = distance.flatten(1).topk(min(PROBE_TOKENS, distance[0].numel())).values.mean(1)
-                largest[rows] = torch.maximum(largest[rows], seen)
-                parted = seen > limit
-                share = self.fusion_mask(distance, latents.shape[-2:])
-                share *= (parted & score.fusion).view(-1, 1, 1, 1)
-                switch = parted | (at < score.least_step)
+                switch = torch.full_like(rows, forced, dtype=torch.bool)
+                share = torch.zeros_like(clean[rows, :1])  # of the path, where the image itself takes over
+                if score.switch_distance is not None:
+                    distance = self._probe(restarted[rows], clean[rows])
+                    seen = distance.flatten(1).topk(min(PROBE_TOKENS, distance[0].numel())).values.mean(1)
+                    largest[rows] = torch.maximum(largest[rows], seen)
+                    parted = seen > score.switch_distance
+                    switch |= parted
+                    if score.fusion:
+                        share = self.fusion_mask(distance, latents.shape[-2:]) * parted.view(-1, 1, 1, 1)
                 now = rows[switch]
                 clean[now] = torch.lerp(restarted[now], clean[now], share[switch])
                 chosen[now] = at
                 probing[now] = False
             if following:
                 x = self.diffusion.add_noise(clean, estimated, _full(following, latents))
-        return clean, {"chosen_step": chosen, "probing_score": largest}
+        details = {"chosen_step": chosen}
+        return clean, details if score.switch_distance is None else details | {"probing_score": largest}
 
     def fusion_mask(self, distance: Tensor, size: Sequence[int]) -> Tensor:
         """SAFF's share of the path's estimate (N, 1, *size): sigmoid of the token distances, so from a half up."""
