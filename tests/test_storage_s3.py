@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -95,6 +96,19 @@ def test_folder_markers_are_no_files(s3_bucket):
     storage.write_bytes(f"{s3_bucket}/sub/a.bin", b"1")
     assert storage.list_files(s3_bucket) == [f"{s3_bucket}/sub/a.bin"]
     assert storage.list_files(f"{s3_bucket}/sub/empty") == []
+
+
+def test_a_folder_is_copied_at_any_depth_and_the_copy_removed(s3_bucket):
+    """What a pretrained model is read from, for one."""
+    files = {"model_index.json": b"{}", "unet/config.json": b"u", "text encoder/deep/weights#1.bin": bytes(range(256))}
+    for name, content in files.items():
+        storage.write_bytes(storage.join(s3_bucket, "sd", name), content)
+    storage.write_bytes(storage.join(s3_bucket, "sd-other", "no.bin"), b"another folder's")
+    for uri in (f"{s3_bucket}/sd", f"{s3_bucket}/sd/"):
+        with storage.local_folder(uri) as folder:
+            found = {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*.*")}
+        assert found == files
+        assert not Path(folder).exists()
 
 
 @pytest.mark.parametrize("megabytes", [20, 101])  # s3fs writes files of 100 MB and more in parts

@@ -4,27 +4,27 @@ How much corruption, by plain denoising, which is what the rest adapts; blur and
 on the image size; from where on the image itself takes over; how far the two estimates must part for an image to find
 a step of its own, relative to how far they part on normal images, because that distance depends on backbone and model;
 then fusion and the pixels' weight. Many denoising steps cost as many network calls, so they must be worth it. At most
-18 trials.
+15 trials.
 """
 
 from raydiff.methods.glad import GLADScore
 from raydiff.selection.space import Candidates, Stage, Stages
 
-FEW = 5  # denoising steps, while there is much to try
+FEW, MANY = 5, 15  # denoising steps
 UNREACHED = 2.0  # the greatest cosine distance: probing measures and never switches
 WORTH_THE_STEPS = 0.005  # AUROC
 
 
 def least_steps(chosen: GLADScore, finished: Stages) -> Candidates:
-    """None, a quarter and half of the corruption that was chosen."""
-    return {"least_step": tuple(round(share * chosen.start_step) for share in (0.0, 0.25, 0.5))}
+    """None, and half of the corruption that was chosen."""
+    return {"least_step": (0, chosen.start_step // 2)}
 
 
 def switch_distances(chosen: GLADScore, finished: Stages) -> Candidates:
-    """Never, and what the most, a tenth, or half of the held-out normal images reach."""
+    """Never, and what a tenth or half of the held-out normal images reach."""
     measured = next(stage["trials"][0] for stage in finished if stage["name"] == "probing")
     deciles = measured["normal_details"]["probing_score"]
-    return {"switch_distance": (None, deciles[10], deciles[9], deciles[5])}
+    return {"switch_distance": (None, deciles[9], deciles[5])}
 
 
 PLAIN = {"switch_distance": None, "least_step": 0}
@@ -41,6 +41,6 @@ STAGES = [
     Stage(name="probing", candidates={"switch_distance": (UNREACHED,)}),
     Stage(name="switch_distance", candidates=switch_distances),
     Stage(name="fusion", candidates={"fusion": (True, False)}),
-    Stage(name="pixel_weight", candidates={"pixel_weight": (0.0, 0.5, 2.0)}),
-    Stage(name="denoising_steps", candidates={"denoising_steps": (FEW, 25)}, margin=WORTH_THE_STEPS),
+    Stage(name="pixel_weight", candidates={"pixel_weight": (0.0, 1.0)}),
+    Stage(name="denoising_steps", candidates={"denoising_steps": (FEW, MANY)}, margin=WORTH_THE_STEPS),
 ]

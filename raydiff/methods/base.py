@@ -37,7 +37,8 @@ class GradientSettings(Settings):
     warmup_steps: int = Field(0, ge=0)  # linear warm-up of the learning rate
     decay_from: float = Field(0.8, gt=0, le=1)  # of all steps: from here the learning rate is a tenth; 1 = never
     ema_decay: float = Field(0.999, ge=0, lt=1)  # of the weights that are kept; ramps up from 0; 0 = the last ones
-    # what the networks compute in while they train; "auto" is bfloat16 on a GPU, float32 elsewhere
+    # what the networks compute in while they train; "auto" is bfloat16 on a GPU and on processors with instructions for
+    # it, float32 elsewhere
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
@@ -151,12 +152,19 @@ class Method(nn.Module, ABC):
         return {}
 
     def autocast(self) -> torch.autocast:
-        """The precision that networks run in: while gradients are taken the settings' own, else "auto"."""
-        precision = self.settings.precision if torch.is_grad_enabled() else "auto"
-        low = self.device.type == "cuda" if precision == "auto" else precision == "bfloat16"
+        """The precision that networks run in: while they train the settings' own, else bfloat16 on a GPU only."""
+        low = self.device.type == "cuda"
+        if torch.is_grad_enabled():
+            asked = self.settings.precision
+            low = asked == "bfloat16" or (asked == "auto" and (low or _cpu_computes_in_bfloat16()))
         return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
     @property
     def device(self) -> torch.device:
         """Where the method computes."""
         return next(iter(self.buffers())).device
+
+
+def _cpu_computes_in_bfloat16() -> bool:
+    can = torch.cpu.get_capabilities()
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))

@@ -92,9 +92,9 @@ SMALL: Mapping[str, Any] = {
     "image_size": 128,
     "autoencoder": {"channels": (16, 32, 32)},
     "backbone": {"name": "efficientnet_b4", "stages": (2, 3), "grid": 16, "neighbourhood": 1},
-    "feature_size": 224,
-    "train_steps": 2000,
-    "batch_size": 16,
+    "feature_size": 128,
+    "train_steps": 800,
+    "batch_size": 8,
 }
 # The paper's recipe for one model on all of MVTec AD: Stable Diffusion 1.4 at 512 pixels, trained on. Batch 32 in parts
 # of two, gradient checkpointing and 8-bit AdamW are meant for a GPU of 24 GB; not run here. The original took an A6000
