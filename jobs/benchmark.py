@@ -30,7 +30,7 @@ def main(
     images = storage.join(out, "images.parquet")
     index(data, images, check=False)
     cluster.connect()
-    workers = cluster.gpus() or cluster.cpus()
+    workers = cluster.devices()
     with deployed(model) as handle:
         bulk = score_table(handle, model, images, storage.join(out, "scores"))
     bare = bare_loop(model, images, workers)

@@ -59,6 +59,11 @@ def gpus() -> int:
     return int(ray.cluster_resources().get("GPU", 0))
 
 
+def devices() -> int:
+    """How many workers can run a network at the same time: one a GPU, or one a CPU where there is no GPU."""
+    return gpus() or cpus()
+
+
 def worker_options(cpus: float = 1) -> dict[str, Any]:
     """Resources of one worker that runs a network: a GPU where the cluster has any, else `cpus` CPUs."""
     return {"num_cpus": 1, "num_gpus": 1} if gpus() else {"num_cpus": cpus}

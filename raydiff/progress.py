@@ -41,12 +41,13 @@ class Phase:
         """`count` more units are done; `note` is shown behind the figures (a loss, say)."""
         self.update(self.done + count, note)
 
-    def update(self, done: int, note: str = "") -> None:
-        """`done` units are done in all."""
+    def update(self, done: int, note: str = "", total: int | None = None) -> None:
+        """`done` units are done in all; of `total`, if that has changed."""
         self.done = done
         self.note = note
+        self._total = total or self._total
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, description=f"{self.title} {note}".strip())
+            self._bar.update(self._task, completed=done, total=self._total, description=f"{self.title} {note}".strip())
         elif time.monotonic() - self._last_line >= LINE_SECONDS:
             self._last_line = time.monotonic()
             console.print(self.line(), markup=False)

@@ -66,6 +66,8 @@ def test_the_time_left_is_what_the_rate_so_far_promises(clock, log):
         assert running.line() == "train: 100/400 steps (25 %), about 2 min left, 2 steps/s, loss 0.5"  # 150 s
         running.update(400)
         assert running.line() == "train: 400/400 steps (100 %), 8 steps/s"  # nothing is left, no note any more
+        running.update(400, total=500)
+        assert running.line().startswith("train: 400/500 steps (80 %)")
 
 
 def test_a_line_before_any_time_has_passed(clock, log):

@@ -160,6 +160,21 @@ def test_stages_come_one_after_the_other_on_top_of_what_was_chosen():
     assert staged.suggest("after") == Searcher.FINISHED
 
 
+def test_how_many_trials_there_will_be_is_known_better_as_stages_end():
+    def many(chosen, finished):
+        return {"neighbours": tuple(range(1, 2 + len(finished[0]["trials"])))}
+
+    stages = [Stage(name="a", candidates={"pool": (1, 2, 4)}), Stage(name="b", candidates=many)]
+    staged = StagedSearch(stages, LafitEScore(), "grid", 99, 0)
+    assert staged.expected == 3 + 2
+    for name in "abc":
+        staged.suggest(name)
+        finish(staged, name, 0.5)
+    assert staged.expected == 3 + 4
+    run(staged, lambda config: 0.5)
+    assert staged.expected == staged.count == 7
+
+
 def test_what_is_fixed_does_not_enter_the_choice():
     staged = StagedSearch(two_stages()[:1], LafitEScore(), "grid", 99, 0)
     run(staged, lambda config: config["score"]["neighbours"])

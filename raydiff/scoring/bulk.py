@@ -70,7 +70,7 @@ def score_table(
     counts: Counter[str] = Counter()
     finished: list[tuple[float, int]] = []  # when each part came back, and its images
     seconds = 0.0
-    replicas = cluster.gpus() or cluster.cpus()
+    replicas = cluster.devices()
     if missing:
         size = int(model["settings"]["train"]["image_size"])
         workers = replicas + 1  # one part more on its way than there are replicas

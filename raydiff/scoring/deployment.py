@@ -39,7 +39,7 @@ def deployed(model_uri: str, replicas: int | None = None) -> Iterator[Deployment
         model_uri: a model folder; its score settings are those it has now.
         replicas: how many; one a GPU by default, or one a CPU.
     """
-    count = replicas or cluster.gpus() or cluster.cpus()
+    count = replicas or cluster.devices()
     gpu = {"num_cpus": 0, "num_gpus": 1} if cluster.gpus() else {"num_cpus": cluster.SHARED_CPU}
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     serve.start(proxy_location="Disabled", logging_config=quiet)

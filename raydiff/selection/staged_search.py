@@ -17,6 +17,7 @@ from raydiff.methods.base import ScoreSettings
 from raydiff.selection.space import Stage, described
 
 Search = Literal["grid", "optuna"]
+GUESSED = 2  # candidates of a stage that cannot be listed yet
 
 
 class StagedSearch(Searcher):
@@ -44,7 +45,6 @@ class StagedSearch(Searcher):
         self.note = ""
         self._left = list(stages)
         self._search, self._trials, self._seed = search, trials, seed
-        self.expected = sum(self._limited(len(s.grid(start, [])) if not callable(s.candidates) else 2) for s in stages)
         self._lost = False
         self._running: dict[str, int] = {}  # trial to its place in the grid
         self._asked_as: dict[str, str] = {}  # trial to its name for Optuna
@@ -61,6 +61,15 @@ class StagedSearch(Searcher):
     def count(self) -> int:
         """How many candidates have their result, of all stages so far."""
         return sum(len(stage["trials"]) for stage in self.results) + (0 if self.finished else len(self._done))
+
+    @property
+    def expected(self) -> int:
+        """How many candidates all stages will have, as far as is known: some depend on what is found before."""
+        known = sum(len(stage["trials"]) for stage in self.results) + (0 if self.finished else self._wanted)
+        later = (
+            GUESSED if callable(stage.candidates) else len(stage.grid(self.chosen, [])) for stage in self._left[1:]
+        )
+        return known + sum(map(self._limited, later))
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's settings; None while a stage's last trials are still running."""

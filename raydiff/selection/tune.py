@@ -174,7 +174,7 @@ class ShownTrials(ray_tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray Tune calls it."""
-        self._shown.update(self._staged.count, self._staged.note)
+        self._shown.update(self._staged.count, self._staged.note, self._staged.expected)
 
 
 class Trial(ray_tune.Trainable):

@@ -41,7 +41,7 @@ def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_
         ExampleWriter,
         fn_constructor_args=(method, settings, store_uri),
         batch_size=None,
-        compute=ActorPoolStrategy(size=min(part_count(table_uri), cluster.gpus() or cluster.cpus())),
+        compute=ActorPoolStrategy(size=min(part_count(table_uri), cluster.devices())),
         **cluster.worker_options(),
     )
     counts: dict[int, int] = {}

@@ -35,6 +35,9 @@ from raydiff.training.examples import compute_examples
 from raydiff.training.loop import TrainingLoop
 from raydiff.training.store import ExampleStore
 
+# A worker that reports waits until the controller has looked, by default every 2 s: long in a training of a minute.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+
 CHECKPOINTS = 10  # over a whole training
 REPORTS = 100  # loss values kept of a training
 MAX_FAILURES = 3  # workers or nodes lost before a training gives up
