@@ -76,7 +76,7 @@ DEMO: Mapping[str, Any] = {
     "image_size": 64,
     "unet": {"base_channels": 8, "multipliers": (1, 2, 4, 8), "attention_levels": ()},
     "segmentation_channels": 16,
-    "train_steps": 500,
+    "train_steps": 300,
     "batch_size": 4,
 }
 # Half an hour a category on two cores with `precision` bfloat16; what came out is in the README.

@@ -84,7 +84,7 @@ DEMO: Mapping[str, Any] = {
     "autoencoder": {"channels": (16, 32, 32)},
     "backbone": {"name": "resnet18", "stages": (0, 1), "grid": 16, "neighbourhood": 1},
     "feature_size": 64,
-    "train_steps": 300,
+    "train_steps": 220,
     "batch_size": 8,
 }
 SMALL: Mapping[str, Any] = {
