@@ -70,7 +70,7 @@ _QUICK: Mapping[str, Any] = {
     "warmup_steps": 50,
     "ema_decay": 0.99,
 }
-# Some minutes on two cores, which is short for two networks that begin with nothing.
+# A minute on two cores, which is short for two networks that begin with nothing.
 DEMO: Mapping[str, Any] = {
     **_QUICK,
     "image_size": 64,
@@ -79,7 +79,7 @@ DEMO: Mapping[str, Any] = {
     "train_steps": 300,
     "batch_size": 4,
 }
-# Half an hour a category on two cores with `precision` bfloat16; what came out is in the README.
+# Half an hour a category on two cores that compute in bfloat16; what came out is in the README.
 SMALL: Mapping[str, Any] = {
     **_QUICK,
     "image_size": 128,
