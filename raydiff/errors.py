@@ -20,6 +20,10 @@ class StorageError(RaydiffError):
     """A URI cannot be read or written: unknown scheme, missing bucket, refused credentials, dead endpoint."""
 
 
+class StorageUnavailable(StorageError):
+    """The store does not answer, or answers that it cannot now; trying again later may help."""
+
+
 class SettingsError(RaydiffError):
     """A setting is unknown, of the wrong type or out of its range."""
 
@@ -30,3 +34,7 @@ class ModelFolderError(RaydiffError):
 
 class ClusterError(RaydiffError):
     """The Ray cluster cannot do what is asked: not reachable, or without the CPUs or GPUs wanted."""
+
+
+class Stopped(RaydiffError):
+    """A bulk run could not go on. What is finished is kept; the same command goes on from there."""

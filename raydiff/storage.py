@@ -8,8 +8,10 @@ never written anywhere.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
+import shutil
 import tempfile
 import threading
 import uuid
@@ -18,11 +20,16 @@ from typing import Any
 
 import fsspec
 import pyarrow.fs
+import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from raydiff.errors import StorageError
+from raydiff.errors import StorageError, StorageUnavailable
+from raydiff.patience import patiently
+from raydiff.storage_errors import explained
 
 PROBE_SECONDS = 30.0
+
+PAGE = 1000  # files in one list; S3 gives no more keys at a time
 
 # Object stores other than Amazon's refuse the checksum trailers that botocore sends by default, and the
 # libraries' default timeouts let a dead endpoint hang for minutes.
@@ -31,7 +38,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "use_listings_cache": False,
         "config_kwargs": {
             "connect_timeout": 5,
-            "read_timeout": 30,
+            "read_timeout": 15,
             "retries": {"max_attempts": 4, "mode": "standard"},
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
@@ -50,13 +57,22 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         # Not fsspec's url_to_fs: it reads "a::b" as a chain of filesystems and would write to another file.
         kind = fsspec.get_filesystem_class(scheme)
-        fs = kind(**{**kind._get_kwargs_from_urls(uri), **_OPTIONS.get(scheme, {})})
+        fs = kind(**{**kind._get_kwargs_from_urls(uri), **_options(scheme)})
     except ImportError as error:
         extra = "pip install 'raydiff[s3]'" if scheme == "s3" else f"install the package it names ({error})"
         raise StorageError(f"{uri}: reading {scheme}:// needs one more package: {extra}") from None
     except ValueError as error:
         raise StorageError(f"{uri}: {error}") from None
     return fs, kind._strip_protocol(uri)
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    options = _OPTIONS.get(scheme, {})
+    if scheme != "s3":
+        return options
+    from raydiff.s3_session import Session
+
+    return {**options, "config_kwargs": {**options["config_kwargs"], "http_session_cls": Session}}
 
 
 def is_local(uri: str) -> bool:
@@ -88,7 +104,7 @@ def exists(uri: str) -> bool:
     fs, path = filesystem(uri)
     if isinstance(fs, LocalFileSystem):
         return os.path.exists(path)
-    with _explained(uri):
+    with explained(uri, fs):
         try:
             fs.info(path)  # fsspec's own `exists` takes a refusal or a dead endpoint for "no"
         except FileNotFoundError:
@@ -99,7 +115,7 @@ def exists(uri: str) -> bool:
 def is_folder(uri: str) -> bool:
     """Whether `uri` is a folder (on object stores: a prefix with something under it)."""
     fs, path = filesystem(uri)
-    with _explained(uri):
+    with explained(uri, fs):
         return bool(fs.isdir(path))
 
 
@@ -107,23 +123,78 @@ def list_files(uri: str) -> list[str]:
     """URIs of all files under a folder, at any depth, sorted.
 
     Raises:
-        StorageError: if the folder is not there or may not be listed.
+        StorageError: as `walk_files` does.
+    """
+    return sorted(file for page in walk_files(uri) for file in page)
+
+
+def walk_files(uri: str) -> Iterator[list[str]]:
+    """URIs of all files under a folder, at any depth and in any order, in lists of at most 1000.
+
+    Nothing is asked for before it is wanted. No more is held at a time than one list or, but for S3-like stores, which
+    are not listed by folders, the names in one folder and those of all folders.
+
+    Raises:
+        StorageError: if the folder is not there, or it or one below may not be listed.
+        StorageUnavailable: if the store gives no list; an S3-like one is asked for each `patiently`.
     """
     fs, path = filesystem(uri)
-    local = isinstance(fs, LocalFileSystem)
-    with _explained(uri):
-        # An object that ends in a slash only marks a folder. Asked last: `isdir` lists the whole folder once more.
-        items = _files_below(path) if local else fs.find(path)
-        found = [item for item in items if not item.endswith("/")]
-        if found in ([], [path]) and not fs.isdir(path):
-            raise StorageError(f"{uri} is not a folder that can be listed; check the name and your rights")
-    return sorted(item if local else fs.unstrip_protocol(item) for item in found)
+    if hasattr(fs, "call_s3"):
+        yield from _s3_pages(fs, uri, path)
+        return
+    with explained(uri, fs):
+        if not fs.isdir(path):
+            raise _no_folder(uri)
+    files = _files_below(fs, path) if isinstance(fs, LocalFileSystem) else _walked(fs, path)
+    while True:
+        with explained(uri, fs):
+            page = list(itertools.islice(files, PAGE))
+        if not page:
+            return
+        yield page
 
 
-def _files_below(path: str) -> Iterator[str]:
+def _s3_pages(fs: Any, uri: str, path: str) -> Iterator[list[str]]:
+    bucket, key, _ = fs.split_path(path)
+    if not bucket:
+        raise StorageError(f"{uri}: a bucket must be named")
+    where = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
+    empty = True
+
+    def ask() -> Any:
+        with explained(uri, fs):
+            return fs.call_s3("list_objects_v2", MaxKeys=PAGE, **where)
+
+    while True:
+        answer = patiently(ask)
+        keys = [item["Key"] for item in answer.get("Contents", [])]
+        empty = empty and not keys
+        # An object that ends in a slash only marks a folder.
+        if page := [fs.unstrip_protocol(f"{bucket}/{each}") for each in keys if not each.endswith("/")]:
+            yield page
+        if not answer.get("IsTruncated"):
+            break
+        where["ContinuationToken"] = answer["NextContinuationToken"]
+    if empty and key:
+        raise _no_folder(uri)
+
+
+def _walked(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[str]:
+    for folder, _, files in fs.walk(path, detail=False, on_error="raise"):
+        yield from (fs.unstrip_protocol(f"{folder}/{file}") for file in files if file)
+        fs.invalidate_cache()  # some remember every folder that they have listed
+
+
+def _files_below(fs: LocalFileSystem, path: str) -> Iterator[str]:
     """Local files at any depth, links to folders followed (fsspec does not), each folder once."""
+
+    def stop(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # which means that the folder was removed meanwhile
+            with explained(error.filename, fs):
+                raise error
+
     seen: set[str] = set()
-    for folder, folders, files in os.walk(path, followlinks=True):
+    for folder, folders, files in os.walk(path, onerror=stop, followlinks=True):  # leaves out in silence otherwise
         real = os.path.realpath(folder)
         if real in seen:
             folders.clear()
@@ -132,11 +203,15 @@ def _files_below(path: str) -> Iterator[str]:
         yield from (os.path.join(folder, file) for file in files)
 
 
+def _no_folder(uri: str) -> StorageError:
+    return StorageError(f"{uri} is not a folder that can be listed; check the name and your rights")
+
+
 def list_folders(uri: str) -> list[str]:
     """URIs of the folders directly under a folder, sorted."""
     fs, path = filesystem(uri)
     local = isinstance(fs, LocalFileSystem)
-    with _explained(uri):
+    with explained(uri, fs):
         entries = fs.ls(path, detail=True)
     found = (entry["name"].rstrip("/") for entry in entries if entry["type"] == "directory")
     return sorted(item if local else fs.unstrip_protocol(item) for item in found)
@@ -149,7 +224,7 @@ def read_bytes(uri: str) -> bytes:
         StorageError: if it is missing or cannot be read.
     """
     fs, path = filesystem(uri)
-    with _explained(uri):
+    with explained(uri, fs):
         data = fs.cat_file(path)
     assert isinstance(data, bytes)
     return data
@@ -158,20 +233,32 @@ def read_bytes(uri: str) -> bytes:
 def write_bytes(uri: str, data: bytes) -> None:
     """Write a whole file so that a reader sees all of it or none: by rename locally, by upload elsewhere."""
     fs, path = filesystem(uri)
-    with _explained(uri):
+    with explained(uri, fs):
         if isinstance(fs, LocalFileSystem):
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
-            try:
-                with open(partial, "wb") as file:
-                    file.write(data)
-                os.replace(partial, path)
-            except BaseException:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(partial)
-                raise
+            with _replacing(path) as partial, open(partial, "wb") as file:
+                file.write(data)
         else:
             fs.pipe_file(path, data)
+
+
+def write_file(uri: str, path: str) -> None:
+    """Copy the local file at `path` to `uri`, whole or not at all for a reader there."""
+    fs, target = filesystem(uri)
+    with explained(uri, fs):
+        if isinstance(fs, LocalFileSystem):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            with _replacing(target) as partial:
+                shutil.copyfile(path, partial)
+        else:
+            fs.put_file(path, target)
+
+
+def delete(uri: str) -> None:
+    """Delete a file or folder of our own, if it is there."""
+    fs, path = filesystem(uri)
+    with explained(uri, fs), contextlib.suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
 
 
 def read_json(uri: str) -> Any:
@@ -202,7 +289,7 @@ def local_copy(uri: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="raydiff-") as folder:
         copy = os.path.join(folder, name(uri))
-        with _explained(uri):
+        with explained(uri, fs):
             fs.get_file(path, copy)
         yield copy
 
@@ -221,7 +308,7 @@ def local_folder(uri: str) -> Iterator[str]:
             copy = os.path.join(folder, file.removeprefix(f"{_trimmed(uri)}/"))
             os.makedirs(os.path.dirname(copy), exist_ok=True)
             fs, path = filesystem(file)
-            with _explained(file):
+            with explained(file, fs):
                 fs.get_file(path, copy)
         yield folder
 
@@ -237,11 +324,26 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), path
 
 
+@contextlib.contextmanager
+def parquet(uri: str) -> Iterator[pq.ParquetFile]:
+    """A Parquet file, opened to read some of it.
+
+    Raises:
+        StorageError, StorageUnavailable: of what is done with it, too.
+    """
+    fs, path = filesystem(uri)
+    # Not through pyarrow's wrapper, which takes any failure to look the file up for its absence. Nothing is read ahead:
+    # pyarrow asks for what it needs.
+    with explained(uri, fs), fs.open(path, "rb", cache_type="none") as opened, pq.ParquetFile(opened) as file:
+        yield file
+
+
 def probe(uri: str, seconds: float = PROBE_SECONDS) -> None:
     """Ask once whether `uri` can be reached, with a deadline of our own, before a job is planned around it.
 
     Raises:
-        StorageError: if the store refuses, or does not answer within `seconds`.
+        StorageError: if the store refuses.
+        StorageUnavailable: if it does not answer within `seconds`.
     """
     outcome: list[BaseException | None] = []
 
@@ -256,29 +358,23 @@ def probe(uri: str, seconds: float = PROBE_SECONDS) -> None:
     thread.start()
     thread.join(seconds)
     if not outcome:
-        raise StorageError(f"{uri}: no answer within {seconds:g} s; is the endpoint right and reachable?")
+        raise StorageUnavailable(f"{uri}: no answer within {seconds:g} s; is the endpoint right and reachable?")
     if outcome[0] is not None:
         raise outcome[0]
 
 
 @contextlib.contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    """Turn a filesystem's many exceptions into one sentence."""
+def _replacing(path: str) -> Iterator[str]:
+    """A name to write under, hidden from readers of the folder; it takes the place of `path` in the end."""
+    folder, file = os.path.split(path)
+    partial = os.path.join(folder, f".{file}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        yield
-    except StorageError:
+        yield partial
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
         raise
-    except FileNotFoundError:
-        raise StorageError(f"{uri} is not there; check the bucket, the folder and the name") from None
-    except PermissionError as error:
-        # S3 tells a wrong key from a wrong clock by a code, which s3fs leaves in the cause alone.
-        answer = getattr(error.__cause__, "response", None)
-        code = answer.get("Error", {}).get("Code") if isinstance(answer, dict) else None
-        reason = code or error.strerror or error
-        raise StorageError(f"{uri}: access refused ({reason}); check the credentials and their rights") from None
-    except Exception as error:  # every kind of store has errors of its own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise StorageError(f"{uri}: {reason}") from error
 
 
 def _trimmed(uri: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import uuid
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import s3_server
 import torch
+from faulty_proxy import FaultyProxy
 from PIL import Image
 from s3fs import S3FileSystem
 
@@ -160,6 +162,16 @@ def s3_bucket(s3) -> str:
     name = f"test-{uuid.uuid4().hex[:12]}"
     storage.filesystem("s3://")[0].mkdir(name)
     return f"s3://{name}"
+
+
+@pytest.fixture
+def s3_proxy(s3):
+    """A proxy that all clients made from here on meet instead of the S3 server; harmless until told otherwise."""
+    with contextlib.closing(FaultyProxy(s3["AWS_ENDPOINT_URL"])) as proxy, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        S3FileSystem.clear_instance_cache()
+        yield proxy
+        S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import socket
 import time
 from pathlib import Path
 
+import aiohttp
+import botocore.exceptions as boto
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,9 +18,12 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from s3fs import S3FileSystem
+from s3fs.errors import translate_boto_error
+from yarl import URL
 
-from raydiff import storage
-from raydiff.errors import StorageError
+from raydiff import patience, storage
+from raydiff.errors import StorageError, StorageUnavailable
+from raydiff.patience import patiently
 
 AWKWARD = ["sub/ü b.bin", "sub/a::b.bin", "sub/c#d?e%20f.bin", "sub/[x]*.bin"]
 
@@ -53,6 +60,51 @@ def test_listing(place):
     assert [storage.read_bytes(uri).decode() for uri in storage.list_files(place)] == sorted(names)
 
 
+def test_walking_gives_the_same_files_in_lists(place, monkeypatch):
+    monkeypatch.setattr(storage, "PAGE", 3)
+    names = [
+        f"{folder}/{number}.bin" for folder in ("line4", "line4/sub", "line40", "line4/sub/deep") for number in "1234"
+    ]
+    for name in names:
+        storage.write_bytes(storage.join(place, name), b"")
+    for folder in ("", "line4", "line4/sub/deep"):
+        below = [name for name in names if name.startswith(f"{folder}/" if folder else "")]
+        pages = list(storage.walk_files(storage.join(place, folder)))
+        assert sorted(file for page in pages for file in page) == listed(place, *below)
+        assert [len(page) for page in pages[:-1]] == [3] * (len(pages) - 1)
+        assert 1 <= len(pages[-1]) <= 3
+
+
+def test_nothing_is_walked_before_it_is_wanted(place, monkeypatch):
+    monkeypatch.setattr(storage, "PAGE", 2)
+    for name in ("1", "2", "3"):
+        storage.write_bytes(storage.join(place, "now", name), b"")
+    pages = storage.walk_files(storage.join(place, "now"))
+    storage.write_bytes(storage.join(place, "now", "4"), b"")
+    assert [len(page) for page in pages] == [2, 2]
+
+
+@pytest.mark.parametrize("walk", [storage.list_files, lambda uri: next(storage.walk_files(uri))])
+@pytest.mark.parametrize(("number", "kind"), [(errno.EACCES, StorageError), (errno.ESTALE, StorageUnavailable)])
+def test_a_folder_below_that_cannot_be_listed_is_not_left_out(tmp_path, monkeypatch, walk, number, kind):
+    for name in ("a", "gone/b", "sub/c"):
+        storage.write_bytes(f"{tmp_path}/{name}", b"")
+    scandir = os.scandir
+
+    def fail(folder):
+        wrong = {f"{tmp_path}/gone": errno.ENOENT, f"{tmp_path}/sub": number}.get(folder)
+        if wrong:
+            raise OSError(wrong, os.strerror(wrong), folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(StorageError, match=rf"^{tmp_path}/sub: .*{os.strerror(number)}") as raised:
+        walk(str(tmp_path))
+    assert type(raised.value) is kind
+    monkeypatch.undo()
+    assert len(walk(str(tmp_path))) == 3
+
+
 def test_awkward_names_mean_themselves(place):
     for name in AWKWARD:
         storage.write_bytes(storage.join(place, name), name.encode())
@@ -77,6 +129,8 @@ def test_what_is_not_there_is_one_sentence(place):
         assert "\n" not in str(raised.value)
     with pytest.raises(StorageError, match="not a folder that can be listed"):
         storage.list_files(place)
+    with pytest.raises(StorageError, match="not a folder that can be listed"):
+        next(storage.walk_files(place))
     with pytest.raises(StorageError, match="is not there"):
         storage.list_folders(place)
     storage.write_bytes(missing, b"{")
@@ -212,6 +266,138 @@ def test_an_error_of_a_store_s_own_kind_becomes_one_line(monkeypatch):
     monkeypatch.setattr(MemoryFileSystem, "cat_file", fail)
     with pytest.raises(StorageError, match=r"^memory://x: quota exceeded$"):
         storage.read_bytes("memory://x")
+
+
+def answered(status: int, code: str) -> Exception:
+    """What s3fs makes of S3's answer."""
+    response = {"Error": {"Code": code, "Message": "a message"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return translate_boto_error(boto.ClientError(response, "GetObject"))
+
+
+def http_error(status: int) -> Exception:
+    request = aiohttp.RequestInfo(URL("http://x"), "GET", {}, URL("http://x"))
+    return aiohttp.ClientResponseError(request, (), status=status)
+
+
+PASSING = [
+    answered(503, "SlowDown"),
+    answered(503, "503"),  # to HEAD, which has no body to hold a code
+    answered(500, "InternalError"),
+    answered(502, "Bad Gateway"),
+    answered(429, "TooManyRequests"),
+    answered(400, "RequestTimeout"),
+    answered(409, "OperationAborted"),
+    boto.EndpointConnectionError(endpoint_url="http://x"),
+    boto.ConnectTimeoutError(endpoint_url="http://x"),
+    boto.ReadTimeoutError(endpoint_url="http://x"),
+    boto.ConnectionClosedError(endpoint_url="http://x"),
+    boto.ResponseStreamingError(error="cut"),
+    aiohttp.ClientPayloadError("cut"),
+    aiohttp.ServerDisconnectedError(),
+    http_error(503),
+    fsspec.exceptions.FSTimeoutError(),
+    asyncio.IncompleteReadError(b"", 9),
+    ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+    OSError(errno.ENETUNREACH, "Network is unreachable"),
+]
+LASTING = [
+    answered(400, "InvalidBucketName"),
+    answered(400, "400"),
+    answered(403, "AccessDenied"),
+    answered(403, "SignatureDoesNotMatch"),
+    answered(403, "QuotaExceeded"),  # s3fs does not know it and calls it EIO
+    answered(404, "NoSuchKey"),
+    answered(405, "MethodNotAllowed"),
+    answered(301, "PermanentRedirect"),
+    answered(501, "NotImplemented"),
+    http_error(403),
+    boto.NoCredentialsError(),
+    boto.PartialCredentialsError(provider="env", cred_var="x"),
+    boto.ProfileNotFound(profile="x"),
+    boto.ParamValidationError(report="Invalid bucket name"),
+    FileNotFoundError("none"),
+    PermissionError(errno.EACCES, "Permission denied"),
+    ValueError("Invalid endpoint"),
+    OSError(errno.ENOSPC, "No space left on device"),
+]
+
+
+@pytest.mark.parametrize("error", [*PASSING, *LASTING], ids=repr)
+def test_which_errors_of_a_store_pass(monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", fail)
+    with pytest.raises(StorageError, match=r"^memory://x") as raised:
+        storage.read_bytes("memory://x")
+    assert isinstance(raised.value, StorageUnavailable) == (error in PASSING)
+
+
+@pytest.mark.parametrize(
+    ("number", "passes"),
+    [(number, True) for number in (errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT)]
+    + [(number, False) for number in (errno.ENOENT, errno.EACCES, errno.ENOSPC, errno.EISDIR, errno.ENOTDIR)],
+)
+def test_which_errors_of_a_local_disk_pass(monkeypatch, number, passes):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", fail)
+    for uri in ("/x", "file:///x"):
+        with pytest.raises(StorageError) as raised:
+            storage.read_bytes(uri)
+        assert isinstance(raised.value, StorageUnavailable) == passes
+
+
+@pytest.fixture
+def waits(monkeypatch) -> list[float]:
+    """Seconds of all waits that were asked for; none is made."""
+    made: list[float] = []
+    monkeypatch.setattr(time, "sleep", made.append)
+    return made
+
+
+def failing(*errors: Exception):
+    """A call that raises these, one at a time, and then adds its arguments."""
+    left = list(errors)
+
+    def call(*numbers: int) -> int:
+        if left:
+            raise left.pop(0)
+        return sum(numbers)
+
+    return call
+
+
+def test_patience_waits_longer_and_longer(waits, capsys):
+    assert patiently(failing(), 1, 2) == 3
+    assert waits == []
+    assert patiently(failing(*[StorageUnavailable("s3://b/x: [slow] down")] * 9), 1, 2) == 3
+    assert len(waits) == 9
+    first, longest = patience.FIRST_WAIT_SECONDS, patience.LONGEST_WAIT_SECONDS
+    for number, wait in enumerate(waits):
+        assert 0 <= wait - min(first * 2**number, longest) <= first
+    assert len(set(waits)) == 9
+    told = capsys.readouterr().out.splitlines()  # only of waits that one would wonder about
+    assert len(told) == sum(wait >= 5 for wait in waits)
+    assert told[-1].startswith("s3://b/x: [slow] down; asking again in 1")
+
+
+def test_patience_ends(waits):
+    errors = [StorageUnavailable(str(number)) for number in range(9)]
+    with pytest.raises(StorageUnavailable, match="3"):  # waits of some 0.5, 1 and 2 s; the next is over 4 s
+        patiently(failing(*errors), seconds=3.9)
+    assert len(waits) == 3
+    with pytest.raises(StorageUnavailable, match="0"):
+        patiently(failing(*errors), seconds=0)
+    assert len(waits) == 3
+
+
+@pytest.mark.parametrize("error", [StorageError("no"), ValueError("no"), KeyboardInterrupt("no")])
+def test_no_patience_with_what_does_not_pass(waits, error):
+    with pytest.raises(type(error), match="no"):
+        patiently(failing(error))
+    assert waits == []
 
 
 def test_probe_of_what_answers(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from s3fs import S3FileSystem
 
 import raydiff
 from raydiff import storage
-from raydiff.errors import ModelFolderError, StorageError
+from raydiff.errors import ModelFolderError, StorageError, StorageUnavailable
 from raydiff.images import table as image_table
 from raydiff.images.index import index
 from raydiff.model import WEIGHTS, Model
+from raydiff.patience import patiently
 from raydiff.scoring import table as score_table
 
 pytestmark = pytest.mark.s3
@@ -43,6 +45,17 @@ def client_with(s3, monkeypatch):
                 S3FileSystem.clear_instance_cache()
 
     return changed
+
+
+@pytest.fixture
+def bare_client(monkeypatch):
+    """Clients that try once, so that every fault comes through to raydiff, which hardly waits."""
+    config = {**storage._OPTIONS["s3"]["config_kwargs"], "retries": {"max_attempts": 0, "mode": "standard"}}
+    monkeypatch.setitem(storage._OPTIONS["s3"], "config_kwargs", config)
+    monkeypatch.setattr(S3FileSystem, "retries", 1)
+    monkeypatch.setattr(storage, "FIRST_WAIT_SECONDS", 1e-3)
+    monkeypatch.setattr(storage, "LONGEST_WAIT_SECONDS", 0.01)
+    return config
 
 
 def refusal(ask, *arguments) -> str:
@@ -81,12 +94,33 @@ def test_what_is_written_is_read(s3_bucket):
     assert storage.read_json(storage.join(s3_bucket, "x.json")) == {"x": 1}
 
 
-def test_a_listing_of_more_than_one_page(s3_bucket):
-    names = [f"many/{number % 3}/{number:04d}" for number in range(1100)]  # a page has 1000 keys
+def test_a_listing_of_more_than_one_page(s3_bucket, s3_proxy, bare_client):
     fs, root = storage.filesystem(s3_bucket)
-    fs.pipe({f"{root}/{name}": b"" for name in names}, batch_size=32)
-    assert storage.list_files(s3_bucket + "/many") == sorted(storage.join(s3_bucket, name) for name in names)
-    assert storage.list_folders(s3_bucket + "/many") == [f"{s3_bucket}/many/{number}" for number in range(3)]
+    names = [f"line4/{number % 3}/ü {number:04d}%20" for number in range(2100)]  # a page has 1000 keys
+    others = ["line4", "line40/a", "line4.b"]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: storage.write_bytes(f"{s3_bucket}/{name}", b""), names + others))
+    expected = sorted(storage.join(s3_bucket, name) for name in names)
+    assert expected == sorted(map(fs.unstrip_protocol, fs.find(f"{root}/line4")))
+    for uri in (f"{s3_bucket}/line4", f"{s3_bucket}/line4/"):
+        asked = s3_proxy.requests
+        pages = storage.walk_files(uri)
+        assert s3_proxy.requests == asked
+        first = next(pages)
+        assert s3_proxy.requests == asked + 1  # a page is asked for when it is wanted
+        rest = list(pages)
+        assert s3_proxy.requests == asked + 3
+        assert [len(page) for page in (first, *rest)] == [1000, 1000, 100]
+        assert sorted(file for page in (first, *rest) for file in page) == expected
+    s3_proxy.answer_503(every=2)
+    s3_proxy.reset(every=3)
+    assert storage.list_files(f"{s3_bucket}/line4") == expected
+    assert s3_proxy.spoiled.total() >= 3
+    s3_proxy.answer_503()
+    s3_proxy.reset()
+    everything = {file for page in storage.walk_files(s3_bucket) for file in page}
+    assert everything == {*expected, *(storage.join(s3_bucket, name) for name in others)}
+    assert storage.list_folders(s3_bucket + "/line4") == [f"{s3_bucket}/line4/{number}" for number in range(3)]
 
 
 def test_folder_markers_are_no_files(s3_bucket):
@@ -96,6 +130,7 @@ def test_folder_markers_are_no_files(s3_bucket):
     storage.write_bytes(f"{s3_bucket}/sub/a.bin", b"1")
     assert storage.list_files(s3_bucket) == [f"{s3_bucket}/sub/a.bin"]
     assert storage.list_files(f"{s3_bucket}/sub/empty") == []
+    assert list(storage.walk_files(f"{s3_bucket}/sub/empty")) == []
 
 
 def test_a_folder_is_copied_at_any_depth_and_the_copy_removed(s3_bucket):
@@ -185,6 +220,100 @@ def test_a_dead_endpoint(s3, s3_bucket, client_with):
     assert s3["AWS_SECRET_ACCESS_KEY"] not in sentence
 
 
+@pytest.fixture
+def waits(monkeypatch) -> list[float]:
+    """Seconds of all waits that were asked for; none is made."""
+    made: list[float] = []
+    monkeypatch.setattr(time, "sleep", made.append)
+    return made
+
+
+DATA = np.random.default_rng(0).bytes(2**20)
+
+
+def test_faults_pass(s3_bucket, s3_proxy, bare_client):
+    uri = f"{s3_bucket}/a.bin"
+    storage.write_bytes(uri, DATA)
+    s3_proxy.answer_503(1, method="GET")
+    with pytest.raises(StorageUnavailable, match="Slow down"):
+        storage.read_bytes(uri)
+    s3_proxy.reset(1, method="GET")
+    with pytest.raises(StorageUnavailable, match="not completed"):
+        storage.read_bytes(uri)
+    s3_proxy.answer_503(1, method="PUT")
+    with pytest.raises(StorageUnavailable, match="Slow down"):
+        storage.write_bytes(uri, b"new")
+    s3_proxy.down()
+    for ask in (storage.read_bytes, storage.exists, storage.probe, storage.is_folder, storage.list_folders):
+        with pytest.raises(StorageUnavailable, match="Could not connect"):
+            ask(uri)
+    s3_proxy.up()
+    assert storage.read_bytes(uri) == DATA
+    assert s3_proxy.spoiled == {"answer_503": 2, "reset": 1}
+
+
+@pytest.mark.parametrize("fault", ["answer_503", "reset"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
+def test_patience_outlasts_faults(s3_bucket, s3_proxy, bare_client, fault, method):
+    uri = f"{s3_bucket}/a.bin"
+    getattr(s3_proxy, fault)(6, method=method)
+    patiently(storage.write_bytes, uri, DATA)
+    assert patiently(storage.read_bytes, uri) == DATA
+    assert s3_proxy.spoiled == {fault: 6}
+
+
+def test_patience_outlasts_a_server_that_is_down(s3_bucket, s3_proxy, bare_client, waits, monkeypatch):
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) % 10 == 0:  # so many have been refused
+            s3_proxy.up()
+
+    monkeypatch.setattr(time, "sleep", wait)
+    uri = f"{s3_bucket}/a.bin"
+    s3_proxy.down()
+    patiently(storage.write_bytes, uri, DATA)
+    s3_proxy.down()
+    assert patiently(storage.read_bytes, uri) == DATA
+    assert len(waits) == 20
+
+
+def test_patience_outlasts_a_server_that_says_nothing(s3_bucket, s3_proxy, bare_client):
+    bare_client["read_timeout"] = 1
+    uri = f"{s3_bucket}/a.bin"
+    began = time.monotonic()
+    s3_proxy.stall(1)
+    patiently(storage.write_bytes, uri, DATA)
+    s3_proxy.stall(1, method="GET")
+    assert patiently(storage.read_bytes, uri) == DATA
+    assert s3_proxy.spoiled == {"stall": 2}
+    assert time.monotonic() - began < LONGEST  # it is the client that gives up; the server would after a minute
+
+
+def test_steady_faults_change_nothing(s3_bucket, s3_proxy, bare_client):
+    contents = {f"{s3_bucket}/{number}.bin": DATA[number : 4000 * number] for number in range(60)}
+    s3_proxy.answer_503(every=7)
+    s3_proxy.reset(every=5, method="GET")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda uri: patiently(storage.write_bytes, uri, contents[uri]), contents))
+        read = list(pool.map(lambda uri: patiently(storage.read_bytes, uri), contents))
+    assert read == list(contents.values())
+    assert s3_proxy.requests > 3 * len(contents)  # a write is one, a read two
+    assert s3_proxy.spoiled["answer_503"] >= s3_proxy.requests // 8
+    assert s3_proxy.spoiled["reset"] >= len(contents) // 5
+
+
+def test_no_patience_with_what_does_not_pass(s3_bucket, s3_proxy, client_with, waits):
+    uri = f"{s3_bucket}/a.bin"
+    assert "is not there" in refusal(patiently, storage.read_bytes, uri)
+    assert "check the bucket" in refusal(patiently, storage.write_bytes, "s3://no-such-bucket/a", b"1")
+    assert "bucket name" in refusal(patiently, storage.read_bytes, "s3://no bucket/a").lower()
+    with client_with(AWS_SECRET_ACCESS_KEY="surely-not-this-one"):
+        assert "access refused" in refusal(patiently, storage.read_bytes, uri)
+        assert "access refused" in refusal(patiently, storage.write_bytes, uri, b"1")
+    assert waits == []
+    assert s3_proxy.requests < 10
+
+
 def test_index_of_a_bucket(s3_bucket, tmp_path):
     write_mvtec(tmp_path, train=3, test=2)
     fs, root = storage.filesystem(s3_bucket)
@@ -212,11 +341,12 @@ def test_score_table_parts(s3_bucket):
     uri = f"{s3_bucket}/scores/nearest_patch"
     rows = [{"uri": f"s3://x/{number}", "score": number / 3, "is_anomalous": number > 1} for number in range(4)]
     tables = [pa.Table.from_pylist(part, schema=score_table.SCHEMA) for part in (rows[:2], rows[2:])]
-    score_table.write_part(uri, 1, tables[1])
-    score_table.write_part(uri, 0, tables[0])
-    score_table.write_part(uri, 1, tables[1])  # again, as after a crash
+    places = [score_table.part_uri(uri, name) for name in ("0001-000000-2", "0001-000001-2")]
+    score_table.write(places[1], tables[1])
+    score_table.write(places[0], tables[0])
+    score_table.write(places[1], tables[1])  # again, as after a crash
     storage.write_bytes(f"{uri}/scores.csv", b"not a part")
-    assert score_table.parts(uri) == [score_table.part_uri(uri, 0), score_table.part_uri(uri, 1)]
+    assert score_table.parts(uri) == places
     assert score_table.read(uri).equals(pa.concat_tables(tables))
 
 
