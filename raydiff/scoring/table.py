@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from raydiff import storage
 from raydiff.errors import DataError
+from raydiff.patience import patiently
 
 SCHEMA = pa.schema(
     [
@@ -19,6 +20,7 @@ SCHEMA = pa.schema(
         ("label", pa.int8()),  # 0 normal, 1 anomalous, null unknown
         ("defect", pa.string()),
         ("mask_uri", pa.string()),
+        ("day", pa.date32()),  # when the image was taken, where its path or its table says so
         ("height", pa.int32()),  # of the image as it lies in the archive, null if unreadable
         ("width", pa.int32()),
         ("content_hash", pa.string()),  # SHA-256 of the file's bytes
@@ -35,9 +37,23 @@ SCHEMA = pa.schema(
 )
 
 
-def part_uri(scores_uri: str, part: int) -> str:
-    """Where part number `part` of a score table lies."""
-    return storage.join(scores_uri, f"part-{part:06d}.parquet")
+TABLE = "score_table"  # its own folder, with nothing else in it, so that any Parquet reader takes it whole
+
+
+def part_uri(scores_uri: str, name: str) -> str:
+    """Where the part of a score table lies that holds the images of one shard of the image table."""
+    return storage.join(scores_uri, TABLE, f"part-{name}.parquet")
+
+
+def part_names(scores_uri: str) -> list[str]:
+    """Names of the finished parts, in order; none where there is no score table yet."""
+    folder = storage.join(scores_uri, TABLE)
+    found = map(storage.name, storage.list_files(folder)) if storage.exists(folder) else ()
+    return [
+        file.removeprefix("part-").removesuffix(".parquet")
+        for file in found
+        if file.startswith("part-") and file.endswith(".parquet")
+    ]
 
 
 def parts(scores_uri: str) -> list[str]:
@@ -46,30 +62,30 @@ def parts(scores_uri: str) -> list[str]:
     Raises:
         DataError: if there are none.
     """
-    found = [uri for uri in storage.list_files(scores_uri) if _is_part(uri)]
-    if not found:
-        raise DataError(f"{scores_uri} holds no score table (part-*.parquet); run `raydiff score` into it first")
-    return found
+    names = part_names(scores_uri)
+    if not names:
+        raise DataError(f"{scores_uri} holds no {TABLE}/part-*.parquet; run `raydiff score` into it first")
+    return [part_uri(scores_uri, name) for name in names]
 
 
-def write_part(scores_uri: str, part: int, rows: pa.Table) -> None:
-    """Write one finished part, whole or not at all; writing it again replaces it with the same rows."""
+def write(uri: str, rows: pa.Table) -> None:
+    """Write rows as one Parquet file, whole or not at all; writing it again replaces it with the same rows."""
     sink = pa.BufferOutputStream()
     pq.write_table(rows.cast(SCHEMA), sink)
-    storage.write_bytes(part_uri(scores_uri, part), sink.getvalue().to_pybytes())
+    patiently(storage.write_bytes, uri, sink.getvalue().to_pybytes())
+
+
+def read_file(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """One Parquet file of rows, or some of its columns."""
+    data = pa.BufferReader(patiently(storage.read_bytes, uri))
+    return pq.read_table(data, schema=SCHEMA, columns=columns)
 
 
 def read_parts(scores_uri: str) -> Iterator[pa.Table]:
     """The score table, one finished part at a time."""
-    for uri in parts(scores_uri):
-        yield pq.read_table(pa.BufferReader(storage.read_bytes(uri)), schema=SCHEMA)
+    return map(read_file, parts(scores_uri))
 
 
 def read(scores_uri: str) -> pa.Table:
     """The whole score table: a few hundred bytes a row, no pixels."""
     return pa.concat_tables(list(read_parts(scores_uri)))
-
-
-def _is_part(uri: str) -> bool:
-    file = storage.name(uri)
-    return file.startswith("part-") and file.endswith(".parquet")
