@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 HERE := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test lint format
+.PHONY: help install install-dev demo test test-faults lint format
 
 help:  ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -21,8 +21,11 @@ demo: $(VENV)/.installed  ## Draw inspection images and run the main job on them
 	$(BIN)/python jobs/local.py python jobs/train_all.py --data "$(HERE)/demo/images" --out "$(HERE)/demo/run" \
 		--preset demo --backbone-weights random --pseudo-images 8 --false-alarm-rate 0.05 --seed 0
 
-test: $(VENV)/.installed-dev  ## Run the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/.installed-dev  ## Run the tests, but for those of faults
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not faults"
+
+test-faults: $(VENV)/.installed-dev  ## Kill what a bulk run consists of, and look at what is left
+	$(BIN)/python -m pytest -m faults
 
 lint: $(VENV)/.installed-dev  ## Check style and types
 	$(BIN)/ruff check .

@@ -3,7 +3,8 @@
     python jobs/benchmark.py --model runs/may/models/lafite --data s3://plant/line4 --out bench
 
 Both run here one after the other on the same images, model and decoding; start-up is not counted on either side. The
-bare loop has one process a CPU (or a GPU). Run it on an idle machine with at least 1,000 images.
+bare loop has one process a CPU (or a GPU). Run it on an idle machine with at least 1,000 images. `--data` may be a
+packed archive; the two forms' bulk rates tell what packing is worth.
 """
 
 import multiprocessing
@@ -13,29 +14,31 @@ from typing import Annotated, Any
 import typer
 
 from raydiff import cli, cluster, storage
-from raydiff.images.index import index
-from raydiff.images.stream import ROWS_PER_PART, decode_rows, part_count, read_rows, row_count
+from raydiff.images import pack
+from raydiff.images.shards import Part, parts_of, read_rows, shards
+from raydiff.images.stream import Reading, decode_rows
 from raydiff.progress import console
+from raydiff.scoring.archive_run import list_images
 from raydiff.scoring.bulk import score_table
 from raydiff.scoring.deployment import deployed
 
 
 def main(
     model: Annotated[str, typer.Option(help="A model folder.")],
-    data: cli.Data,
+    data: Annotated[str, typer.Option(help="A folder of images, a table or a packed archive.")],
     out: Annotated[str, typer.Option(help="A new folder for the scores and benchmark.json.")],
 ) -> None:
     """Measure the bulk path and the bare loop, and print their ratio."""
-    model, out = storage.absolute(model), storage.absolute(out)
-    images = storage.join(out, "images.parquet")
-    index(data, images, check=False)
+    model, data, out = map(storage.absolute, (model, data, out))
+    images = storage.join(out, "images")
+    packed = list_images(model, data, images)
     cluster.connect()
     workers = cluster.devices()
     with deployed(model) as handle:
-        bulk = score_table(handle, model, images, storage.join(out, "scores"))
-    bare = bare_loop(model, images, workers)
+        bulk = score_table(handle, model, images, out, packed_uri=packed, source=data)
+    bare = bare_loop(model, images, packed, workers)
     found = {
-        "images": row_count(images),
+        "images": bulk.images,
         "workers": workers,
         "bulk_images_per_second": bulk.rate,
         "bare_images_per_second": bare,
@@ -45,12 +48,12 @@ def main(
     console.print(found)
 
 
-def bare_loop(model: str, table_uri: str, workers: int) -> float:
+def bare_loop(model: str, images: str, packed: str | None, workers: int) -> float:
     """Images/s of so many processes that each decode and score their share of the parts, and nothing else."""
     spawn = multiprocessing.get_context("spawn")
     ready, results = spawn.Barrier(workers), spawn.Queue()
     processes = [
-        spawn.Process(target=_bare_worker, args=(model, table_uri, rank, workers, ready, results))
+        spawn.Process(target=_bare_worker, args=(model, images, packed, rank, workers, ready, results))
         for rank in range(workers)
     ]
     for process in processes:
@@ -58,10 +61,13 @@ def bare_loop(model: str, table_uri: str, workers: int) -> float:
     spans = [results.get() for _ in processes]
     for process in processes:
         process.join()
-    return row_count(table_uri) / (max(end for _, end in spans) - min(start for start, _ in spans))
+    rows = sum(shard.rows for shard in shards(images))
+    return rows / (max(end for _, end in spans) - min(start for start, _ in spans))
 
 
-def _bare_worker(model_uri: str, table_uri: str, rank: int, workers: int, ready: Any, results: Any) -> None:
+def _bare_worker(
+    model_uri: str, images: str, packed: str | None, rank: int, workers: int, ready: Any, results: Any
+) -> None:
     import torch
 
     from raydiff.model import load
@@ -69,16 +75,17 @@ def _bare_worker(model_uri: str, table_uri: str, rank: int, workers: int, ready:
     device = f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(1)
     model = load(model_uri, device)
-    parts = range(rank, part_count(table_uri), workers)
+    reading = Reading(model.image_size, packed_uri=packed)
+    mine = list(parts_of(shards(images)))[rank::workers]
 
-    def score(part: int) -> None:
-        rows = read_rows(table_uri, part * ROWS_PER_PART, (part + 1) * ROWS_PER_PART)
-        model.score(list(decode_rows(rows, model.image_size)["image"]))
+    def score(part: Part) -> None:
+        rows = read_rows(part.uri, part.start, part.stop)
+        model.score(list(decode_rows(rows, reading, pack.read_bytes(packed, part))["image"]))
 
-    score(parts[0])  # warm: code loaded, memory taken
+    score(mine[0])  # warm: code loaded, memory taken
     ready.wait()
     start = time.time()
-    for part in parts:
+    for part in mine:
         score(part)
     results.put((start, time.time()))
 

@@ -3,38 +3,31 @@
     ray job submit --working-dir . -- python jobs/score_archive.py \\
         --model s3://plant/runs/may/models/lafite --data s3://plant/archive/2026-05 --out s3://plant/scores/2026-05
 
-Stopped and run again with the same --out it goes on with what is missing.
+However it ended, run again with the same --out it goes on with what is missing, and takes in what is new.
 """
 
 from typing import Annotated
 
 import typer
 
-from raydiff import cli, cluster, storage
-from raydiff.images.index import index, print_report
-from raydiff.model import describe
-from raydiff.scoring.bulk import score_table
-from raydiff.scoring.deployment import deployed
+from raydiff import cli
+from raydiff.images.decode import MAX_PIXELS
+from raydiff.scoring.archive_run import score_archive
+from raydiff.scoring.summary import print_summary
 
 
 def main(
     model: Annotated[str, typer.Option(help="A model folder: a path or an object-storage URI.")],
-    data: cli.Data,
-    out: Annotated[str, typer.Option(help="Folder for the score table (and the maps).")],
+    data: Annotated[str, typer.Option(help="A folder of images, a table, or a packed archive (raydiff index --pack).")],
+    out: Annotated[str, typer.Option(help="Folder for the score table, the summary and the maps.")],
     maps: cli.MapsOption = "none",
     replicas: Annotated[int | None, typer.Option(help="Model replicas; one a GPU, or one a CPU, by default.")] = None,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Images with more become rows with an error.")] = MAX_PIXELS,
 ) -> None:
     """Score every image there is into Parquet files, one row an image, bad ones too."""
-    for uri in (model, data, out):
-        storage.probe(uri)
-    describe(model)
-    out = storage.absolute(out)
-    images = storage.join(out, "images.parquet")
-    if not storage.exists(images):
-        print_report(index(data, images, check=False))
-    cluster.connect()
-    with deployed(storage.absolute(model), replicas) as handle:
-        cli.print_summary(score_table(handle, storage.absolute(model), images, out, maps))
+    done, summary = score_archive(model, data, out, maps, replicas, max_pixels)
+    cli.print_scored(done)
+    print_summary(summary)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def main(
             steps.tune(run, name, pseudo_images=pseudo_images, seed=seed)
             with steps.serving(run, name) as handle:
                 steps.calibrate(handle, run, name, false_alarm_rate)
-                cli.print_summary(steps.score(handle, run, name, maps))
+                cli.print_scored(steps.score(handle, run, name, maps))
             steps.evaluate(run, name, size)
         reports.append(steps.report(run))
     console.print(results_table(pair for run in runs for pair in steps.results(run).items()))

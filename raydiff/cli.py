@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -52,10 +53,20 @@ def index(
     data: Data,
     out: Out,
     score: Annotated[str | None, typer.Option(help="Another folder, of images to be scored (plain folders).")] = None,
+    pack: Annotated[
+        bool, typer.Option(help="Pack the files into OUT as an archive of few large ones, for jobs/score_archive.py.")
+    ] = False,
 ) -> None:
     """Find the images, write the image table and say what is in it."""
     from raydiff import steps
+    from raydiff.images import pack as packing
     from raydiff.images.index import print_report
+
+    if pack:
+        if score:
+            raise SettingsError("--pack takes one folder; give it as --data, without --score")
+        packing.print_packed(packing.pack(data, out), out)
+        return
 
     print_report(steps.index(data, out, score))
 
@@ -109,7 +120,7 @@ def score(out: Out, model: Name, maps: MapsOption = "none") -> None:
     from raydiff import steps
 
     with steps.serving(out, model) as handle:
-        print_summary(steps.score(handle, out, model, maps))
+        print_scored(steps.score(handle, out, model, maps))
 
 
 @app.command(epilog="Example: raydiff evaluate --out runs/may --model lafite")
@@ -181,8 +192,11 @@ def _passes(method: str, setting: str, among: Sequence[str]) -> bool:
     return bool(having) and method not in having
 
 
-def print_summary(summary: Summary) -> None:
-    """What a bulk run did, in one line."""
+def print_scored(summary: Summary | None) -> None:
+    """What a bulk run did, in one line; None: nothing was missing."""
+    if summary is None:
+        console.print("scored: nothing was missing")
+        return
     rate = f", {summary.rate:.1f} images/s after start-up" if summary.rate else ""
     console.print(
         f"scored: {summary.images} images, {summary.scored_now} of them now in {duration(summary.seconds)}{rate}; "
@@ -204,8 +218,14 @@ def main() -> None:
 
 
 def _explained(command: Callable[[], Any]) -> None:
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         command()
     except RaydiffError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except SystemExit as end:
+        if end.code not in (signal.SIGTERM, 128 + signal.SIGTERM):  # the first is from Ray's own handler
+            raise
+        print("stopped; what is finished is kept, run the same command again to go on", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)

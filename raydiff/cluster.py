@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import ray
 from ray.data import DataContext
+from ray.exceptions import RayTaskError
 
-from raydiff.errors import ClusterError
+from raydiff.errors import ClusterError, RaydiffError
 from raydiff.progress import Phase, console, phase
 
 LOOPBACK = "127.0.0.2"  # Ray replaces 127.0.0.1 by the machine's own address, but keeps this one
@@ -41,6 +43,9 @@ def connect() -> None:
         else:
             console.print("RAY_ADDRESS is not set: starting a Ray on this machine")
             ray.init(address="local", _node_ip_address=LOOPBACK, logging_config=quiet)
+    if threading.current_thread() is threading.main_thread():
+        # Ray's C++ core takes SIGTERM over and aborts the process; Python's handler is put back in its place.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     context = DataContext.get_current()
     context.enable_progress_bars = False  # phases show themselves, on the driver
     context.target_max_block_size = None  # a block is a whole part of the table, whatever its size
@@ -79,6 +84,16 @@ def use_assigned_device() -> str:
     assigned = context.get_assigned_resources().get("CPU", 1)
     torch.set_num_threads(max(1, int(assigned)))
     return "cpu"
+
+
+def result(reference: Any) -> Any:
+    """What a task made; an error of ours that ended it is raised as it was there, without Ray's traceback."""
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        if isinstance(error.cause, RaydiffError):
+            raise error.cause from None
+        raise
 
 
 class ProgressBoard:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +21,8 @@ from rich.progress import (
 )
 
 LINE_SECONDS = 5.0
+
+B = TypeVar("B", bound=Sized)
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -51,6 +54,12 @@ class Phase:
         elif time.monotonic() - self._last_line >= LINE_SECONDS:
             self._last_line = time.monotonic()
             console.print(self.line(), markup=False)
+
+    def counted(self, batches: Iterable[B]) -> Iterator[B]:
+        """The batches as they come, their lengths added."""
+        for batch in batches:
+            self.advance(len(batch))
+            yield batch
 
     def seconds(self) -> float:
         """Seconds since the phase began."""

@@ -117,11 +117,11 @@ def tune(
         run.table("tune"),
         run.tuning(name),
         run.work,
+        size,
         test_table_uri=test if labelled else None,
         space=space,
         search=search,
         trials=trials,
-        size=size,
         seed=seed,
     )
 

@@ -9,23 +9,28 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from conftest import fitted, made_images, write_mvtec
 from PIL import Image
+from ray import serve
+from ray.exceptions import RayActorError
 
 import raydiff
-from raydiff.errors import DataError, SettingsError
+from raydiff.errors import ClusterError, DataError, SettingsError
 from raydiff.images import table as image_table
 from raydiff.images.decode import decode
 from raydiff.images.layouts import find_images
-from raydiff.images.stream import ROWS_PER_PART
-from raydiff.model import Model
-from raydiff.scoring import table
+from raydiff.images.shards import ROWS_PER_PART, Shard
+from raydiff.model import Model, describe
+from raydiff.scoring import bulk, table
 from raydiff.scoring.bulk import _rate as bulk_rate
 from raydiff.scoring.bulk import score_table
-from raydiff.scoring.deployment import deployed
+from raydiff.scoring.deployment import Scorer, deployed
 from raydiff.scoring.maps import read_map
-from raydiff.scoring.part_scorer import map_place
+from raydiff.scoring.part_scorer import PartScorer, map_place
+from raydiff.scoring.scored import Scored
+from raydiff.scoring.unfinished import Unfinished, work_uri
 from raydiff.selection.calibration import Calibration
 
 pytestmark = pytest.mark.ray
@@ -80,7 +85,10 @@ def test_one_row_an_image(scored, folders):
     images = image_table.read(str(folders / "all.parquet"))
     rows = table.read(str(out))
     assert images.num_rows == 134 > 2 * ROWS_PER_PART
-    assert [Path(part).name for part in table.parts(str(out))] == [f"part-00000{part}.parquet" for part in range(3)]
+    assert [Path(part).name for part in table.parts(str(out))] == ["part-0000-000000-134.parquet"]
+    assert sorted(os.listdir(out)) == ["anomaly_maps", "manifest.json", "run.json", "score_table"]
+    assert json.loads((out / "manifest.json").read_text())["complete"] is True
+    assert len(pq.read_table(out / "score_table")) == 134  # as any reader of Parquet takes it
     assert rows.schema == table.SCHEMA
     assert rows.select(images.column_names).equals(images)
     bad = {row["uri"].split("mvtec/")[1]: row for row in rows.to_pylist() if row["error"]}
@@ -120,25 +128,28 @@ def test_scores_and_maps_are_the_models_own(scored, folders):
 def test_only_what_is_missing_is_done_again(scored, handle, folders):
     out, first = scored
     before = table.read(str(out))
-    (out / "part-000001.parquet").unlink()
-    times = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}
+    whole = out / "score_table/part-0000-000000-134.parquet"
+    whole.unlink()  # as if the run had been killed with two of three parts scored
+    for start in (0, 128):
+        part = before.slice(start, ROWS_PER_PART)
+        table.write(work_uri(str(out), "0000-000000-134", start), part)
     lines = str(folders / "calibrated"), str(folders / "all.parquet"), str(out)
     summary = score_table(handle, *lines, maps="tiff")
     assert summary[:4] == (134, ROWS_PER_PART, first.errors, first.alarms)
-    assert {name: (out / name).stat().st_mtime_ns for name in times} == times
     assert table.read(str(out)).equals(before)
+    assert not (out / "_work").exists()
 
-    whole = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    files = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     again = score_table(handle, *lines, maps="tiff")
     assert again[:5] == (134, 0, first.errors, first.alarms, 0)
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == whole
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == files
 
 
 @pytest.mark.parametrize(
     ("model", "images", "maps", "other"),
     [
         ("uncalibrated", "all", "tiff", "model_id"),
-        ("calibrated", "few", "tiff", "table_sha256"),
+        ("calibrated", "few", "tiff", "images"),
         ("calibrated", "all", "none", "maps"),
     ],
 )
@@ -193,6 +204,63 @@ def test_what_a_method_tells_of_an_image_is_in_its_row(local_ray, folders, tmp_p
     for place, row in enumerate(good):
         assert dict(row["details"]) == {name: values[place] for name, values in told.items()}
     assert [row["details"] for row in rows if row["error"]] == [None]
+
+
+class Replicas:
+    """Stands for a deployment handle whose replicas die of dark images."""
+
+    def __init__(self, deadly: int) -> None:
+        self.deadly = deadly  # how often a dark image kills
+        self.calls = 0
+        self.score = self
+
+    def remote(self, images):
+        self.images = images
+        return self
+
+    def result(self, timeout_s):
+        self.calls += 1
+        if self.deadly and (self.images.max(axis=(1, 2, 3)) == 0).any():
+            self.deadly -= 1
+            raise RayActorError()
+        return Scored(self.images.mean(axis=(1, 2, 3)), self.images[..., 0].astype(np.float32), {})
+
+
+@pytest.mark.parametrize(("deadly", "calls", "lost"), [(0, 1, 0), (2, 3, 0), (99, 3 + 3 + 3, 1)])
+def test_an_image_that_kills_replicas_costs_itself_alone(folders, tmp_path, deadly, calls, lost):
+    images = made_images(4)
+    images[1] = 0
+    handle = Replicas(deadly)
+    scorer = PartScorer(handle, describe(str(folders / "uncalibrated")), str(tmp_path), "none")
+    found = scorer._scores(images)
+    assert handle.calls == calls
+    assert [one is None for one in found] == [lost > 0 and place == 1 for place in range(4)]
+    assert [float(one.scores[0]) for one in found if one] == [
+        image.mean() for place, image in enumerate(images) if not lost or place != 1
+    ]
+
+
+def test_replicas_that_die_of_every_image_are_not_blamed_on_the_images(folders, tmp_path):
+    scorer = PartScorer(Replicas(99), describe(str(folders / "uncalibrated")), str(tmp_path), "none")
+    with pytest.raises(ClusterError, match="end whatever image they are given"):
+        scorer._scores(np.zeros((3, 8, 8, 3), np.uint8))
+
+
+def test_a_run_goes_in_waves_of_whole_shards(monkeypatch):
+    monkeypatch.setattr(bulk, "PARTS_PER_WAVE", 5)
+    sizes = [4, 1, 1, 9, 2, 2]  # parts
+    missing = [Unfinished(Shard(f"{n}", "", parts * ROWS_PER_PART - 1), frozenset()) for n, parts in enumerate(sizes)]
+    waves = list(bulk._waves(missing))
+    assert [[each.shard.name for each in wave] for wave in waves] == [["0", "1"], ["2"], ["3"], ["4", "5"]]
+
+
+def test_what_a_killed_job_left_deployed_is_taken_down(handle, folders):
+    with deployed(str(folders / "calibrated"), replicas=1):  # so that Serve runs
+        pass
+    left = serve.deployment(Scorer, name="scorer", ray_actor_options={"num_cpus": 0}).bind(str(folders / "calibrated"))
+    serve.run(left, name="raydiff-77000000", route_prefix=None)
+    with deployed(str(folders / "calibrated"), replicas=1):
+        assert "raydiff-77000000" not in serve.status().applications
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ class Archive:
         uri = str(self.folder / "scores")
         half = len(self.rows) // 2
         for part, rows in enumerate((self.rows[:half], self.rows[half:])):
-            table.write_part(uri, part, pa.Table.from_pylist(rows, schema=table.SCHEMA))
+            table.write(table.part_uri(uri, f"{part}"), pa.Table.from_pylist(rows, schema=table.SCHEMA))
         return uri
 
     def labelled(self, category: str) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from PIL import Image
 from raydiff import storage
 from raydiff.errors import DataError, StorageError
 from raydiff.images import table
-from raydiff.images.layouts import find_images, images_to_score, survey
+from raydiff.images.layouts import find_images, survey
 
 
 def _png() -> bytes:
@@ -264,21 +264,6 @@ def test_one_of_the_two_folders_inside_the_other(root: str) -> None:
     }
     with pytest.raises(DataError, match="use two folders"):
         find_images(root, root)
-
-
-def test_images_to_score_alone(root: str) -> None:
-    put(root, "line/bolt/1.png", "line/bolt/2.png")
-    line = storage.join(root, "line")
-    images = images_to_score(line, ["bolt", "nut"])
-    assert images.schema == table.SCHEMA
-    assert images["category"].to_pylist() == ["bolt", "bolt"]
-    assert images["split"].to_pylist() == ["test", "test"]
-    assert images_to_score(line, ["nut"])["category"].to_pylist() == ["nut", "nut"]
-    with pytest.raises(DataError, match="one folder a category"):
-        images_to_score(line, ["nut", "screw"])
-    put(root, "empty/readme.txt")
-    with pytest.raises(DataError, match=r"no images to score; found readme.txt"):
-        images_to_score(storage.join(root, "empty"), ["nut"])
 
 
 def test_a_wrong_layout_says_what_was_looked_for_and_what_was_found(root: str) -> None:

@@ -117,7 +117,7 @@ def make(tmp_path: Path) -> Make:
             edit(rows)
         for part in range(2):
             table = pa.Table.from_pylist(rows[part::2][::-1], schema=score_table.SCHEMA)
-            score_table.write_part(f"{home}/scores", part, table)
+            score_table.write(score_table.part_uri(f"{home}/scores", f"{part}"), table)
         storage.write_json(f"{home}/evaluation.json", _evaluation(method, auroc))
         storage.write_json(f"{home}/tune.json", _tuning(method, pseudo))
         storage.write_json(f"{home}/model/model.json", _model(method, normals))

@@ -14,9 +14,11 @@ import pytest
 from conftest import made_images
 from PIL import Image
 
+from raydiff.errors import DataError
 from raydiff.images import table
 from raydiff.images.decode import decode, resize
-from raydiff.images.stream import part_count, read_rows, row_count, stream
+from raydiff.images.shards import parts, read_rows, row_count
+from raydiff.images.stream import Reading, stream
 
 SIZE = 24
 ROWS_PER_PART = 5
@@ -49,10 +51,10 @@ def archive(tmp_path_factory):
 def test_every_image_arrives_once_in_its_part(local_ray, archive):
     uri, bad = archive
     rows = table.read(uri).to_pylist()
-    assert (row_count(uri), part_count(uri, ROWS_PER_PART)) == (17, 4)
-    blocks = list(stream(uri, SIZE, rows_per_part=ROWS_PER_PART).iter_batches(batch_size=None))
-    parts = [np.unique(block["part"]).tolist() for block in blocks]
-    assert sorted(parts) == [[0], [1], [2], [3]]  # a block is a part, whole
+    assert (row_count(uri), len(parts(uri, ROWS_PER_PART))) == (17, 4)
+    blocks = list(stream(parts(uri, ROWS_PER_PART), Reading(SIZE)).iter_batches(batch_size=None))
+    numbers = [np.unique(block["part"]).tolist() for block in blocks]
+    assert sorted(numbers) == [[0], [1], [2], [3]]  # a block is a part, whole
     for block in blocks:
         start = int(block["part"][0]) * ROWS_PER_PART
         assert [json.loads(record) for record in block["record"]] == rows[start : start + ROWS_PER_PART]
@@ -78,17 +80,21 @@ def test_every_image_arrives_once_in_its_part(local_ray, archive):
 def test_only_the_parts_asked_for(local_ray, archive):
     uri, _ = archive
     rows = table.read(uri).to_pylist()
-    found = stream(uri, SIZE, parts=[3, 1], rows_per_part=ROWS_PER_PART).drop_columns(["image"]).take_all()
+    asked = [parts(uri, ROWS_PER_PART)[number] for number in (3, 1)]
+    found = stream(asked, Reading(SIZE)).drop_columns(["image"]).take_all()
     arrived = sorted((row["part"], json.loads(row["record"])["uri"]) for row in found)
     assert arrived == [(part, row["uri"]) for part in (1, 3) for row in rows[part * 5 : part * 5 + 5]]
 
 
-@pytest.mark.parametrize(("start", "stop"), [(0, 7), (0, 1), (6, 8), (7, 14), (3, 20), (13, 23), (20, 99), (0, 23)])
+@pytest.mark.parametrize(("start", "stop"), [(0, 7), (0, 1), (6, 8), (7, 14), (3, 20), (13, 23), (22, 23), (0, 23)])
 def test_rows_across_row_groups(tmp_path, start, stop):
     images = image_table([f"/{number:02d}.png" for number in range(23)])
     uri = str(tmp_path / "images.parquet")
     pq.write_table(images, uri, row_group_size=7)
     assert read_rows(uri, start, stop).equals(images.slice(start, stop - start))
+    assert read_rows(uri, start, stop, ["uri"]).equals(images.select(["uri"]).slice(start, stop - start))
+    with pytest.raises(DataError, match="has 23 rows, 24 were expected"):
+        read_rows(uri, start, 24)
 
 
 # A Ray with the smallest object store there is; the driver is slower than the decoding tasks. The images are hard
@@ -98,14 +104,15 @@ import hashlib, json, re, sys
 import ray
 from ray._private.internal_api import memory_summary
 from raydiff import cluster
-from raydiff.images.stream import row_count, stream
+from raydiff.images.shards import parts
+from raydiff.images.stream import Reading, stream
 
 uri, size, store = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 ray.init(address="local", _node_ip_address=cluster.LOOPBACK, num_cpus=2, object_store_memory=store)
 cluster.connect()
 peak = lambda: 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read()).group(1))
 before, rows, decoded = peak(), [], 0
-for block in stream(uri, size).iter_batches(batch_size=None):
+for block in stream(parts(uri), Reading(size)).iter_batches(batch_size=None):
     for _ in range(3):
         hashlib.sha256(block["image"]).digest()
     decoded += block["image"].nbytes

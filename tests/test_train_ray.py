@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 import safetensors.torch
 import torch
 from conftest import made_images, tiny_settings, write_mvtec
+from processes import is_named, named, wait_for
 
 import raydiff
 from raydiff import methods
@@ -31,7 +31,7 @@ from raydiff.training.train import CHECKPOINT_FILE, train
 
 pytestmark = pytest.mark.ray
 
-DEADLINE = 200.0  # of waiting for something that happens within seconds
+WORKER = "ray::RayTrainWorker"
 
 
 def settings(steps: int):
@@ -163,11 +163,11 @@ def test_a_killed_worker_changes_nothing(two_workers, new_run):
     run = new_run(steps=60, workers=2)
 
     def kill_one() -> None:
-        first = wait_for(lambda: len(found := train_workers()) == 2 and found)
+        first = wait_for(lambda: len(found := named(WORKER)) == 2 and found)
         wait_for(lambda: len(run.checkpoints()) == 2)  # so Ray Train has taken note of the first
         os.kill(first[1], signal.SIGKILL)
         assert not (run.work / "lafite/trained.safetensors").exists()  # it was in the middle
-        wait_for(lambda: len(found := train_workers()) == 2 and not set(found) & set(first))  # others in their place
+        wait_for(lambda: len(found := named(WORKER)) == 2 and not set(found) & set(first))  # others in their place
 
     with ThreadPoolExecutor(1) as pool:
         killed = pool.submit(kill_one)
@@ -175,45 +175,6 @@ def test_a_killed_worker_changes_nothing(two_workers, new_run):
         killed.result(timeout=0)
     assert curve == model.card["loss_curve"]
     assert_same(run, undisturbed)
-
-
-def wait_for(condition, still=lambda: True):
-    """What `condition` gives as soon as that is true; an error if `still` is true no more."""
-    deadline = time.monotonic() + DEADLINE
-    while not (found := condition()):
-        assert still(), "the training has ended too early"
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-    return found
-
-
-def train_workers(of: int | None = None) -> list[int]:
-    """The processes of Ray Train's workers that descend from a process (this one), not of another Ray here."""
-    of = of or os.getpid()
-    parents, workers = {}, []
-    for folder in Path("/proc").iterdir():
-        try:
-            pid = int(folder.name)
-            parents[pid] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if is_train_worker(pid):
-                workers.append(pid)
-        except (ValueError, OSError):  # no process, or it has just ended
-            continue
-
-    def descends(pid: int) -> bool:
-        while pid > 1 and pid != of:
-            pid = parents.get(pid, 0)
-        return pid == of
-
-    return sorted(pid for pid in workers if descends(pid))
-
-
-def is_train_worker(pid: int) -> bool:
-    """Whether a process is a living worker of Ray Train's; a dead one that nobody has waited for has no command."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().startswith("ray::RayTrainWorker")
-    except OSError:
-        return False
 
 
 # Without RAY_ADDRESS, on a Ray of its own.
@@ -236,11 +197,11 @@ def test_a_killed_driver_goes_on_from_its_checkpoint(one_worker, new_run, job_en
     with subprocess.Popen(command, env=job_environment) as driver:
         try:
             wait_for(lambda: len(run.checkpoints()) == 2, still=lambda: driver.poll() is None)  # one is noted by Ray
-            workers = train_workers(driver.pid)
+            workers = named(WORKER, driver.pid)
         finally:
             driver.kill()
     assert len(workers) == 1
-    wait_for(lambda: not is_train_worker(workers[0]))  # Ray's processes follow their driver
+    wait_for(lambda: not is_named(workers[0], WORKER))  # Ray's processes follow their driver
     assert not (run.work / "lafite/trained.safetensors").exists()
     marked = 0
     for checkpoint in run.checkpoints():  # a mark in its past shows whether a training went on from it

@@ -23,7 +23,7 @@ from raydiff.images import own_table, table
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 _SPLITS = ("train", "test")
-_MASKS = "ground_truth"
+MASKS = "ground_truth"
 _NORMAL = ("good", "ok")  # MVTec AD and MPDD; BTAD
 _ABNORMAL = ("abnormal", "anomaly", "anomalous", "bad", "defect", "defects", "defective", "ko", "ng", "nok")
 _OUTPUTS = "anomaly_maps"  # what scoring writes, should it lie inside its input
@@ -89,7 +89,7 @@ def survey(uri: str, score_uri: str | None = None) -> Found:
             f"(MVTec AD layout), <image> or <category>/<image> (normals); found {_few(folder.ignored)}"
         )
     inside = {part.lower() for path in folder.images for part in path.split("/")[:-1]}
-    if inside.intersection((*_SPLITS, _MASKS)):
+    if inside.intersection((*_SPLITS, MASKS)):
         layout = "MVTec AD layout"
         rows, misplaced, unused_masks = _mvtec_rows(folder)
     else:
@@ -102,15 +102,17 @@ def survey(uri: str, score_uri: str | None = None) -> Found:
     return Found(_as_table(rows, uri), layout, ignored, misplaced, unused_masks)
 
 
-def images_to_score(uri: str, categories: Collection[str]) -> pa.Table:
-    """The image table of a folder of unlabelled images, as `score_uri` of `find_images`.
+def is_image(path: str) -> bool:
+    """Whether a path below a folder of images names one, by its extension; hidden files and our own maps do not."""
+    hidden = any(part.startswith(".") or part in ("__MACOSX", _OUTPUTS) for part in path.split("/"))
+    return path.lower().endswith(IMAGE_EXTENSIONS) and not hidden
 
-    Raises:
-        DataError: if there are none, or their category is not to be told.
-        StorageError: if `uri` cannot be listed.
-    """
-    uri = storage.absolute(uri)
-    return _as_table(_rows_to_score(_list(uri), categories), uri)
+
+def category_of(path: str, categories: Collection[str]) -> str | None:
+    """Which of some categories an image to be scored shows: its first folders' name, or the only one there is."""
+    parts = path.split("/")[:-1]
+    only = next(iter(categories)) if len(categories) == 1 else None
+    return next((name for name in ("/".join(parts[:2]), *parts[:1]) if name in categories), only)
 
 
 def _list(uri: str) -> _Folder:
@@ -119,8 +121,7 @@ def _list(uri: str) -> _Folder:
     images, ignored = {}, []
     for file in storage.list_files(uri):
         relative = file[len(root) :].lstrip("/")
-        hidden = any(part.startswith(".") or part in ("__MACOSX", _OUTPUTS) for part in relative.split("/"))
-        if relative.lower().endswith(IMAGE_EXTENSIONS) and not hidden:
+        if is_image(relative):
             images[relative] = file
         else:
             ignored.append(relative)
@@ -145,12 +146,12 @@ def _mvtec_rows(folder: _Folder) -> tuple[list[_Row], tuple[str, ...], tuple[str
     for path in folder.images:
         parts = path.split("/")
         # From the right, so that a dataset may be called "test"; a folder and a file must follow.
-        at = next((i for i in range(len(parts) - 3, -1, -1) if parts[i].lower() in (*_SPLITS, _MASKS)), None)
+        at = next((i for i in range(len(parts) - 3, -1, -1) if parts[i].lower() in (*_SPLITS, MASKS)), None)
         if at is None:
             misplaced.append(path)
             continue
         key = _stem("/".join([*parts[:at], *parts[at + 1 :]]))
-        if parts[at].lower() == _MASKS:
+        if parts[at].lower() == MASKS:
             masks.setdefault(key, path)
         else:
             placed.append((path, tuple(parts[:at]), parts[at].lower(), parts[at + 1], key))
@@ -222,11 +223,9 @@ def _rows_to_score(folder: _Folder, categories: Collection[str]) -> list[_Row]:
     if not folder.images:
         raise DataError(f"{folder.uri} holds no images to score; found {_few(folder.ignored)}")
     dataset = storage.name(folder.uri)
-    only = next(iter(categories)) if len(categories) == 1 else None
     rows, lost = [], []
     for path, uri in folder.images.items():
-        parts = path.split("/")[:-1]
-        named = next((name for name in ("/".join(parts[:2]), *parts[:1]) if name in categories), only)
+        named = category_of(path, categories)
         if named is None:
             lost.append(path)
         else:

@@ -1,117 +1,158 @@
 """From the image table to decoded batches, on Ray Data, in bounded memory.
 
-The table is cut into numbered parts of a fixed number of rows. A part is fetched, decoded and resized by one task and
-travels as one block, so that whatever is made of it can be written as one finished file under its number, and a part
-that is done need not be done again.
+A part of the table is fetched, decoded and resized by one task and travels as one block, so that whatever is made of it
+can be written as one finished file under its name, and a part that is done need not be done again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 import ray.data
 
 from raydiff import storage
-from raydiff.errors import ImageError, StorageError
-from raydiff.images.decode import decode, resize
+from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
+from raydiff.images import guarded, pack
+from raydiff.images.decode import MAX_PIXELS, decode, resize
+from raydiff.images.shards import Part, read_rows
+from raydiff.patience import patiently
 
-ROWS_PER_PART = 64
 FETCHES_AT_ONCE = 8  # per decoding task; object stores answer slowly but many at a time
+ATTEMPTS = 3  # of a part, before each of its images is read in a process of its own; and of such an image
 
 
-def row_count(table_uri: str) -> int:
-    """How many images the table has."""
-    fs, path = storage.arrow_filesystem(table_uri)
-    return int(pq.read_metadata(path, filesystem=fs).num_rows)
+class Reading(NamedTuple):
+    """How images are read: settings of a decoding task."""
+
+    size: int  # images are resized to size x size (bilinear)
+    max_pixels: int = MAX_PIXELS
+    packed_uri: str | None = None  # folder of packed shards that hold the files' bytes (see `pack`)
 
 
-def part_count(table_uri: str, rows_per_part: int = ROWS_PER_PART) -> int:
-    """How many parts the table has."""
-    return -(-row_count(table_uri) // rows_per_part)
+class Image(NamedTuple):
+    """One image as it was read, or why it was not."""
+
+    pixels: np.ndarray  # uint8 (size, size, 3), all zero where there is an error
+    height: int = 0  # of the image in the archive, pixels
+    width: int = 0
+    content_hash: str = ""  # SHA-256 of the file's bytes, empty where it could not be fetched
+    error: str = ""
 
 
-def stream(
-    table_uri: str,
-    size: int,
-    parts: Iterable[int] | None = None,
-    rows_per_part: int = ROWS_PER_PART,
-    num_cpus: float = 1,
-) -> ray.data.Dataset:
-    """The table's images as a Ray dataset, each block one whole part.
+@ray.remote(num_cpus=0)
+class Attempts:
+    """How often each part was begun in this run: one that was begun often may hold an image that kills its reader."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[tuple[str, int]] = Counter()
+
+    def begin(self, shard: str, start: int) -> int:
+        """Count and tell which attempt this is."""
+        self._begun[shard, start] += 1
+        return self._begun[shard, start]
+
+
+def stream(parts: Sequence[Part], reading: Reading, num_cpus: float = 1, attempts: Any = None) -> ray.data.Dataset:
+    """Some parts' images as a Ray dataset, each block one whole part.
 
     Columns:
-        part: number of the part;
+        part, shard, start: which part;
         record: the image table's row as JSON (Ray's blocks turn a column of nulls into one of NaN);
-        image: uint8 (size, size, 3), all zero where there is an error;
-        height, width: of the image in the archive, pixels (0 where unreadable);
-        content_hash: SHA-256 of the file's bytes (empty where it could not be fetched);
-        error: why the image cannot be used, or empty. No image ends the job and none vanishes.
+        image, height, width, content_hash, error: as `Image`. No image ends the job and none vanishes;
+        stopped: why the whole part could not be read now (its storage does not answer, say), or empty; the block then
+            holds no images.
 
     Args:
-        table_uri: an image table.
-        size: images are resized to size x size (bilinear).
-        parts: which parts; all by default.
+        parts: of an image table (see `shards.parts`).
         num_cpus: what a decoding task asks of Ray.
+        attempts: an `Attempts` actor; without it an image that kills its process is tried for ever.
     """
-    chosen = list(range(part_count(table_uri, rows_per_part)) if parts is None else parts)
-    dataset = ray.data.from_items([{"part": part} for part in chosen], override_num_blocks=max(1, len(chosen)))
-    decode_parts: Any = partial(decode_part, table_uri=table_uri, size=size, rows_per_part=rows_per_part)
+    items = [part._asdict() for part in parts]
+    dataset = ray.data.from_items(items, override_num_blocks=max(1, len(items)))
+    decode_parts: Any = partial(decode_part, reading=reading, attempts=attempts)
     return dataset.map_batches(decode_parts, batch_size=None, num_cpus=num_cpus)
 
 
-def decode_part(batch: dict[str, Any], table_uri: str, size: int, rows_per_part: int) -> dict[str, Any]:
-    """Fetch and decode the parts named in `batch["part"]`; see `stream` for what comes out."""
-    parts = [int(part) for part in batch["part"]]
-    tables = [read_rows(table_uri, part * rows_per_part, (part + 1) * rows_per_part) for part in parts]
-    columns = decode_rows(pa.concat_tables(tables), size)
-    return columns | {"part": np.repeat(parts, [len(table) for table in tables])}
+def decode_part(batch: dict[str, Any], reading: Reading, attempts: Any = None) -> dict[str, Any]:
+    """Fetch and decode the one part that `batch` names; see `stream` for what comes out."""
+    number, start, stop = (int(batch[name][0]) for name in ("number", "start", "stop"))
+    part = Part(number, str(batch["shard"][0]), str(batch["uri"][0]), start, stop)
+    careful = attempts is not None and ray.get(attempts.begin.remote(part.shard, part.start)) > ATTEMPTS
+    which = {"part": part.number, "shard": part.shard, "start": part.start, "stopped": ""}
+    try:
+        rows = patiently(read_rows, part.uri, part.start, part.stop)
+        columns = decode_rows(rows, reading, pack.read_bytes(reading.packed_uri, part), careful)
+    except (StorageError, DataError) as error:
+        which["stopped"] = str(error)
+        columns = _columns([{}], [_nothing(reading.size, "")])
+    return columns | {name: np.array([value] * len(columns["record"])) for name, value in which.items()}
 
 
-def decode_rows(rows: pa.Table, size: int) -> dict[str, Any]:
-    """The images of some rows of an image table, as columns; see `stream`."""
+def decode_rows(
+    rows: pa.Table, reading: Reading, data: Sequence[bytes | ImageError] | None = None, careful: bool = False
+) -> dict[str, Any]:
+    """The images of some rows of an image table, as columns; see `stream`.
+
+    Args:
+        data: the files' bytes (or why there are none), where they need not be fetched.
+        careful: read each image in another process, so that what kills it becomes that image's error.
+
+    Raises:
+        StorageUnavailable: if the store does not answer for long.
+    """
+    files: list[Any] = list(data if data is not None else rows["uri"].to_pylist())
+    if careful:
+        return _columns(
+            rows.to_pylist(), guarded.each(partial(read_image, reading=reading), files, ATTEMPTS, _killed(reading))
+        )
     with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
-        decoded = list(pool.map(lambda uri: _fetch(uri, size), rows["uri"].to_pylist()))
-    images, heights, widths, hashes, errors = zip(*decoded, strict=True)
+        return _columns(rows.to_pylist(), list(pool.map(partial(read_image, reading=reading), files)))
+
+
+def read_image(file: str | bytes | ImageError, reading: Reading) -> Image:
+    """Read one image, given by its URI or its bytes; what is wrong with the image is in the answer.
+
+    Raises:
+        StorageUnavailable: if the store does not answer for long.
+    """
+    digest = ""
+    try:
+        if isinstance(file, ImageError):
+            raise file
+        data = patiently(storage.read_bytes, file) if isinstance(file, str) else file
+        digest = hashlib.sha256(data).hexdigest()
+        pixels = decode(data, reading.max_pixels)
+        return Image(resize(pixels, reading.size), pixels.shape[0], pixels.shape[1], digest)
+    except StorageUnavailable:
+        raise
+    except (ImageError, StorageError) as error:
+        return _nothing(reading.size, str(error), digest)
+
+
+def _killed(reading: Reading) -> Image:
+    return _nothing(reading.size, f"reading the image ended its process {ATTEMPTS} times; is it damaged on purpose?")
+
+
+def _nothing(size: int, error: str, digest: str = "") -> Image:
+    return Image(np.zeros((size, size, 3), np.uint8), content_hash=digest, error=error)
+
+
+def _columns(rows: Sequence[dict[str, Any]], images: Sequence[Image]) -> dict[str, Any]:
+    pixels, heights, widths, hashes, errors = zip(*images, strict=True)
     return {
-        "record": np.array([json.dumps(row) for row in rows.to_pylist()]),
-        "image": np.stack(images),
+        "record": np.array([json.dumps(row, default=str) for row in rows]),
+        "image": np.stack(pixels),
         "height": np.array(heights, np.int32),
         "width": np.array(widths, np.int32),
         "content_hash": np.array(hashes),
         "error": np.array(errors),
     }
-
-
-def read_rows(table_uri: str, start: int, stop: int) -> pa.Table:
-    """Rows start to stop of an image table, reading only the row groups that hold them."""
-    fs, path = storage.arrow_filesystem(table_uri)
-    with pq.ParquetFile(path, filesystem=fs) as file:
-        first, offset = 0, 0
-        groups: list[int] = []
-        for group in range(file.metadata.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            if first < stop and first + rows > start:
-                offset = first if not groups else offset
-                groups.append(group)
-            first += rows
-        return file.read_row_groups(groups).slice(start - offset, stop - start)
-
-
-def _fetch(uri: str, size: int) -> tuple[np.ndarray, int, int, str, str]:
-    digest = ""
-    try:
-        data = storage.read_bytes(uri)
-        digest = hashlib.sha256(data).hexdigest()
-        image = decode(data)
-        return resize(image, size), image.shape[0], image.shape[1], digest, ""
-    except (ImageError, StorageError) as error:
-        return np.zeros((size, size, 3), np.uint8), 0, 0, digest, str(error)

@@ -58,10 +58,25 @@ def read(uri: str) -> pa.Table:
 
 
 def validate(images: pa.Table, where: str) -> pa.Table:
-    """`images` in SCHEMA, sorted by uri; other Arrow types of text and numbers are converted.
+    """`images` in SCHEMA, sorted by uri, each once; other Arrow types of text and numbers are converted.
 
     Raises:
         DataError: naming the column and the row (the first is row 1) that is wrong in the table at `where`.
+    """
+    images = checked(images, where)
+    counts = images["uri"].value_counts()
+    if len(counts) < len(images):
+        twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+        bad = pc.is_in(images["uri"], value_set=twice)
+        _refuse(images["uri"], "uri", bad, "must not appear twice", where)
+    return images.sort_by("uri")
+
+
+def checked(images: pa.Table, where: str) -> pa.Table:
+    """`images` in SCHEMA, as they come: what can be said of each row alone.
+
+    Raises:
+        DataError: as `validate`.
     """
     images = cast(images, SCHEMA.names, where)
     for name in _NEVER_EMPTY:
@@ -72,12 +87,7 @@ def validate(images: pa.Table, where: str) -> pa.Table:
         _refuse(images[name], name, bad, "cannot be the name of a folder", where)
     bad = _not_in(images["split"], ["train", "test"])
     _refuse(images["split"], "split", bad, "must be train or test", where)
-    counts = images["uri"].value_counts()
-    if len(counts) < len(images):
-        twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-        bad = pc.is_in(images["uri"], value_set=twice)
-        _refuse(images["uri"], "uri", bad, "must not appear twice", where)
-    return images.sort_by("uri")
+    return images
 
 
 def cast(images: pa.Table, required: Sequence[str], where: str) -> pa.Table:

@@ -1,7 +1,7 @@
-"""Scoring a whole image table: Ray Data streams it, the Serve deployment scores it, finished parts are written.
+"""Scoring a whole image table: Ray Data streams it, the Serve deployment scores it, finished shards are written.
 
-Each part of the table becomes one Parquet file of the score table under the part's number. A file appears whole or not
-at all, so a run that was stopped goes on with the parts that are missing, and no image is ever scored into two rows.
+However a run ends, the next one with the same folder goes on with what is missing (see `unfinished`), and no image is
+ever in two rows of the score table.
 """
 
 from __future__ import annotations
@@ -9,21 +9,30 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
-import pyarrow.compute as pc
+import ray
 from ray.data import ActorPoolStrategy
 from ray.serve.handle import DeploymentHandle
 
 from raydiff import cluster, storage
-from raydiff.errors import DataError, SettingsError
-from raydiff.images.stream import ROWS_PER_PART, part_count, row_count, stream
+from raydiff.errors import DataError, SettingsError, Stopped
+from raydiff.images.decode import MAX_PIXELS
+from raydiff.images.shards import ROWS_PER_PART, Shard, is_one_file, shards
+from raydiff.images.stream import Attempts, Reading, stream
 from raydiff.model import describe
-from raydiff.progress import console, phase
+from raydiff.patience import patiently
+from raydiff.progress import Phase, console, phase
 from raydiff.scoring import table
 from raydiff.scoring.part_scorer import Maps, PartScorer
+from raydiff.scoring.unfinished import READS_AT_ONCE, WORK, Counts, Unfinished, count, finish, unfinished
 
 RUN = "run.json"
+MANIFEST = "manifest.json"
+# Ray Data keeps books on every block, so a run goes through the table in waves of bounded length.
+PARTS_PER_WAVE = 4096
 
 
 class Summary(NamedTuple):
@@ -44,71 +53,86 @@ def score_table(
     scores_uri: str,
     maps: Maps = "none",
     calibrated: bool = True,
+    max_pixels: int = MAX_PIXELS,
+    packed_uri: str | None = None,
+    source: str = "",
 ) -> Summary:
     """Score every image of a table through a deployment of the model (see `deployment.deployed`).
 
     Args:
         handle: of a deployment of the model at `model_uri`.
-        table_uri: image table.
-        scores_uri: folder of the score table. Finished parts of the same run in it are kept, never done again.
+        table_uri: image table: a file, or a folder of shards that may have grown since the last run.
+        scores_uri: folder of the score table. What is finished of the same run in it is kept, never done again.
         calibrated: False leaves thresholds and p-values out, whether the model has a calibration or not.
         maps: "tiff" writes float maps at each image's own size under anomaly_maps/, "png" heat maps over the images.
+        max_pixels: an image that has more becomes a row with an error.
+        packed_uri: packed archive that holds the files' bytes (see `images.pack`).
+        source: what a table that grows lists.
 
     Raises:
-        DataError: if the folder holds the score table of another model, image table or kind of maps.
+        DataError: if the folder holds the score table of another model, image table or way of scoring.
         SettingsError: if "png" is asked of a model that was not calibrated (the colours begin at normal scores).
+        Stopped: if a store does not answer for long, or takes no more. What is finished is kept.
     """
     model = describe(model_uri, calibrated)
-    if maps == "png" and not model["calibration"]:
-        raise SettingsError(f"--maps png needs a calibrated model: run `raydiff calibrate --model {model_uri}` first")
-    _claim(scores_uri, table_uri, model["id"], maps)
-    total = part_count(table_uri)
-    done = {part for part in range(total) if storage.exists(table.part_uri(scores_uri, part))}
-    if done:
-        console.print(f"scoring: {len(done)} of {total} parts are there already", markup=False)
-    missing = [part for part in range(total) if part not in done]
-    counts: Counter[str] = Counter()
+    claim(scores_uri, model, table_uri, maps, max_pixels, source)
+    whole = shards(table_uri)
+    done = _done(scores_uri)
+    missing = unfinished(scores_uri, whole, done)
+    rows = sum(each.rows for each in missing)
+    kept = sum(shard.rows for shard in whole) - rows
+    if rows and kept:
+        console.print(f"scoring: {kept} images are scored already, {rows} are missing", markup=False)
     finished: list[tuple[float, int]] = []  # when each part came back, and its images
     seconds = 0.0
     replicas = cluster.devices()
     if missing:
-        size = int(model["settings"]["train"]["image_size"])
-        workers = replicas + 1  # one part more on its way than there are replicas
-        dataset = stream(table_uri, size, missing, num_cpus=cluster.SHARED_CPU).map_batches(
-            PartScorer,
-            fn_constructor_args=(handle, model, scores_uri, maps),
-            batch_size=None,
-            num_cpus=0,
-            compute=ActorPoolStrategy(size=min(len(missing), workers)),
-        )
-        with phase("scoring", row_count(table_uri) - len(done) * ROWS_PER_PART) as shown:
-            for row in dataset.iter_rows():
-                counts.update(errors=int(row["errors"]), alarms=int(row["alarms"]))
-                finished.append((time.monotonic(), int(row["images"])))
-                shown.advance(int(row["images"]), f"{counts['alarms']} alarms, {counts['errors']} errors")
+        _write_manifest(scores_uri, done, complete=False)
+        reading = Reading(int(model["settings"]["train"]["image_size"]), max_pixels, packed_uri)
+        attempts: Any = Attempts.options(max_restarts=-1, max_task_retries=-1).remote()  # type: ignore[attr-defined]
+        with phase("scoring", rows) as shown:
+            for wave in _waves(missing):
+                parts = [part for each in wave for part in each.parts]
+                # One part more on its way than there are replicas.
+                scored = stream(parts, reading, cluster.SHARED_CPU, attempts).map_batches(
+                    PartScorer,
+                    fn_constructor_args=(handle, model, scores_uri, maps),
+                    batch_size=None,
+                    num_cpus=0,
+                    compute=ActorPoolStrategy(size=min(max(1, len(parts)), replicas + 1)),
+                )
+                done |= _finished(scores_uri, wave, scored.iter_rows() if parts else (), shown, finished)
+                _write_manifest(scores_uri, done, complete=False)
             seconds = shown.seconds()
-    whole: Counter[str] = Counter()
-    for part in table.read_parts(scores_uri):
-        alarms = pc.sum(part["is_anomalous"]).as_py() or 0
-        whole.update(images=part.num_rows, errors=part.num_rows - part["error"].null_count, alarms=alarms)
-    now = sum(images for _, images in finished)
-    return Summary(whole["images"], now, whole["errors"], whole["alarms"], seconds, _rate(finished, replicas))
+        patiently(storage.delete, storage.join(scores_uri, WORK))
+    _write_manifest(scores_uri, done, complete=True)
+    images, errors, alarms = map(sum, zip(*done.values(), strict=True)) if done else (0, 0, 0)
+    now = sum(count for _, count in finished)
+    return Summary(images, now, errors, alarms, seconds, _rate(finished, replicas))
 
 
-def _rate(finished: list[tuple[float, int]], replicas: int) -> float | None:
-    """Images/s from when each replica has finished a part; what all but one had begun by the first would flatter it."""
-    begun, rest = finished[:replicas], finished[replicas:]
-    if not rest or rest[-1][0] == begun[-1][0]:
-        return None
-    return sum(images for _, images in rest) / (rest[-1][0] - begun[-1][0])
+def is_complete(scores_uri: str, table_uri: str) -> bool:
+    """Whether every image of a table is in the score table."""
+    finished = table.part_names(scores_uri)
+    return not unfinished(scores_uri, shards(table_uri), finished)
 
 
-def _claim(scores_uri: str, table_uri: str, model_id: str, maps: Maps) -> None:
-    """Note what this folder is for, or check that it is for the same."""
+def claim(
+    scores_uri: str, model: dict[str, Any], table_uri: str, maps: Maps, max_pixels: int, source: str = ""
+) -> None:
+    """Note what a folder of scores is for, or check that it is for the same; arguments as of `score_table`.
+
+    Raises:
+        DataError: if it holds the scores of another model, image table or way of scoring.
+        SettingsError: if "png" is asked of a model that was not calibrated.
+    """
+    if maps == "png" and not model["calibration"]:
+        raise SettingsError("--maps png needs a calibrated model: run `raydiff calibrate` first")
     mine = {
-        "model_id": model_id,
-        "table_sha256": hashlib.sha256(storage.read_bytes(table_uri)).hexdigest(),
+        "model_id": model["id"],
+        "images": hashlib.sha256(storage.read_bytes(table_uri)).hexdigest() if is_one_file(table_uri) else source,
         "maps": maps,
+        "max_pixels": max_pixels,
         "rows_per_part": ROWS_PER_PART,
     }
     place = storage.join(scores_uri, RUN)
@@ -121,3 +145,81 @@ def _claim(scores_uri: str, table_uri: str, model_id: str, maps: Maps) -> None:
         raise DataError(
             f"{scores_uri} holds scores of another run (other {', '.join(other)}); choose another folder for these"
         )
+
+
+def _waves(missing: Iterable[Unfinished]) -> Iterator[list[Unfinished]]:
+    """Whole shards, at most PARTS_PER_WAVE parts of them together (one shard at least)."""
+    wave: list[Unfinished] = []
+    parts = 0
+    for each in missing:
+        size = len(each.parts)
+        if wave and parts + size > PARTS_PER_WAVE:
+            yield wave
+            wave, parts = [], 0
+        wave.append(each)
+        parts += size
+    if wave:
+        yield wave
+
+
+def _finished(
+    scores_uri: str,
+    wave: list[Unfinished],
+    scored: Iterable[dict[str, Any]],
+    shown: Phase,
+    times: list[tuple[float, int]],
+) -> dict[str, Counts]:
+    """Take in a wave's scored parts, and finish each shard when its last part is there.
+
+    Raises:
+        Stopped: if a worker cannot go on.
+    """
+    left = {each.shard.name: len(each.parts) for each in wave}
+    shard_of = {each.shard.name: each.shard for each in wave}
+    finishing = {name: _finish.remote(scores_uri, shard_of[name]) for name, parts in left.items() if not parts}
+    counts: Counter[str] = Counter()
+    for row in scored:
+        if row["stopped"]:
+            raise Stopped(f"{row['stopped']}; what is finished is kept, run the same command again to go on")
+        counts.update(errors=int(row["errors"]), alarms=int(row["alarms"]))
+        times.append((time.monotonic(), int(row["images"])))
+        shown.advance(int(row["images"]), f"{counts['alarms']} alarms, {counts['errors']} errors")
+        name = str(row["shard"])
+        left[name] -= 1
+        if not left[name]:
+            finishing[name] = _finish.remote(scores_uri, shard_of[name])
+    return {name: cluster.result(counted) for name, counted in finishing.items()}
+
+
+@ray.remote(num_cpus=0, max_retries=-1)
+def _finish(scores_uri: str, shard: Shard) -> Counts:
+    return finish(scores_uri, shard)
+
+
+def _done(scores_uri: str) -> dict[str, Counts]:
+    """The shards in the score table and what they hold; the manifest may not know the last of them."""
+    place = storage.join(scores_uri, MANIFEST)
+    known = storage.read_json(place)["shards"] if storage.exists(place) else {}
+    names = table.part_names(scores_uri)
+
+    def counts(name: str) -> Counts:
+        return Counts(**known[name]) if name in known else count(table.read_file(table.part_uri(scores_uri, name)))
+
+    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        return dict(zip(names, pool.map(counts, names), strict=True))
+
+
+def _write_manifest(scores_uri: str, done: dict[str, Counts], complete: bool) -> None:
+    """Which shards are in the score table, and whether these are all; written only where it changes."""
+    place = storage.join(scores_uri, MANIFEST)
+    mine = {"complete": complete, "shards": {name: counts._asdict() for name, counts in sorted(done.items())}}
+    if not storage.exists(place) or storage.read_json(place) != mine:
+        patiently(storage.write_json, place, mine)
+
+
+def _rate(finished: list[tuple[float, int]], replicas: int) -> float | None:
+    """Images/s from when each replica has finished a part; what all but one had begun by the first would flatter it."""
+    begun, rest = finished[:replicas], finished[replicas:]
+    if not rest or rest[-1][0] == begun[-1][0]:
+        return None
+    return sum(images for _, images in rest) / (rest[-1][0] - begun[-1][0])

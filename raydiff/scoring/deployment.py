@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import ray
 from ray import serve
+from ray._private.state import jobs  # ray.util.state asks the dashboard, which a cluster may not have
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
@@ -52,8 +53,18 @@ def deployed(model_uri: str, replicas: int | None = None) -> Iterator[Deployment
         graceful_shutdown_timeout_s=5,
         logging_config=quiet,
     )
+    _take_down_left_over()
     name = f"{APP}-{ray.get_runtime_context().get_job_id()}"
     try:
         yield serve.run(scorer.bind(model_uri), name=name, route_prefix=None)
     finally:
         serve.delete(name)
+
+
+def _take_down_left_over() -> None:
+    """Take down what jobs of ours that were killed have left: a deployment outlives its job and holds its GPUs."""
+    running = {job["JobID"] for job in jobs() if not job["IsDead"]}
+    for name in serve.status().applications:
+        app, _, job = name.partition("-")
+        if app == APP and job not in running:
+            serve.delete(name)

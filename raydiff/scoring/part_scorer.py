@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import posixpath
+from collections.abc import Sequence
+from datetime import date
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
+from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
+from ray.util.metrics import Counter
 
 from raydiff import storage
+from raydiff.errors import ClusterError, RaydiffError
 from raydiff.report.overlay import overlay
 from raydiff.scoring import table
 from raydiff.scoring.maps import write_map
 from raydiff.scoring.scored import Scored
+from raydiff.scoring.unfinished import work_uri
 from raydiff.selection.calibration import Calibration
 
 Maps = Literal["none", "tiff", "png"]
+METRICS = {"images": "Images", "errors": "Images that could not be scored", "alarms": "Alarms"}  # for Prometheus
 MAPS = "anomaly_maps"  # a folder that indexing passes over, should it lie among the images
 CALL_SECONDS = 3600.0  # a part that takes longer is taken for a lost replica
+ATTEMPTS = 3  # of a part, before its images are scored one by one; and of such an image
 
 
 class PartScorer:
@@ -34,26 +43,36 @@ class PartScorer:
         self.calibration = Calibration.parse(model["calibration"]) if model["calibration"] else None
         self.scores_uri = scores_uri
         self.maps = maps
+        tags = {"method": self.method, "model_id": self.model_id}
+        self.counters = {
+            name: Counter(f"raydiff_{name}", f"{what} of bulk scoring", tuple(tags)) for name, what in METRICS.items()
+        }
+        for counter in self.counters.values():
+            counter.set_default_tags(tags)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Score the part(s) of a block; what comes back is only their counts."""
-        counts = []
-        for part in np.unique(batch["part"]):
-            chosen = batch["part"] == part
-            counts.append(self._score({name: column[chosen] for name, column in batch.items()}, int(part)))
-        return {key: np.array([count[key] for count in counts]) for key in ("images", "errors", "alarms")}
+        """Score the part that a block is; what comes back is its counts, and why the work must stop, if it must."""
+        stopped = str(batch["stopped"][0])
+        counts = dict.fromkeys(METRICS, 0)
+        if not stopped:
+            try:
+                counts = self._score(batch)
+            except RaydiffError as error:  # as text, because Ray Data loses the kind of an error that is raised
+                stopped = str(error)
+        told = {**counts, "shard": str(batch["shard"][0]), "stopped": stopped}
+        return {name: np.array([value]) for name, value in told.items()}
 
-    def _score(self, rows: dict[str, Any], part: int) -> dict[str, int]:
+    def _score(self, rows: dict[str, Any]) -> dict[str, int]:
         records = [self._record(rows, index) for index in range(len(rows["record"]))]
         good = np.flatnonzero(rows["error"] == "")
-        scored: Scored | None = None
-        if len(good):
-            scored = self.handle.score.remote(rows["image"][good]).result(timeout_s=CALL_SECONDS)
-        for place, row in enumerate(good):
-            assert scored is not None
-            record, score = records[row], float(scored.scores[place])
+        for row, scored in zip(good, self._scores(rows["image"][good]), strict=True):
+            record = records[row]
+            if scored is None:
+                record["error"] = f"scoring the image ended the model's process {ATTEMPTS} times"
+                continue
+            score = float(scored.scores[0])
             record["score"] = score
-            record["details"] = [(name, float(values[place])) for name, values in scored.details.items()]
+            record["details"] = [(name, float(values[0])) for name, values in scored.details.items()]
             if self.calibration is not None:
                 category = self.calibration.of(record["category"])
                 record |= {
@@ -62,14 +81,48 @@ class PartScorer:
                     "is_anomalous": score > category.threshold,
                 }
             if self.maps != "none":
-                record["map_uri"] = self._write_map(record, rows["image"][row], scored.maps[place])
-        table.write_part(self.scores_uri, part, pa.Table.from_pylist(records, schema=table.SCHEMA))
-        alarms = sum(record.get("is_anomalous") is True for record in records)
-        return {"images": len(records), "errors": len(records) - len(good), "alarms": alarms}
+                record["map_uri"] = self._write_map(record, rows["image"][row], scored.maps[0])
+        place = work_uri(self.scores_uri, str(rows["shard"][0]), int(rows["start"][0]))
+        table.write(place, pa.Table.from_pylist(records, schema=table.SCHEMA))
+        counts = {
+            "images": len(records),
+            "errors": sum(record["error"] is not None for record in records),
+            "alarms": sum(record.get("is_anomalous") is True for record in records),
+        }
+        for name, counter in self.counters.items():
+            if counts[name]:  # Ray refuses to add nothing
+                counter.inc(counts[name])
+        return counts
+
+    def _scores(self, images: np.ndarray) -> Sequence[Scored | None]:
+        """Each image's scores; None for one that ends the replica it comes to.
+
+        Raises:
+            ClusterError: if every single image does, because then it is not the images.
+        """
+        if not len(images):
+            return []
+        scored = self._ask(images)
+        if scored is not None:
+            return scored.each()
+        alone = [self._ask(images[place : place + 1]) for place in range(len(images))]
+        if len(images) > 1 and all(one is None for one in alone):
+            raise ClusterError("the model's processes end whatever image they are given: is their memory too small?")
+        return alone
+
+    def _ask(self, images: np.ndarray) -> Scored | None:
+        """The deployment's answer, or None if as many replicas as there are attempts have died of it."""
+        for _ in range(ATTEMPTS):
+            with contextlib.suppress(RayActorError):
+                scored: Scored = self.handle.score.remote(images).result(timeout_s=CALL_SECONDS)
+                return scored
+        return None
 
     def _record(self, rows: dict[str, Any], index: int) -> dict[str, Any]:
         error = str(rows["error"][index])
-        return json.loads(rows["record"][index]) | {
+        record = json.loads(rows["record"][index])
+        return record | {
+            "day": date.fromisoformat(record["day"]) if record.get("day") else None,
             "height": None if error else int(rows["height"][index]),
             "width": None if error else int(rows["width"][index]),
             "content_hash": str(rows["content_hash"][index]) or None,

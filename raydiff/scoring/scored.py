@@ -13,3 +13,14 @@ class Scored(NamedTuple):
     scores: np.ndarray  # (N,) float64, higher = more anomalous
     maps: np.ndarray  # (N, S, S) float32, at the model's image size
     details: dict[str, np.ndarray]  # (N,) float64 each: what else the method tells of an image
+
+    def each(self) -> list[Scored]:
+        """The images' one by one."""
+        return [
+            Scored(
+                self.scores[place : place + 1],
+                self.maps[place : place + 1],
+                {name: values[place : place + 1] for name, values in self.details.items()},
+            )
+            for place in range(len(self.scores))
+        ]

@@ -20,7 +20,7 @@ from scipy.stats import spearmanr
 from raydiff import cluster, storage
 from raydiff.errors import ClusterError
 from raydiff.images import table
-from raydiff.images.stream import decode_rows
+from raydiff.images.stream import Reading, decode_rows
 from raydiff.model import Model, load
 from raydiff.progress import Phase, console, phase
 from raydiff.selection.pseudo_validation import (
@@ -40,11 +40,11 @@ def tune(
     table_uri: str,
     result_uri: str,
     work_uri: str,
+    size: PseudoValidationSettings,
     test_table_uri: str | None = None,
     space: str | None = None,
     search: Search = "grid",
     trials: int = 8,
-    size: PseudoValidationSettings | None = None,
     seed: int = 0,
 ) -> Model:
     """Choose score settings by image AUROC on the pseudo-validation set, and write them into the model folder.
@@ -57,11 +57,11 @@ def tune(
         table_uri: held-out normals.
         result_uri: where the result goes (JSON, all trials).
         work_uri: Ray Tune's own files. They are pickles: keep this place as private as the cluster.
+        size: how large the pseudo-validation set is.
         test_table_uri: labelled images, if there are any. They are scored beside each trial, to show how well
             pseudo-validation agrees with them, and take no part in any choice.
         space: a Python file that defines STAGES; tune_spaces/<method>.py by default.
         search: "grid" tries all candidates of a stage, "optuna" samples `trials` of them by TPE.
-        size: how large the pseudo-validation set is.
         seed: for the made anomalies.
 
     Raises:
@@ -70,7 +70,6 @@ def tune(
     """
     model = load(model_uri, "cpu")
     stages = load_space(model.method.name, space)
-    size = size or PseudoValidationSettings()
     with cluster.shown_progress(f"tune {model.method.name}", "images") as board:
         options = cluster.worker_options()
         sets = ray.get(_make_sets.options(**options).remote(model_uri, table_uri, test_table_uri, size, seed, board))
@@ -136,7 +135,7 @@ def _make_sets(
     rows = _sample(table.read(table_uri), size.normals)
     for category, group in rows.items():
         board.write.remote("making anomalies", len(normals), len(rows))
-        images = decode_rows(group, image_size)
+        images = decode_rows(group, Reading(image_size))
         normals[category] = images["image"][images["error"] == ""]
     board.write.remote("making anomalies", len(rows), len(rows))
     pseudo = pseudo_validation_set(method, normals, size, seed)
@@ -147,7 +146,7 @@ def _make_sets(
     for label, most in ((0, size.normals), (1, size.anomalies)):
         chosen = labelled.filter(pc.equal(labelled["label"], label))
         for category, group in _sample(chosen, most).items():
-            images = decode_rows(group, image_size)
+            images = decode_rows(group, Reading(image_size))
             good = images["image"][images["error"] == ""]
             if len(good):
                 parts.append((category, good, np.full(len(good), bool(label))))

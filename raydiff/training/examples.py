@@ -11,7 +11,8 @@ from ray.data import ActorPoolStrategy
 
 from raydiff import cluster, methods, storage
 from raydiff.errors import DataError
-from raydiff.images.stream import part_count, row_count, stream
+from raydiff.images.shards import parts
+from raydiff.images.stream import Reading, stream
 from raydiff.methods.base import TrainSettings
 from raydiff.progress import console, phase
 from raydiff.scoring.scorer import examples_of
@@ -26,7 +27,7 @@ def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_
     Images that cannot be read are left out of the store and named in its index.
 
     Raises:
-        DataError: if the method cannot make an example of an image that can be read.
+        DataError: if the method cannot make an example of an image that can be read, or their store does not answer.
     """
     key = methods.get(method).untrained(settings).example_key()
     fingerprint = hashlib.sha256(storage.read_bytes(table_uri)).hexdigest()
@@ -37,16 +38,17 @@ def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_
         console.print(f"examples: taken from an earlier run ({store_uri})", markup=False)
         return store_uri
 
-    dataset = stream(table_uri, settings.image_size).map_batches(
+    whole = parts(table_uri)
+    dataset = stream(whole, Reading(settings.image_size)).map_batches(
         ExampleWriter,
         fn_constructor_args=(method, settings, store_uri),
         batch_size=None,
-        compute=ActorPoolStrategy(size=min(part_count(table_uri), cluster.devices())),
+        compute=ActorPoolStrategy(size=min(len(whole), cluster.devices())),
         **cluster.worker_options(),
     )
     counts: dict[int, int] = {}
     errors: dict[str, str] = {}
-    with phase(str(key["example"]), row_count(table_uri)) as shown:
+    with phase(str(key["example"]), sum(part.stop - part.start for part in whole)) as shown:
         for row in dataset.iter_rows():
             if row["refused"]:
                 raise DataError(row["refused"])
@@ -66,20 +68,15 @@ class ExampleWriter:
         self.store_uri = store_uri
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Write the part(s) of a block; what comes back is only how many, which failed, and why the method refused."""
-        written, counts, errors, refused = [], [], [], []
-        for part in np.unique(batch["part"]):
-            rows = batch["part"] == part
-            good = rows & (batch["error"] == "")
-            refusal = self._write(int(part), batch["image"][good], batch["record"][good]) if good.any() else ""
-            bad = rows & ~good
-            written.append(int(part))
-            counts.append(int(good.sum()))
-            uris = (json.loads(record)["uri"] for record in batch["record"][bad])
-            errors.append(json.dumps(dict(zip(uris, batch["error"][bad].tolist(), strict=True))))
-            refused.append(refusal)
-        columns = {"part": written, "count": counts, "errors": errors, "refused": refused}
-        return {name: np.array(values) for name, values in columns.items()}
+        """Write the part that a block is; what comes back is only how many, which failed, and why it was refused."""
+        part, refused = int(batch["part"][0]), str(batch["stopped"][0])
+        good = batch["error"] == ""
+        if not refused and good.any():
+            refused = self._write(part, batch["image"][good], batch["record"][good])
+        uris = (json.loads(record)["uri"] for record in batch["record"][~good])
+        errors = json.dumps(dict(zip(uris, batch["error"][~good].tolist(), strict=True)))
+        found = {"part": part, "count": int(good.sum()), "errors": errors, "refused": refused}
+        return {name: np.array([value]) for name, value in found.items()}
 
     def _write(self, part: int, images: np.ndarray, records: np.ndarray) -> str:
         """Write a part; a refusal comes back as text, because Ray Data loses the kind of an error that is raised."""

@@ -1,0 +1,169 @@
+"""Packing: many small files become Parquet shards with the files' bytes inside, so that scoring opens few large ones.
+
+A packed archive is a folder: `images/` holds the image table's shards, `packed/` one shard of the same name and order
+for each, with the bytes. Bytes are kept as they are, so an image scores the same packed or not.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from rich.console import Console
+
+from raydiff import cluster, storage
+from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
+from raydiff.images import archive
+from raydiff.images.listing import Listing
+from raydiff.images.shards import ROWS_PER_PART, Part, Shard, read_rows, shards
+from raydiff.patience import patiently
+from raydiff.progress import console, phase
+
+ROWS_PER_PACK = 512  # half a GB of images of 1 MB
+FETCHES_AT_ONCE = 16
+ABOUT = "pack.json"
+
+SCHEMA = pa.schema([("uri", pa.string()), ("data", pa.large_binary()), ("error", pa.string())])
+
+
+class Packed(NamedTuple):
+    """What packing did."""
+
+    images: int  # in the packed archive
+    now: int  # of them by this run
+    unreadable: int  # of those: files that could not be fetched
+    bytes: int  # of those
+
+
+def is_packed(uri: str) -> bool:
+    """Whether a folder is a packed archive."""
+    return not uri.lower().endswith((".csv", ".parquet")) and storage.exists(storage.join(uri, ABOUT))
+
+
+def source(packed_uri: str) -> str:
+    """The folder or table that was packed."""
+    return str(storage.read_json(storage.join(packed_uri, ABOUT))["data"])
+
+
+def shards_of(packed_uri: str) -> list[Shard]:
+    """The shards of a packed archive's image table whose files are packed."""
+    done = _names(_data(packed_uri))
+    return [shard for shard in shards(_images(packed_uri)) if shard.name in done]
+
+
+def pack(data_uri: str, packed_uri: str) -> Packed:
+    """Pack the images of a folder or table; packed again it takes in what is new and goes on where it was stopped.
+
+    Raises:
+        DataError: if the folder holds another archive, or something else.
+        StorageUnavailable: if a store does not answer for long. What is packed is kept.
+    """
+    data_uri, packed_uri = storage.absolute(data_uri), storage.absolute(packed_uri)
+    _claim(data_uri, packed_uri)
+    listing = Listing(data_uri)
+    with phase("listing") as shown:
+        growth = archive.grow(_images(packed_uri), shown.counted(listing), ROWS_PER_PACK)
+    console.print(f"listing: {growth.new} new images, {growth.known} known", markup=False)
+    table = shards(_images(packed_uri))
+    done = _names(_data(packed_uri))
+    missing = [shard for shard in table if shard.name not in done]
+    cluster.connect()
+    counts = {"unreadable": 0, "bytes": 0}
+    with phase("packing", sum(shard.rows for shard in missing)) as shown:
+        for shard, found in _on_cluster(missing, _data(packed_uri)):
+            counts = {name: counts[name] + found[name] for name in counts}
+            shown.advance(shard.rows, f"{counts['unreadable']} unreadable")
+    return Packed(sum(shard.rows for shard in table), sum(shard.rows for shard in missing), **counts)
+
+
+def print_packed(packed: Packed, uri: str, to: Console = console) -> None:
+    """Print what packing did."""
+    to.print(
+        f"packed: {packed.images} images in {uri}, {packed.now} of them now ({packed.bytes / 1e6:.1f} MB); "
+        f"{packed.unreadable} could not be fetched and will be rows with an error",
+        markup=False,
+    )
+
+
+def read_bytes(packed_uri: str | None, part: Part) -> list[bytes | ImageError] | None:
+    """The files of a part of a packed archive, or why there is none; None where nothing is packed."""
+    if packed_uri is None:
+        return None
+    uri = storage.join(_data(packed_uri), f"{part.shard}.parquet")
+    rows = patiently(read_rows, uri, part.start, part.stop, ["data", "error"])
+    return [
+        ImageError(error) if error else data
+        for data, error in zip(rows["data"].to_pylist(), rows["error"].to_pylist(), strict=True)
+    ]
+
+
+def _images(packed_uri: str) -> str:
+    return storage.join(packed_uri, "images")
+
+
+def _data(packed_uri: str) -> str:
+    return storage.join(packed_uri, "packed")
+
+
+def _claim(data_uri: str, packed_uri: str) -> None:
+    if is_packed(packed_uri):
+        if source(packed_uri) != data_uri:
+            raise DataError(f"{packed_uri} holds {source(packed_uri)}; pack {data_uri} into another folder")
+        return
+    if storage.exists(packed_uri) and storage.list_files(packed_uri):
+        raise DataError(f"{packed_uri} holds something else; pack into a new folder")
+    storage.write_json(storage.join(packed_uri, ABOUT), {"data": data_uri})
+
+
+def _names(folder: str) -> set[str]:
+    found = storage.list_files(folder) if storage.exists(folder) else []
+    return {storage.name(uri).removesuffix(".parquet") for uri in found if uri.endswith(".parquet")}
+
+
+def _on_cluster(missing: list[Shard], packed_uri: str) -> Iterator[tuple[Shard, dict[str, int]]]:
+    """Pack shards on the cluster, a few more at a time than it has CPUs; results as they come."""
+    waiting = iter(missing)
+    running: dict[Any, Shard] = {}
+    while True:
+        for shard in waiting:
+            running[_pack_shard.remote(shard, packed_uri)] = shard
+            if len(running) > cluster.cpus():
+                break
+        if not running:
+            return
+        (done, *_), _ = ray.wait(list(running))
+        yield running.pop(done), cluster.result(done)
+
+
+@ray.remote(num_cpus=1, max_retries=-1)
+def _pack_shard(shard: Shard, packed_uri: str) -> dict[str, int]:
+    """Fetch a shard's files and write them as one."""
+    counts = {"unreadable": 0, "bytes": 0}
+    with tempfile.TemporaryDirectory(prefix="raydiff-pack-") as folder, ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
+        path = os.path.join(folder, "packed.parquet")
+        # Images are compressed already. Each row group is what a part reads, and no more is in memory here.
+        with pq.ParquetWriter(path, SCHEMA, compression="none") as file:
+            for start in range(0, shard.rows, ROWS_PER_PART):
+                stop = min(start + ROWS_PER_PART, shard.rows)
+                uris = patiently(read_rows, shard.uri, start, stop, ["uri"])["uri"].to_pylist()
+                fetched = list(pool.map(_fetch, uris))
+                file.write_table(pa.table([uris, *map(list, zip(*fetched, strict=True))], schema=SCHEMA))
+                counts["unreadable"] += sum(data is None for data, _ in fetched)
+                counts["bytes"] += sum(len(data or b"") for data, _ in fetched)
+        patiently(storage.write_file, storage.join(packed_uri, f"{shard.name}.parquet"), path)
+    return counts
+
+
+def _fetch(uri: str) -> tuple[bytes | None, str | None]:
+    try:
+        return patiently(storage.read_bytes, uri), None
+    except StorageUnavailable:
+        raise
+    except StorageError as error:
+        return None, str(error)

@@ -1,0 +1,126 @@
+"""An archive from its listing to its summary: what jobs/score_archive.py does.
+
+The folder of the results holds `images/` (what was listed), `score_table/`, `summary.json`, `manifest.json`,
+`run.json`, the maps under `anomaly_maps/`, and `_work/` while something is unfinished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import pyarrow as pa
+
+from raydiff import cluster, storage
+from raydiff.errors import DataError
+from raydiff.images import archive, own_table, pack
+from raydiff.images.decode import MAX_PIXELS
+from raydiff.images.listing import Listing
+from raydiff.images.shards import shards
+from raydiff.model import describe
+from raydiff.progress import console, phase
+from raydiff.scoring.bulk import Summary, claim, is_complete, score_table
+from raydiff.scoring.deployment import deployed
+from raydiff.scoring.part_scorer import Maps
+from raydiff.scoring.summary import ArchiveSummary, summarise
+from raydiff.selection.calibration import Calibration
+
+SUMMARY = "summary.json"
+
+
+def score_archive(
+    model_uri: str,
+    data_uri: str,
+    out_uri: str,
+    maps: Maps = "none",
+    replicas: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> tuple[Summary | None, ArchiveSummary]:
+    """List what is new, score what is missing, sum up; what this run scored (None: nothing was missing) and the whole.
+
+    Args:
+        data_uri: a folder of images, a table (see `own_table`) or a packed archive (see `pack`).
+        replicas: of the model; one a GPU, or one a CPU, by default.
+
+    Raises:
+        DataError: if the folder holds no images, an image's category is not to be told, or `out_uri` holds the scores
+            of another model, archive or way of scoring.
+        StorageError, ClusterError, Stopped: what is finished is kept, and the next run goes on from there.
+    """
+    for uri in (model_uri, data_uri, out_uri):
+        storage.probe(uri)
+    model_uri, data_uri, out_uri = map(storage.absolute, (model_uri, data_uri, out_uri))
+    model = describe(model_uri)
+    images = storage.join(out_uri, "images")
+    claim(out_uri, model, images, maps, max_pixels, data_uri)
+    packed = list_images(model_uri, data_uri, images)
+    done = None
+    if not is_complete(out_uri, images):
+        cluster.connect()
+        with deployed(model_uri, replicas) as handle:
+            done = score_table(handle, model_uri, images, out_uri, maps, True, max_pixels, packed, data_uri)
+    return done, _summary(out_uri, model, fresh=done is not None)
+
+
+def list_images(model_uri: str, data_uri: str, images: str) -> str | None:
+    """Bring the image table at `images` up to what there is now; the packed archive's URI, if it is one.
+
+    Raises:
+        DataError, StorageError: as `score_archive`.
+    """
+    categories = _categories(describe(model_uri))
+    if pack.is_packed(data_uri):
+        _take_over(data_uri, images, categories)
+        return data_uri
+    _list(data_uri, images, categories)
+    return None
+
+
+def _categories(model: dict[str, Any]) -> set[str]:
+    """The categories that a model was trained or calibrated on."""
+    calibrated = model["calibration"]["categories"] if model["calibration"] else ()
+    return {*model["card"].get("training_images", ()), *calibrated}
+
+
+def _list(data_uri: str, images: str, categories: Collection[str]) -> None:
+    listing = Listing(data_uri, categories)
+    with phase("listing") as shown:
+        growth = archive.grow(images, shown.counted(listing))
+    if not growth.new and not growth.known:
+        found = ", ".join(listing.left_out_names) or "nothing"
+        raise DataError(f"{data_uri} holds no images; found {found}")
+    console.print(f"listing: {growth.new} new images, {growth.known} known", markup=False)
+    if growth.repeated:
+        console.print(f"listing: {growth.repeated} rows name an image again; each is scored once", markup=False)
+    if listing.left_out:
+        console.print(f"listing: {listing.left_out} files that are no images (or masks) are left out:", markup=False)
+        for name in listing.left_out_names:
+            console.print(f"    {name}", markup=False)
+
+
+def _take_over(packed: str, images: str, categories: Collection[str]) -> None:
+    """The image table of a packed archive, with the categories that the model knows."""
+    source = pack.source(packed)
+    there = {shard.name for shard in shards(images)}
+    found = pack.shards_of(packed)
+    for shard in found:
+        if shard.name in there:
+            continue
+        rows = archive.read_shard(shard.uri)
+        if categories and not own_table.is_table(source):
+            listing = Listing(source, categories)
+            named = [listing.category(uri) for uri in rows["uri"].to_pylist()]
+            rows = rows.set_column(rows.column_names.index("category"), "category", pa.array(named))
+        archive.write_shard(images, shard.name, rows)
+    if not found:
+        raise DataError(f"{packed} holds no packed images yet; run `raydiff index --pack` to its end first")
+
+
+def _summary(out_uri: str, model: dict[str, Any], fresh: bool) -> ArchiveSummary:
+    place = storage.join(out_uri, SUMMARY)
+    if not fresh and storage.exists(place):
+        return ArchiveSummary.model_validate(storage.read_json(place))
+    calibration = Calibration.parse(model["calibration"]) if model["calibration"] else None
+    found = summarise(out_uri, calibration)
+    storage.write_json(place, found.model_dump(mode="json"))
+    return found
