@@ -24,7 +24,6 @@ from raydiff.images.layouts import find_images
 from raydiff.images.shards import ROWS_PER_PART, Shard
 from raydiff.model import Model, describe
 from raydiff.scoring import bulk, table
-from raydiff.scoring.bulk import _rate as bulk_rate
 from raydiff.scoring.bulk import score_table
 from raydiff.scoring.deployment import Scorer, deployed
 from raydiff.scoring.maps import read_map
@@ -281,6 +280,9 @@ def test_where_a_map_goes(uri, category, split, defect, place):
 
 def test_the_rate_counts_what_was_done_in_its_time():
     # two replicas, a part of 10 images in 2 s each; the first parts came late, with the replicas' start
-    finished = [(9.0, 10), (9.1, 10), (11.0, 10), (11.1, 10), (13.0, 10), (13.1, 10)]
-    assert bulk_rate(finished, 2) == pytest.approx(40 / 4.0)
-    assert bulk_rate(finished[:2], 2) is None
+    meter = bulk.Meter(replicas=2)
+    for number, now in enumerate((9.0, 9.1, 11.0, 11.1, 13.0, 13.1)):
+        assert (meter.rate() is None) == (number < 3)
+        meter.add({"images": 10, "errors": 1, "alarms": 2}, now)
+    assert meter.rate() == pytest.approx(40 / 4.0)
+    assert meter.counts == {"images": 60, "errors": 6, "alarms": 12}

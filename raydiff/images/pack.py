@@ -64,6 +64,8 @@ def pack(data_uri: str, packed_uri: str) -> Packed:
         DataError: if the folder holds another archive, or something else.
         StorageUnavailable: if a store does not answer for long. What is packed is kept.
     """
+    for uri in (data_uri, packed_uri):
+        storage.probe(uri)
     data_uri, packed_uri = storage.absolute(data_uri), storage.absolute(packed_uri)
     _claim(data_uri, packed_uri)
     listing = Listing(data_uri)
@@ -73,7 +75,8 @@ def pack(data_uri: str, packed_uri: str) -> Packed:
     table = shards(_images(packed_uri))
     done = _names(_data(packed_uri))
     missing = [shard for shard in table if shard.name not in done]
-    cluster.connect()
+    if missing:
+        cluster.connect()
     counts = {"unreadable": 0, "bytes": 0}
     with phase("packing", sum(shard.rows for shard in missing)) as shown:
         for shard, found in _on_cluster(missing, _data(packed_uri)):

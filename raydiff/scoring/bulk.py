@@ -26,7 +26,7 @@ from raydiff.model import describe
 from raydiff.patience import patiently
 from raydiff.progress import Phase, console, phase
 from raydiff.scoring import table
-from raydiff.scoring.part_scorer import Maps, PartScorer
+from raydiff.scoring.part_scorer import METRICS, Maps, PartScorer
 from raydiff.scoring.unfinished import READS_AT_ONCE, WORK, Counts, Unfinished, count, finish, unfinished
 
 RUN = "run.json"
@@ -44,6 +44,30 @@ class Summary(NamedTuple):
     alarms: int  # of all rows
     seconds: float  # of streaming and scoring, start-up of the deployment not counted
     rate: float | None  # images/s from a finished part a replica to the last, start-up of the stream not counted either
+
+
+class Meter:
+    """What came back from the workers of a run, and how fast after its start-up."""
+
+    def __init__(self, replicas: int) -> None:
+        self.counts: Counter[str] = Counter()
+        self._starting = replicas  # parts: what all replicas but one had begun by the first would flatter the rate
+        self._begun = self._last = 0.0
+        self._since = 0
+
+    def add(self, counts: dict[str, int], now: float) -> None:
+        """A part came back `now`, in seconds of any clock."""
+        self.counts.update(counts)
+        if self._starting:
+            self._starting -= 1
+            self._begun = now
+        else:
+            self._since += counts["images"]
+            self._last = now
+
+    def rate(self) -> float | None:
+        """Images/s since each replica had finished a part, None if nothing came after that."""
+        return self._since / (self._last - self._begun) if self._since and self._last > self._begun else None
 
 
 def score_table(
@@ -83,11 +107,11 @@ def score_table(
     kept = sum(shard.rows for shard in whole) - rows
     if rows and kept:
         console.print(f"scoring: {kept} images are scored already, {rows} are missing", markup=False)
-    finished: list[tuple[float, int]] = []  # when each part came back, and its images
     seconds = 0.0
     replicas = cluster.devices()
+    meter = Meter(replicas)
     if missing:
-        _write_manifest(scores_uri, done, complete=False)
+        patiently(_write_manifest, scores_uri, done, False)
         reading = Reading(int(model["settings"]["train"]["image_size"]), max_pixels, packed_uri)
         attempts: Any = Attempts.options(max_restarts=-1, max_task_retries=-1).remote()  # type: ignore[attr-defined]
         with phase("scoring", rows) as shown:
@@ -101,14 +125,13 @@ def score_table(
                     num_cpus=0,
                     compute=ActorPoolStrategy(size=min(max(1, len(parts)), replicas + 1)),
                 )
-                done |= _finished(scores_uri, wave, scored.iter_rows() if parts else (), shown, finished)
-                _write_manifest(scores_uri, done, complete=False)
+                done |= _finished(scores_uri, wave, scored.iter_rows() if parts else (), shown, meter)
+                patiently(_write_manifest, scores_uri, done, False)
             seconds = shown.seconds()
         patiently(storage.delete, storage.join(scores_uri, WORK))
-    _write_manifest(scores_uri, done, complete=True)
+    patiently(_write_manifest, scores_uri, done, True)
     images, errors, alarms = map(sum, zip(*done.values(), strict=True)) if done else (0, 0, 0)
-    now = sum(count for _, count in finished)
-    return Summary(images, now, errors, alarms, seconds, _rate(finished, replicas))
+    return Summary(images, meter.counts["images"], errors, alarms, seconds, meter.rate())
 
 
 def is_complete(scores_uri: str, table_uri: str) -> bool:
@@ -167,7 +190,7 @@ def _finished(
     wave: list[Unfinished],
     scored: Iterable[dict[str, Any]],
     shown: Phase,
-    times: list[tuple[float, int]],
+    meter: Meter,
 ) -> dict[str, Counts]:
     """Take in a wave's scored parts, and finish each shard when its last part is there.
 
@@ -177,13 +200,11 @@ def _finished(
     left = {each.shard.name: len(each.parts) for each in wave}
     shard_of = {each.shard.name: each.shard for each in wave}
     finishing = {name: _finish.remote(scores_uri, shard_of[name]) for name, parts in left.items() if not parts}
-    counts: Counter[str] = Counter()
     for row in scored:
         if row["stopped"]:
             raise Stopped(f"{row['stopped']}; what is finished is kept, run the same command again to go on")
-        counts.update(errors=int(row["errors"]), alarms=int(row["alarms"]))
-        times.append((time.monotonic(), int(row["images"])))
-        shown.advance(int(row["images"]), f"{counts['alarms']} alarms, {counts['errors']} errors")
+        meter.add({name: int(row[name]) for name in METRICS}, time.monotonic())
+        shown.advance(int(row["images"]), f"{meter.counts['alarms']} alarms, {meter.counts['errors']} errors")
         name = str(row["shard"])
         left[name] -= 1
         if not left[name]:
@@ -215,11 +236,3 @@ def _write_manifest(scores_uri: str, done: dict[str, Counts], complete: bool) ->
     mine = {"complete": complete, "shards": {name: counts._asdict() for name, counts in sorted(done.items())}}
     if not storage.exists(place) or storage.read_json(place) != mine:
         patiently(storage.write_json, place, mine)
-
-
-def _rate(finished: list[tuple[float, int]], replicas: int) -> float | None:
-    """Images/s from when each replica has finished a part; what all but one had begun by the first would flatter it."""
-    begun, rest = finished[:replicas], finished[replicas:]
-    if not rest or rest[-1][0] == begun[-1][0]:
-        return None
-    return sum(images for _, images in rest) / (rest[-1][0] - begun[-1][0])

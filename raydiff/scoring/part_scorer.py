@@ -19,6 +19,7 @@ from ray.util.metrics import Counter
 
 from raydiff import storage
 from raydiff.errors import ClusterError, RaydiffError
+from raydiff.patience import patiently
 from raydiff.report.overlay import overlay
 from raydiff.scoring import table
 from raydiff.scoring.maps import write_map
@@ -136,14 +137,14 @@ class PartScorer:
         place = map_place(record["uri"], record["category"], record["split"], record["defect"])
         uri = storage.join(self.scores_uri, MAPS, f"{place}.{self.maps}")
         if self.maps == "tiff":
-            write_map(uri, np.asarray(Image.fromarray(anomaly_map).resize(size, Image.Resampling.BILINEAR)))
+            patiently(write_map, uri, np.asarray(Image.fromarray(anomaly_map).resize(size, Image.Resampling.BILINEAR)))
             return uri
         assert self.calibration is not None
         scale = self.calibration.of(record["category"]).colour_scale()
         picture = Image.fromarray(overlay(image, anomaly_map, *scale)).resize(size, Image.Resampling.BILINEAR)
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
-        storage.write_bytes(uri, buffer.getvalue())
+        patiently(storage.write_bytes, uri, buffer.getvalue())
         return uri
 
 
