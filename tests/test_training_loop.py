@@ -65,3 +65,17 @@ def test_the_package_for_eight_bits_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     with pytest.raises(SettingsError, match=r"pip install 'raydiff\[8bit\]'"):
         loop(optimizer="adamw_8bit")
+
+
+def test_a_state_of_eight_bits_leads_the_same_way():
+    losses = {}
+    for name in ("adamw", "adamw_8bit"):
+        running = loop(optimizer=name, train_steps=20)
+        losses[name] = [running.advance() for _ in range(12)]
+    assert losses["adamw_8bit"] != losses["adamw"]
+    assert losses["adamw_8bit"] == pytest.approx(losses["adamw"], rel=0.05)
+    kept = [value for state in running._optimizer.state.values() for value in state.values()]
+    assert any(torch.is_tensor(value) and value.dtype == torch.uint8 for value in kept)
+    resumed = loop(optimizer="adamw_8bit", train_steps=20)
+    resumed.load_state(running.state())
+    assert resumed.advance() == running.advance()

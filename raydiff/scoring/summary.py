@@ -20,6 +20,7 @@ from rich.table import Table
 from scipy.special import kolmogorov
 
 from raydiff import storage
+from raydiff.patience import patiently
 from raydiff.progress import console, phase
 from raydiff.scoring import table
 from raydiff.selection.calibration import Calibration, CategoryCalibration
@@ -193,7 +194,7 @@ def _read(uris: Sequence[str], columns: list[str]) -> Iterator[pa.Table]:
 
 def _read_part(uri: str, columns: list[str]) -> pa.Table:
     # Parts are small: the whole file is one request, its footer and then its columns would be several.
-    with pq.ParquetFile(pa.BufferReader(storage.read_bytes(uri))) as file:
+    with pq.ParquetFile(pa.BufferReader(patiently(storage.read_bytes, uri))) as file:
         found = file.read(columns=columns, use_threads=False)
     nothing = pa.schema([table.SCHEMA.field(name) for name in columns]).empty_table()
     return pa.concat_tables([found, nothing], promote_options="default")  # a part of before may lack a column
