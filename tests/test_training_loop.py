@@ -68,6 +68,7 @@ def test_the_package_for_eight_bits_is_named(monkeypatch):
 
 
 def test_a_state_of_eight_bits_leads_the_same_way():
+    pytest.importorskip("bitsandbytes", reason="pip install 'raydiff[8bit]' to test it")
     losses = {}
     for name in ("adamw", "adamw_8bit"):
         running = loop(optimizer=name, train_steps=20)
