@@ -26,8 +26,8 @@ from raydiff.images.decode import decode
 from raydiff.model import load
 from raydiff.settings import Settings
 
-# Requests at a time: in a replica, each with its body in memory, and waiting for one at a proxy. Who comes after them is
-# sent away with status 503.
+# Requests at a time: in a replica, each with its body in memory, and waiting for one at a proxy. Who comes after them
+# is sent away with status 503.
 ONGOING, QUEUED = 4, 32
 
 
