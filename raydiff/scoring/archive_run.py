@@ -58,7 +58,17 @@ def score_archive(
     if not is_complete(out_uri, images):
         cluster.connect()
         with deployed(model_uri, replicas) as handle:
-            done = score_table(handle, model_uri, images, out_uri, maps, True, max_pixels, packed, data_uri)
+            done = score_table(
+                handle,
+                model_uri,
+                images,
+                out_uri,
+                maps,
+                max_pixels=max_pixels,
+                packed_uri=packed,
+                source=data_uri,
+                replicas=replicas,
+            )
     return done, _summary(out_uri, model, fresh=done is not None)
 
 

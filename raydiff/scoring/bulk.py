@@ -80,6 +80,7 @@ def score_table(
     max_pixels: int = MAX_PIXELS,
     packed_uri: str | None = None,
     source: str = "",
+    replicas: int | None = None,
 ) -> Summary:
     """Score every image of a table through a deployment of the model (see `deployment.deployed`).
 
@@ -92,6 +93,7 @@ def score_table(
         max_pixels: an image that has more becomes a row with an error.
         packed_uri: packed archive that holds the files' bytes (see `images.pack`).
         source: what a table that grows lists.
+        replicas: of the deployment; one a GPU, or one a CPU, by default.
 
     Raises:
         DataError: if the folder holds the score table of another model, image table or way of scoring.
@@ -108,7 +110,7 @@ def score_table(
     if rows and kept:
         console.print(f"scoring: {kept} images are scored already, {rows} are missing", markup=False)
     seconds = 0.0
-    replicas = cluster.devices()
+    replicas = replicas or cluster.devices()
     meter = Meter(replicas)
     if missing:
         patiently(_write_manifest, scores_uri, done, False)
