@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from raydiff.errors import StorageError, StorageUnavailable
+from raydiff.errors import RaydiffError, StorageError, StorageUnavailable
 
 # What a network mount reports while its server is away.
 _PASSING_LOCALLY = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT}
@@ -34,7 +34,7 @@ def explained(uri: str, fs: fsspec.AbstractFileSystem) -> Iterator[None]:
     """
     try:
         yield
-    except StorageError:
+    except RaydiffError:
         raise
     except FileNotFoundError:
         raise StorageError(f"{uri} is not there; check the bucket, the folder and the name") from None

@@ -137,12 +137,13 @@ def test_a_folder_is_listed_with_its_categories(line, categories):
     assert "nut/readme.txt" in listing.left_out_names
 
 
-def test_one_category_needs_no_folder_and_several_do(line):
-    assert {row["category"] for row in rows_of(Listing(str(line), ["screw"])).values()} == {"screw"}
-    with pytest.raises(
-        DataError, match=r"one folder for each of the model's categories \(bolt, screw\).*found nut/3.tif"
-    ):
-        list(Listing(str(line), ["bolt", "screw"]))
+def test_one_category_needs_no_folder_and_images_of_none_are_counted(line):
+    listing = Listing(str(line), ["screw"])
+    assert ({row["category"] for row in rows_of(listing).values()}, listing.unknown) == ({"screw"}, 0)
+    listing = Listing(str(line), ["bolt", "screw"])
+    assert {path: row["category"] for path, row in rows_of(listing).items()}["nut/3.tif"] == "nut"
+    assert listing.unknown == 1
+    assert Listing(str(line), ["y", "bolt/x", "nut"]).category(f"{line}/bolt/x/y/2.JPG") == "bolt/x"
 
 
 def test_a_table_says_itself_what_its_images_are(tmp_path):

@@ -16,7 +16,7 @@ from conftest import fitted, made_images, write_mvtec
 from s3fs import S3FileSystem
 
 import raydiff
-from raydiff import storage
+from raydiff import patience, storage
 from raydiff.errors import ModelFolderError, StorageError, StorageUnavailable
 from raydiff.images import table as image_table
 from raydiff.images.index import index
@@ -53,8 +53,8 @@ def bare_client(monkeypatch):
     config = {**storage._OPTIONS["s3"]["config_kwargs"], "retries": {"max_attempts": 0, "mode": "standard"}}
     monkeypatch.setitem(storage._OPTIONS["s3"], "config_kwargs", config)
     monkeypatch.setattr(S3FileSystem, "retries", 1)
-    monkeypatch.setattr(storage, "FIRST_WAIT_SECONDS", 1e-3)
-    monkeypatch.setattr(storage, "LONGEST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(patience, "FIRST_WAIT_SECONDS", 1e-3)
+    monkeypatch.setattr(patience, "LONGEST_WAIT_SECONDS", 0.01)
     return config
 
 

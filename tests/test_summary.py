@@ -34,7 +34,7 @@ def write(folder: Path, rows: list[dict[str, Any]], per_part: int = 7) -> str:
     filled = [{"uri": f"/archive/{i}.png", "category": "nut"} | row for i, row in enumerate(rows)]
     for part, start in enumerate(range(0, len(rows), per_part)):
         content = pa.Table.from_pylist(filled[start : start + per_part], schema=table.SCHEMA)
-        table.write_part(str(folder), part, content)
+        table.write(table.part_uri(str(folder), f"{part:06d}"), content)
     return str(folder)
 
 
@@ -74,12 +74,12 @@ def test_images_alarms_and_errors_are_counted_by_category_and_day(tmp_path: Path
 
 def test_a_table_without_days_has_one_unknown_day(tmp_path: Path) -> None:
     uri = write(tmp_path, [{}] * 3)
-    pq.write_table(table.read(uri).drop_columns("day"), table.part_uri(uri, 0))
+    pq.write_table(table.read(uri).drop_columns("day"), table.part_uri(uri, "000000"))
     assert summarise(uri, None).days == [Day(category="nut", day=None, images=3, alarms=0, errors=0)]
 
 
 def test_no_table_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no score table"):
+    with pytest.raises(DataError, match=r"holds no score_table/part-"):
         summarise(str(tmp_path), None)
 
 

@@ -109,10 +109,14 @@ def is_image(path: str) -> bool:
 
 
 def category_of(path: str, categories: Collection[str]) -> str | None:
-    """Which of some categories an image to be scored shows: its first folders' name, or the only one there is."""
+    """Which of some categories an image to be scored shows: the first of its folders so named, or else the only one.
+
+    A category `dataset/name` is two folders.
+    """
     parts = path.split("/")[:-1]
     only = next(iter(categories)) if len(categories) == 1 else None
-    return next((name for name in ("/".join(parts[:2]), *parts[:1]) if name in categories), only)
+    names = (name for at in range(len(parts)) for name in ("/".join(parts[at : at + 2]), parts[at]))
+    return next((name for name in names if name in categories), only)
 
 
 def _list(uri: str) -> _Folder:

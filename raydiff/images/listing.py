@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator
 import pyarrow as pa
 
 from raydiff import storage
-from raydiff.errors import DataError
 from raydiff.images import own_table
 from raydiff.images.archive import SCHEMA
 from raydiff.images.layouts import MASKS, category_of, is_image
@@ -26,16 +25,17 @@ _DAY = re.compile(
 class Listing:
     """The images of a folder or table, as tables in `archive.SCHEMA` when iterated over.
 
-    A folder's images are unlabelled; its first folders name the category, and what says when an image was taken is the
-    last date in its path. Files that are no images, hidden ones, masks (ground_truth/) and raydiff's own maps are left
+    A folder's images are unlabelled; a folder of a category's name says what they show, and the last date in a path
+    when they were taken. Files that are no images, hidden ones, masks (ground_truth/) and raydiff's own maps are left
     out. A table is as in `own_table`; its rows say themselves what they are.
 
     Args:
         uri: the folder or table.
-        categories: those that the model knows; with none, the first folder's name is the category.
+        categories: those that the model knows. Images in no folder of such a name are counted as `unknown`, and the
+            first folder's name is their category.
 
     Raises:
-        DataError: while it is iterated over, if an image's category is not to be told or a table does not fit.
+        DataError: while it is iterated over, if a table does not fit.
         StorageError: if the folder cannot be listed.
     """
 
@@ -44,6 +44,7 @@ class Listing:
         self.categories = categories
         fs, inside = storage.filesystem(self.uri)
         self._root = inside if storage.is_local(self.uri) else fs.unstrip_protocol(inside)
+        self.unknown = 0
         self.left_out = 0
         self.left_out_names: list[str] = []
 
@@ -51,11 +52,7 @@ class Listing:
         return own_table.read_batches(self.uri) if own_table.is_table(self.uri) else self._folder()
 
     def category(self, uri: str) -> str:
-        """What an image of the folder shows.
-
-        Raises:
-            DataError: if the model knows several categories, and the image lies in none of their folders.
-        """
+        """What an image of the folder shows."""
         return self._category(self._path(uri))
 
     def _path(self, uri: str) -> str:
@@ -76,16 +73,10 @@ class Listing:
             yield pa.Table.from_pylist(rows, SCHEMA)
 
     def _category(self, path: str) -> str:
-        if not self.categories:
-            return path.split("/")[0] if "/" in path else storage.name(self.uri)
         found = category_of(path, self.categories)
-        if found is None:
-            raise DataError(
-                f"{self.uri}: looked for one folder for each of the model's categories "
-                f"({', '.join(sorted(self.categories))}), which says what the images show; found {path}. Give a folder "
-                "that holds only these, or a table with the columns uri and category"
-            )
-        return found
+        if found is None and self.categories:
+            self.unknown += 1
+        return found or (path.split("/")[0] if "/" in path else storage.name(self.uri))
 
     def _leave_out(self, path: str) -> None:
         self.left_out += 1

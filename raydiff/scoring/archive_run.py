@@ -43,8 +43,8 @@ def score_archive(
         replicas: of the model; one a GPU, or one a CPU, by default.
 
     Raises:
-        DataError: if the folder holds no images, an image's category is not to be told, or `out_uri` holds the scores
-            of another model, archive or way of scoring.
+        DataError: if the folder holds no images, or `out_uri` holds the scores of another model, archive or way of
+            scoring.
         StorageError, ClusterError, Stopped: what is finished is kept, and the next run goes on from there.
     """
     for uri in (model_uri, data_uri, out_uri):
@@ -102,10 +102,21 @@ def _list(data_uri: str, images: str, categories: Collection[str]) -> None:
     console.print(f"listing: {growth.new} new images, {growth.known} known", markup=False)
     if growth.repeated:
         console.print(f"listing: {growth.repeated} rows name an image again; each is scored once", markup=False)
+    _tell_unknown(listing)
     if listing.left_out:
         console.print(f"listing: {listing.left_out} files that are no images (or masks) are left out:", markup=False)
         for name in listing.left_out_names:
             console.print(f"    {name}", markup=False)
+
+
+def _tell_unknown(listing: Listing) -> None:
+    if listing.unknown:
+        console.print(
+            f"listing: {listing.unknown} images lie in no folder of the model's categories "
+            f"({', '.join(sorted(listing.categories))}); the threshold of all categories together applies to them. If "
+            "that is wrong, give a table with the columns uri and category",
+            markup=False,
+        )
 
 
 def _take_over(packed: str, images: str, categories: Collection[str]) -> None:
@@ -113,15 +124,17 @@ def _take_over(packed: str, images: str, categories: Collection[str]) -> None:
     source = pack.source(packed)
     there = {shard.name for shard in shards(images)}
     found = pack.shards_of(packed)
+    listing = None if own_table.is_table(source) else Listing(source, categories)
     for shard in found:
         if shard.name in there:
             continue
         rows = archive.read_shard(shard.uri)
-        if categories and not own_table.is_table(source):
-            listing = Listing(source, categories)
+        if listing:
             named = [listing.category(uri) for uri in rows["uri"].to_pylist()]
             rows = rows.set_column(rows.column_names.index("category"), "category", pa.array(named))
         archive.write_shard(images, shard.name, rows)
+    if listing:
+        _tell_unknown(listing)
     if not found:
         raise DataError(f"{packed} holds no packed images yet; run `raydiff index --pack` to its end first")
 
