@@ -24,7 +24,7 @@ demo: $(VENV)/.installed  ## Draw inspection images and run the main job on them
 test: $(VENV)/.installed-dev  ## Run the tests, but for those of faults
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not faults"
 
-test-faults: $(VENV)/.installed-dev  ## Kill what a training or a bulk run consists of, and look at what is left
+test-faults: $(VENV)/.installed-dev  ## Kill what a bulk run consists of, and look at what is left
 	$(BIN)/python -m pytest -m faults
 
 lint: $(VENV)/.installed-dev  ## Check style and types

@@ -157,7 +157,6 @@ def test_too_many_workers(local_ray, images, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.faults
 def test_a_killed_worker_changes_nothing(two_workers, new_run):
     """That the end is the same to the bit also says that one seed gives one curve, with two workers too."""
     undisturbed, model = two_workers
@@ -191,7 +190,6 @@ Run(Path(sys.argv[2]), sys.argv[3], steps=40, workers=1).train()
 """
 
 
-@pytest.mark.faults
 def test_a_killed_driver_goes_on_from_its_checkpoint(one_worker, new_run, job_environment):
     undisturbed, model = one_worker
     run = new_run(steps=40, workers=1)
