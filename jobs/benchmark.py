@@ -15,8 +15,9 @@ import typer
 
 from raydiff import cli, cluster, storage
 from raydiff.images import pack
-from raydiff.images.shards import Part, parts_of, read_rows, shards
+from raydiff.images.shards import Part, parts, read_rows, row_count
 from raydiff.images.stream import Reading, decode_rows
+from raydiff.model import describe
 from raydiff.progress import console
 from raydiff.scoring.archive_run import list_images
 from raydiff.scoring.bulk import score_table
@@ -31,7 +32,7 @@ def main(
     """Measure the bulk path and the bare loop, and print their ratio."""
     model, data, out = map(storage.absolute, (model, data, out))
     images = storage.join(out, "images")
-    packed = list_images(model, data, images)
+    packed = list_images(describe(model), data, images)
     cluster.connect()
     workers = cluster.devices()
     with deployed(model) as handle:
@@ -61,8 +62,7 @@ def bare_loop(model: str, images: str, packed: str | None, workers: int) -> floa
     spans = [results.get() for _ in processes]
     for process in processes:
         process.join()
-    rows = sum(shard.rows for shard in shards(images))
-    return rows / (max(end for _, end in spans) - min(start for start, _ in spans))
+    return row_count(images) / (max(end for _, end in spans) - min(start for start, _ in spans))
 
 
 def _bare_worker(
@@ -76,7 +76,7 @@ def _bare_worker(
     torch.set_num_threads(1)
     model = load(model_uri, device)
     reading = Reading(model.image_size, packed_uri=packed)
-    mine = list(parts_of(shards(images)))[rank::workers]
+    mine = parts(images)[rank::workers]
 
     def score(part: Part) -> None:
         rows = read_rows(part.uri, part.start, part.stop)

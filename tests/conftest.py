@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import time
 import uuid
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from PIL import Image
 from s3fs import S3FileSystem
 
 from raydiff import methods, storage
+from raydiff.model import Model
+from raydiff.selection.calibration import Calibration
 
 pytest.register_assert_rewrite("main_job")
 
@@ -137,6 +140,24 @@ def fitted(name: str, images: np.ndarray, seed: int = 0):
     examples = ListedExamples(examples_of(method, images))
     method.fit_statistics(examples, seed)
     return method, examples
+
+
+def calibrated_model(folder: Path, *categories: str) -> str:
+    """A tiny model folder, calibrated on forty normal images that its categories share equally."""
+    method, _ = fitted("nearest_patch", made_images(8))
+    model = Model(method, method.ScoreSettings())
+    shares = np.array_split(model.score(list(made_images(40, seed=9))).scores, len(categories))
+    model.calibration = Calibration.fit(dict(zip(categories, map(np.ndarray.tolist, shares), strict=True)), rate=0.1)
+    model.save(str(folder))
+    return str(folder)
+
+
+@pytest.fixture
+def waits(monkeypatch) -> list[float]:
+    """Seconds of all waits that were asked for; none is made."""
+    made: list[float] = []
+    monkeypatch.setattr(time, "sleep", made.append)
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import ray
-from conftest import fitted, made_images, with_defect
+from conftest import calibrated_model, made_images, with_defect
 from PIL import Image
 from processes import wait_for
 
@@ -27,10 +27,9 @@ from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images.decode import decode
 from raydiff.images.pack import pack
-from raydiff.model import Model
+from raydiff.model import describe
 from raydiff.scoring import archive_run, table
 from raydiff.scoring.archive_run import list_images, score_archive
-from raydiff.selection.calibration import Calibration
 
 pytestmark = pytest.mark.ray
 
@@ -40,13 +39,7 @@ MAX_PIXELS = 1_000_000
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
     """A calibrated model folder that knows bolts and cloth."""
-    root = tmp_path_factory.mktemp("model")
-    method, _ = fitted("nearest_patch", made_images(8))
-    found = Model(method, method.ScoreSettings())
-    normal = found.score(list(made_images(40, seed=9))).scores
-    found.calibration = Calibration.fit({"bolt": normal[:20].tolist(), "cloth": normal[20:].tolist()}, rate=0.1)
-    found.save(str(root / "model"))
-    return str(root / "model")
+    return calibrated_model(tmp_path_factory.mktemp("model"), "bolt", "cloth")
 
 
 def encoded(image: np.ndarray, kind: str, **options) -> bytes:
@@ -140,7 +133,7 @@ def scored(local_ray, model, archive, tmp_path_factory):
     before, after = made_images(2, 36, seed=77)
     for name in ("gone", "other", "junk"):
         (changed / f"{name}.png").write_bytes(encoded(before, "PNG"))
-    list_images(model, str(archive), str(out / "images"))
+    list_images(describe(model), str(archive), str(out / "images"))
     (changed / "gone.png").unlink()
     (changed / "other.png").write_bytes(encoded(after, "PNG"))
     (changed / "junk.png").write_bytes(b"junk")

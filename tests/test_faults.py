@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import s3_server
-from conftest import fitted, made_images
+from conftest import calibrated_model, made_images
 from faulty_proxy import FaultyProxy
 from PIL import Image
 from processes import is_named, named, wait_for
@@ -24,10 +24,8 @@ from s3fs import S3FileSystem
 from raydiff import storage
 from raydiff.errors import Stopped
 from raydiff.images.shards import ROWS_PER_PART
-from raydiff.model import Model
 from raydiff.scoring import table
 from raydiff.scoring.archive_run import score_archive
-from raydiff.selection.calibration import Calibration
 
 # The proxy first: Ray's processes must find S3 in the environment that they begin with.
 pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.usefixtures("proxy", "local_ray")]
@@ -45,13 +43,7 @@ REPLICA, DATA_WORKER, DECODER = (
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
     """A calibrated model folder."""
-    root = tmp_path_factory.mktemp("model")
-    method, _ = fitted("nearest_patch", made_images(8))
-    found = Model(method, method.ScoreSettings())
-    normal = found.score(list(made_images(40, seed=9))).scores
-    found.calibration = Calibration.fit({"bolt": normal.tolist()}, rate=0.1)
-    found.save(str(root / "model"))
-    return str(root / "model")
+    return calibrated_model(tmp_path_factory.mktemp("model"), "bolt")
 
 
 @pytest.fixture(scope="module")

@@ -349,14 +349,6 @@ def test_which_errors_of_a_local_disk_pass(monkeypatch, number, passes):
         assert isinstance(raised.value, StorageUnavailable) == passes
 
 
-@pytest.fixture
-def waits(monkeypatch) -> list[float]:
-    """Seconds of all waits that were asked for; none is made."""
-    made: list[float] = []
-    monkeypatch.setattr(time, "sleep", made.append)
-    return made
-
-
 def failing(*errors: Exception):
     """A call that raises these, one at a time, and then adds its arguments."""
     left = list(errors)

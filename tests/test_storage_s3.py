@@ -220,14 +220,6 @@ def test_a_dead_endpoint(s3, s3_bucket, client_with):
     assert s3["AWS_SECRET_ACCESS_KEY"] not in sentence
 
 
-@pytest.fixture
-def waits(monkeypatch) -> list[float]:
-    """Seconds of all waits that were asked for; none is made."""
-    made: list[float] = []
-    monkeypatch.setattr(time, "sleep", made.append)
-    return made
-
-
 DATA = np.random.default_rng(0).bytes(2**20)
 
 

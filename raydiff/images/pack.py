@@ -53,7 +53,7 @@ def source(packed_uri: str) -> str:
 
 def shards_of(packed_uri: str) -> list[Shard]:
     """The shards of a packed archive's image table whose files are packed."""
-    done = _names(_data(packed_uri))
+    done = {shard.name for shard in shards(_data(packed_uri))}
     return [shard for shard in shards(_images(packed_uri)) if shard.name in done]
 
 
@@ -73,7 +73,7 @@ def pack(data_uri: str, packed_uri: str) -> Packed:
         growth = archive.grow(_images(packed_uri), shown.counted(listing), ROWS_PER_PACK)
     console.print(f"listing: {growth.new} new images, {growth.known} known", markup=False)
     table = shards(_images(packed_uri))
-    done = _names(_data(packed_uri))
+    done = {shard.name for shard in shards(_data(packed_uri))}
     missing = [shard for shard in table if shard.name not in done]
     if missing:
         cluster.connect()
@@ -122,11 +122,6 @@ def _claim(data_uri: str, packed_uri: str) -> None:
     if storage.exists(packed_uri) and storage.list_files(packed_uri):
         raise DataError(f"{packed_uri} holds something else; pack into a new folder")
     storage.write_json(storage.join(packed_uri, ABOUT), {"data": data_uri})
-
-
-def _names(folder: str) -> set[str]:
-    found = storage.list_files(folder) if storage.exists(folder) else []
-    return {storage.name(uri).removesuffix(".parquet") for uri in found if uri.endswith(".parquet")}
 
 
 def _on_cluster(missing: list[Shard], packed_uri: str) -> Iterator[tuple[Shard, dict[str, int]]]:

@@ -53,7 +53,7 @@ def score_archive(
     model = describe(model_uri)
     images = storage.join(out_uri, "images")
     claim(out_uri, model, images, maps, max_pixels, data_uri)
-    packed = list_images(model_uri, data_uri, images)
+    packed = list_images(model, data_uri, images)
     done = None
     if not is_complete(out_uri, images):
         cluster.connect()
@@ -72,13 +72,16 @@ def score_archive(
     return done, _summary(out_uri, model, fresh=done is not None)
 
 
-def list_images(model_uri: str, data_uri: str, images: str) -> str | None:
+def list_images(model: dict[str, Any], data_uri: str, images: str) -> str | None:
     """Bring the image table at `images` up to what there is now; the packed archive's URI, if it is one.
+
+    Args:
+        model: its description (see `model.describe`).
 
     Raises:
         DataError, StorageError: as `score_archive`.
     """
-    categories = _categories(describe(model_uri))
+    categories = _categories(model)
     if pack.is_packed(data_uri):
         _take_over(data_uri, images, categories)
         return data_uri
