@@ -221,6 +221,15 @@ def test_a_finished_archive_is_left_alone_and_needs_no_ray(scored, model, archiv
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == files
 
 
+def test_a_run_killed_before_its_last_word_gets_it(scored, model, archive):
+    out, _, summary = scored
+    manifest = storage.read_json(str(out / "manifest.json"))
+    storage.write_json(str(out / "manifest.json"), manifest | {"complete": False})
+    done, again = score_archive(model, str(archive), str(out), maps="png", max_pixels=MAX_PIXELS)
+    assert (done.scored_now, again) == (0, summary)
+    assert storage.read_json(str(out / "manifest.json")) == manifest
+
+
 def test_counters_are_among_rays_metrics(scored):
     done = scored[1]
     (node,) = ray.nodes()

@@ -137,9 +137,11 @@ def score_table(
 
 
 def is_complete(scores_uri: str, table_uri: str) -> bool:
-    """Whether every image of a table is in the score table."""
-    finished = table.part_names(scores_uri)
-    return not unfinished(scores_uri, shards(table_uri), finished)
+    """Whether every image of a table is in the score table, and the manifest says so."""
+    place = storage.join(scores_uri, MANIFEST)
+    if not storage.exists(place) or not storage.read_json(place)["complete"]:
+        return False
+    return {shard.name for shard in shards(table_uri)} <= set(table.part_names(scores_uri))
 
 
 def claim(
