@@ -1,9 +1,9 @@
-"""Run a job on a Ray head of its own: start one on this machine, submit the command, show its log, end the head.
+"""Run a job on a Ray cluster of its own: start one here, submit the command, show its log, end the cluster.
 
     python jobs/local.py python jobs/train_all.py --data demo/images --out demo/run
 
 What `make demo` does. Paths have to be absolute where the job is to write beside the working directory: a job runs in
-a copy of it. The exit status is that of `ray job submit`; Ctrl-C ends the job and the head.
+a copy of it. The exit status is that of `ray job submit`; Ctrl-C ends the job and the cluster.
 """
 
 import signal
@@ -11,7 +11,7 @@ import sys
 from types import FrameType
 
 from raydiff.errors import RaydiffError
-from raydiff.local_head import local_head
+from raydiff.local_cluster import local_cluster
 from raydiff.progress import console
 
 
@@ -27,9 +27,9 @@ def main(command: list[str]) -> int:
         return 2
     console.print("starting Ray on this machine")
     try:
-        with local_head() as head:
-            console.print(f"Ray is up, its job server at {head.dashboard}", markup=False)
-            return head.submit(command)
+        with local_cluster() as cluster:
+            console.print(f"Ray is up, its job server at {cluster.dashboard}", markup=False)
+            return cluster.submit(command)
     except RaydiffError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

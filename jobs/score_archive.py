@@ -22,10 +22,12 @@ def main(
     out: Annotated[str, typer.Option(help="Folder for the score table, the summary and the maps.")],
     maps: cli.MapsOption = "none",
     replicas: Annotated[int | None, typer.Option(help="Model replicas; one a GPU, or one a CPU, by default.")] = None,
+    address: cli.Address = None,
+    gpus: cli.Gpus = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Images with more become rows with an error.")] = MAX_PIXELS,
 ) -> None:
     """Score every image there is into Parquet files, one row an image, bad ones too."""
-    done, summary = score_archive(model, data, out, maps, replicas, max_pixels)
+    done, summary = score_archive(model, data, out, maps, replicas, max_pixels, address, gpus)
     cli.print_scored(done)
     print_summary(summary)
 

@@ -11,11 +11,12 @@ from typing import Annotated
 
 import typer
 
-from raydiff import cli, methods, steps
+from raydiff import cli, cluster, methods, steps
 from raydiff.images.index import print_report
 from raydiff.metrics.results_table import results_table
 from raydiff.progress import console
 from raydiff.selection.calibrate import DEFAULT_RATE
+from raydiff.training.workers import Workers
 
 
 def main(
@@ -34,6 +35,8 @@ def main(
     false_alarm_rate: cli.Rate = DEFAULT_RATE,
     maps: cli.MapsOption = "tiff",
     size: cli.Size = None,
+    address: cli.Address = None,
+    gpus: cli.Gpus = None,
     per_category: Annotated[bool, typer.Option("--per-category", help="A model for each category.")] = False,
 ) -> None:
     """Train, tune, calibrate, score and evaluate every method on one set of images."""
@@ -41,7 +44,10 @@ def main(
     changes = {name: cli.changes(name, backbone, backbone_weights, settings, names) for name in names}
     for name in names:  # a mistake in the settings should show before an hour of work, not after
         methods.recipe(name, preset, changes[name])
+    if workers:
+        Workers.parse(workers)
     print_report(steps.index(data, out))
+    cluster.connect(address, gpus)
     runs = list(steps.split(out).values()) if per_category else [out]
     reports = []
     for run in runs:

@@ -1,4 +1,4 @@
-"""The command line: `raydiff index | train | tune | calibrate | score | evaluate | report`, and the jobs' main."""
+"""The command line, `raydiff index | train | tune | calibrate | score | evaluate | report | cluster`, and a job's."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ from raydiff.selection.staged_search import Search
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
+cluster_app = typer.Typer(no_args_is_help=True, help="A Ray cluster of one's own on this machine, for trying things.")
+app.add_typer(cluster_app, name="cluster")
+
+
 Data = Annotated[str, typer.Option(help="Images: a folder, file:// or s3:// URI, or a CSV/Parquet table.")]
 Out = Annotated[str, typer.Option(help="The run's folder; local or an object-storage URI.")]
 Name = Annotated[str, typer.Option("--model", help="Which of the run's models, by name.")]
@@ -36,7 +40,21 @@ Set = Annotated[
         "--set", help="Another train setting, e.g. image_size=320, backbone.grid=16 or lafite.train_steps=2000."
     ),
 ]
-Workers = Annotated[int | None, typer.Option(help="Training workers; one a GPU, or one with all CPUs, by default.")]
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        help="Training workers: 4, or 1-4 for as many as find room. By default one a GPU, or one with a node's CPUs."
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="The Ray cluster: its head's HOST:PORT. By default RAY_ADDRESS (`ray job submit` sets it), or a Ray here."
+    ),
+]
+Gpus = Annotated[
+    int | None, typer.Option(min=1, help="Ask an autoscaling cluster for so many GPUs, and wait until they are there.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Rate = Annotated[float, typer.Option(help="Wanted false-alarm rate on normal images.")]
 MapsOption = Annotated[Maps, typer.Option(help="Write anomaly maps: none, tiff (float, MVTec's layout) or png.")]
@@ -148,6 +166,28 @@ def demo_images(
     from raydiff.images.demo import draw
 
     draw(out, seed=seed)
+
+
+@cluster_app.command(epilog="Example: raydiff cluster up --nodes 3")
+def up(
+    nodes: Annotated[int, typer.Option(min=1, help="With more than one, the head runs no tasks.")] = 1,
+) -> None:
+    """Start a Ray cluster on this machine's loopback, with a token, that stays until `raydiff cluster down`."""
+    from raydiff import local_cluster
+
+    cluster = local_cluster.up(nodes)
+    console.print(f"Ray is up with {nodes} node{'s' * (nodes > 1)}, its dashboard at {cluster.dashboard}", markup=False)
+    console.print(f"to use it:  . {cluster.env_file()}", markup=False)
+    console.print("and then:   ray job submit --working-dir . -- python jobs/train_all.py ...", markup=False)
+
+
+@cluster_app.command()
+def down() -> None:
+    """End the cluster that `raydiff cluster up` has started, and nothing else."""
+    from raydiff import local_cluster
+
+    local_cluster.down()
+    console.print("the local cluster has ended")
 
 
 def changes(

@@ -2,46 +2,53 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.data import DataContext
-from ray.exceptions import RayTaskError
+from ray.exceptions import AuthenticationError, RayTaskError
 
 from raydiff.errors import ClusterError, RaydiffError
 from raydiff.progress import Phase, console, phase
 
+ADDRESS = "RAY_ADDRESS"
 LOOPBACK = "127.0.0.2"  # Ray replaces 127.0.0.1 by the machine's own address, but keeps this one
 POLL_SECONDS = 0.5
+GPU_MINUTES = 20.0  # an autoscaler may take minutes for a node; after so many it is not coming
+PENDING_SECONDS = 60.0  # without a worker, after which the job says what it waits for
 # Scoring shares each CPU between a decoding task, a caller and a replica, because which of them is the bottleneck
 # depends on the images; the operating system finds the balance better than a fixed split.
 SHARED_CPU = 0.5
 
 
-def connect() -> None:
-    """Join the Ray cluster at RAY_ADDRESS (`ray job submit` sets it), or start one on this machine's loopback.
+def connect(address: str | None = None, gpus: int | None = None) -> None:
+    """Join the Ray cluster at `address` or RAY_ADDRESS (`ray job submit` sets it), or start one on this loopback.
 
     A cluster that merely happens to run here is never joined: it may be somebody else's.
 
+    Args:
+        gpus: to ask an autoscaling cluster for, and to wait for.
+
     Raises:
-        ClusterError: if RAY_ADDRESS is set and nothing answers there.
+        ClusterError: if nothing answers at the address, it is a job server's, the token is refused, or the GPUs do not
+            come.
     """
     if not ray.is_initialized():
-        address = os.environ.get("RAY_ADDRESS")
+        address = address or os.environ.get(ADDRESS)
         quiet = ray.LoggingConfig(log_level="WARNING")  # phases say what goes on
         if address:
-            try:
-                ray.init(address=address, logging_config=quiet)
-            except (ConnectionError, ValueError) as error:
-                raise ClusterError(f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); is it up?") from None
+            _join(address, quiet)
         else:
-            console.print("RAY_ADDRESS is not set: starting a Ray on this machine")
+            console.print(f"{ADDRESS} is not set: starting a Ray on this machine")
             ray.init(address="local", _node_ip_address=LOOPBACK, logging_config=quiet)
     if threading.current_thread() is threading.main_thread():
         # Ray's C++ core takes SIGTERM over and aborts the process; Python's handler is put back in its place.
@@ -52,11 +59,68 @@ def connect() -> None:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it remarks on the missing bars
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    if gpus:
+        _wait_for_gpus(gpus)
+
+
+def _join(address: str, quiet: ray.LoggingConfig) -> None:
+    if address.startswith(("http://", "https://")):
+        raise ClusterError(
+            f"{address} is a job server, for `ray job submit`; {ADDRESS} and --address take the head's HOST:PORT (6379)"
+        )
+    try:
+        ray.init(address=address, logging_config=quiet)
+    except AuthenticationError:
+        raise ClusterError(
+            f"the Ray cluster at {address} refuses this token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH or "
+            "RAY_AUTH_TOKEN to its own"
+        ) from None
+    except (ConnectionError, ValueError) as error:
+        raise ClusterError(f"no Ray cluster answers at {ADDRESS}={address} ({error}); is it up?") from None
+
+
+def _wait_for_gpus(count: int) -> None:
+    request_resources(bundles=[{"GPU": 1}] * count)
+    atexit.register(request_resources, bundles=[])  # what was asked for is kept until somebody asks for something else
+    deadline = time.monotonic() + 60 * GPU_MINUTES
+    with phase("waiting for GPUs", count, "GPUs") as shown:
+        while (there := gpus()) < count:
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"{count} GPUs were asked for, but the cluster has {there} after {GPU_MINUTES:g} minutes; ask for "
+                    "fewer with --gpus, or let its autoscaler start more (maxReplicas, max_workers)"
+                )
+            shown.update(there)
+            time.sleep(POLL_SECONDS)
+        shown.update(count)
+
+
+def node_cpus() -> list[int]:
+    """CPUs of each node; a head often has none."""
+    return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
 
 
 def cpus() -> int:
-    """CPUs of the whole cluster."""
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+    """CPUs of the whole cluster.
+
+    Raises:
+        ClusterError: if no node has any, so that nothing could ever run.
+    """
+    found = sum(node_cpus())
+    if not found:
+        raise ClusterError(
+            "no node of the cluster has a CPU for tasks; start workers, or ask an autoscaling cluster for GPUs (--gpus)"
+        )
+    return found
+
+
+def cpus_for_each(workers: int) -> int:
+    """The most CPUs that so many workers can have each, when a worker has to fit into one node; 0: they do not fit."""
+    nodes = node_cpus()
+    each = max(nodes)
+    while each and sum(cpus // each for cpus in nodes) < workers:
+        each -= 1
+    return each
 
 
 def gpus() -> int:
@@ -67,6 +131,38 @@ def gpus() -> int:
 def devices() -> int:
     """How many workers can run a network at the same time: one a GPU, or one a CPU where there is no GPU."""
     return gpus() or cpus()
+
+
+def described() -> str:
+    """What the cluster has, and what of it is free, in a few words."""
+    free = ray.available_resources()
+    nodes = len(node_cpus())
+    return (
+        f"{nodes} node{'s' * (nodes != 1)} with {gpus()} GPUs and {sum(node_cpus())} CPUs, of which "
+        f"{free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} CPUs are free"
+    )
+
+
+@contextlib.contextmanager
+def told_if_pending(what: str) -> Iterator[threading.Event]:
+    """Say once what the cluster has if `what` has not begun after a minute; the event that this yields says it has."""
+    begun = threading.Event()
+
+    def tell() -> None:
+        if not begun.wait(PENDING_SECONDS):
+            console.print(
+                f"{what}: still waiting for a worker. The cluster has {described()}; what is not free is held by other "
+                "work, or a node is on its way",
+                markup=False,
+            )
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield begun
+    finally:
+        begun.set()
+        thread.join()
 
 
 def worker_options(cpus: float = 1) -> dict[str, Any]:
@@ -118,12 +214,14 @@ def shown_progress(prefix: str, unit: str) -> Iterator[Any]:
     stop = threading.Event()
 
     def show() -> None:
-        with contextlib.ExitStack() as stack:
+        with told_if_pending(prefix) as begun, contextlib.ExitStack() as stack:
             running: Phase | None = None
             finished = False
             while not finished:
                 finished = stop.wait(POLL_SECONDS)  # one last look after the end
                 title, done, total, note = ray.get(board.read.remote())
+                if title:
+                    begun.set()
                 if title and (running is None or running.title != f"{prefix}: {title}"):
                     stack.close()
                     running = stack.enter_context(phase(f"{prefix}: {title}", total or None, unit))

@@ -36,6 +36,7 @@ from raydiff.selection.pseudo_validation import PseudoValidationSettings
 from raydiff.selection.staged_search import Search
 from raydiff.selection.tune import tune as tune_model
 from raydiff.training.train import train as train_method
+from raydiff.training.workers import Workers
 
 BOTH = "tune+calibrate"  # a category too small to be held out twice
 
@@ -79,14 +80,15 @@ def train(
     method: str,
     preset: str,
     changes: Mapping[str, Any] | None = None,
-    workers: int | None = None,
+    workers: str | None = None,
     seed: int = 0,
 ) -> Model:
     """Fit a method on the run's images with the role `fit`; its model folder takes the method's name."""
+    asked = Workers.parse(workers) if workers else None
     run = _existing(out)
     settings = methods.recipe(method, preset, changes)
     cluster.connect()
-    return train_method(method, settings, run.table("fit"), run.model(method), run.work, workers, seed)
+    return train_method(method, settings, run.table("fit"), run.model(method), run.work, asked, seed)
 
 
 def tune(

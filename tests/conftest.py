@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import time
 import uuid
 from pathlib import Path
@@ -231,3 +232,41 @@ def job_environment(tmp_path):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     fonts = {"MPLCONFIGDIR": matplotlib.get_cachedir()}  # a new HOME would have matplotlib look at all fonts anew
     return {**kept, **fonts, **QUICK_RAY, "HOME": str(home), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def fit_table(tmp_path_factory):
+    """URI of a table of 80 normals in two categories (two parts, one a worker), one of them unreadable."""
+    from raydiff.images import table
+    from raydiff.images.layouts import find_images
+
+    root = tmp_path_factory.mktemp("train")
+    write_mvtec(root / "mvtec", train=40, test=1, size=32)
+    (root / "mvtec/cloth/train/good/003.png").write_bytes(b"no image")
+    found = find_images(str(root / "mvtec"))
+    table.write(str(root / "fit.parquet"), found.filter([split == "train" for split in found["split"].to_pylist()]))
+    return str(root / "fit.parquet")
+
+
+@pytest.fixture(scope="module")
+def fit_examples(local_ray, fit_table, tmp_path_factory):
+    """The example store of `fit_table`, computed once."""
+    from training_run import settings
+
+    from raydiff.training.examples import compute_examples
+
+    return Path(compute_examples("lafite", settings(1), fit_table, str(tmp_path_factory.mktemp("examples"))))
+
+
+@pytest.fixture(scope="module")
+def new_run(fit_table, fit_examples, tmp_path_factory):
+    """Makes trainings, each in a new folder that holds the examples already."""
+
+    from training_run import Run
+
+    def make(steps: int, workers: str) -> Run:
+        run = Run(tmp_path_factory.mktemp("run"), fit_table, steps, workers)
+        shutil.copytree(fit_examples, run.work / fit_examples.name)
+        return run
+
+    return make

@@ -242,10 +242,13 @@ def test_shared_memory_holds_rays_object_store(name):
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_a_job_finds_gpus_when_it_begins(name):
+def test_a_job_asks_for_gpus_that_its_cluster_may_start(name):
     # cluster.gpus() counts those that are there, and with none everything would run on CPUs.
-    for group in ray_cluster(RAY[name])["workerGroupSpecs"]:
-        assert 1 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    asked = int(re.search(r"--gpus (\d+)", RAY[name]["spec"]["entrypoint"])[1])
+    (group,) = ray_cluster(RAY[name])["workerGroupSpecs"]
+    assert group["minReplicas"] == group["replicas"] == 0
+    assert asked <= group["maxReplicas"]
+    assert ray_cluster(RAY[name])["enableInTreeAutoscaling"] is True
 
 
 def test_no_credentials_in_the_files():
@@ -283,7 +286,7 @@ def test_aws_has_a_token_closed_ports_and_no_defaults_of_rays():
         assert config["MetadataOptions"] == {"HttpTokens": "required"}
         assert config["IamInstanceProfile"]
     assert nodes["gpu"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
-    assert nodes["gpu"]["min_workers"] >= 1
+    assert nodes["gpu"]["min_workers"] == 0
     assert nodes[AWS["head_node_type"]]["resources"] == {"CPU": 0}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 import s3_server
 from conftest import calibrated_model, made_images
 from faulty_proxy import FaultyProxy
+from nodes import joining, lose_node_with
 from PIL import Image
 from processes import is_named, named, wait_for
 from s3fs import S3FileSystem
@@ -24,6 +24,8 @@ from s3fs import S3FileSystem
 from raydiff import storage
 from raydiff.errors import Stopped
 from raydiff.images.shards import ROWS_PER_PART
+from raydiff.local_cluster import local_cluster
+from raydiff.processes import running
 from raydiff.scoring import table
 from raydiff.scoring.archive_run import score_archive
 
@@ -165,41 +167,18 @@ def test_a_killed_or_stopped_driver_is_gone_on_with(undisturbed, model, archive,
     check(out, undisturbed)
 
 
-# Three nodes; the one that is killed has neither the driver nor Serve's controller.
-THREE_NODES = """
-import json, os, sys, threading
-sys.path.insert(0, sys.argv[1])
-import ray
-from ray.cluster_utils import Cluster
-from processes import wait_for
-from raydiff import cluster as ours
-from raydiff.scoring.archive_run import score_archive
-from test_faults import parts_done
-
-model, archive, out = sys.argv[2:]
-nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "node_ip_address": ours.LOOPBACK})
-others = [nodes.add_node(num_cpus=1, node_ip_address=ours.LOOPBACK) for _ in range(2)]
-os.environ["RAY_ADDRESS"] = nodes.address
-found = []
-run = threading.Thread(target=lambda: found.append(score_archive(model, archive, out)[0]))
-run.start()
-wait_for(lambda: parts_done(out) >= 3, still=run.is_alive)
-nodes.remove_node(others[0], allow_graceful=False)
-run.join()
-alive = [node for node in ray.nodes() if node["Alive"]]
-print(json.dumps({"scored": found[0].scored_now, "alive": len(alive)}))
-ray.shutdown()
-nodes.shutdown()
-"""
-
-
 def test_a_killed_node(undisturbed, model, archive, tmp_path, job_environment):
     out = str(tmp_path / "out")
-    command = [sys.executable, "-c", THREE_NODES, str(Path(__file__).parent), model, archive, out]
-    done = subprocess.run(command, env=job_environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (told,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    assert json.loads(told) == {"scored": PARTS * ROWS_PER_PART, "alive": 2}
+    with local_cluster(nodes=3) as cluster:
+        with subprocess.Popen(job(model, archive, out), env=joining(cluster, job_environment)) as driver:
+            try:
+                wait_for(lambda: parts_done(out) >= 3, still=lambda: driver.poll() is None)
+                lose_node_with(cluster, DATA_WORKER)
+                assert parts_done(out) < PARTS
+                assert driver.wait(timeout=500) == 0
+            finally:
+                driver.kill()
+        assert sum(node is not None for node in map(running, (node.pid for node in cluster.nodes))) == 2
     check(out, undisturbed)
 
 

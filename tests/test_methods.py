@@ -177,13 +177,6 @@ def test_only_what_is_trained_changes(name):
             assert torch.equal(before[key], value), key
 
 
-@trained_methods
-def test_workers_must_share_the_batch_equally(name):
-    method, examples = fitted(name, made_images(6))
-    with pytest.raises(SettingsError, match="cannot be shared equally by 3 workers"):
-        TrainingLoop(method, examples, seed=0, world=3)
-
-
 def test_there_is_no_method_of_an_unknown_name():
     with pytest.raises(SettingsError, match=r"no method 'lafit'; the methods are .*lafite"):
         methods.get("lafit")

@@ -12,10 +12,11 @@ from raydiff.scoring.scorer import examples_of
 from raydiff.training.loop import TrainingLoop
 
 
-def loop(module=None, **changes):
+def loop(module=None, rank=0, world=1, **changes):
     torch.manual_seed(0)
     method = methods.get("diffusion_ad")(tiny_settings("diffusion_ad", **changes))
-    return TrainingLoop(method, ListedExamples(examples_of(method, made_images(8))), seed=0, module=module)
+    examples = ListedExamples(examples_of(method, made_images(8)))
+    return TrainingLoop(method, examples, seed=0, rank=rank, world=world, module=module)
 
 
 @pytest.mark.parametrize("parts", [2, 4])
@@ -42,9 +43,51 @@ def test_a_batch_in_parts_makes_the_same_step(parts):
         torch.testing.assert_close(parted, whole, atol=1e-5, rtol=1e-4)
 
 
-def test_a_batch_that_cannot_be_parted_is_refused():
-    with pytest.raises(SettingsError, match="a worker's batch of 4 cannot be parted equally into accumulation 3"):
-        loop(accumulation=3)
+def test_workers_with_unequal_shares_make_the_step_of_one():
+    """What they hand in, averaged over the workers as gradients are, is the whole batch's mean, whatever the parts."""
+
+    def summed(world):
+        seen, losses = [], []
+        for rank in range(world):
+
+            def loss(batch, generator, seen=seen):
+                seen.extend(batch.float().mean((1, 2, 3)).tolist())
+                return batch.float().mean().requires_grad_()
+
+            running = loop(loss, rank=rank, world=world, batch_size=8, accumulation=2)
+            losses.append(running.advance())
+        assert len(seen) == 8
+        return sum(losses) / world, sum(seen) / 8
+
+    for world in (1, 3, 5):
+        found, expected = summed(world)
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_batch_smaller_than_the_workers_is_refused():
+    with pytest.raises(SettingsError, match="batch_size 4 is too small for 5 workers"):
+        loop(batch_size=4, world=5)
+
+
+def test_more_parts_than_images_are_as_many_as_images():
+    seen = []
+
+    def loss(batch, generator):
+        seen.append(len(batch))
+        return batch.float().mean().requires_grad_()
+
+    loop(loss, batch_size=4, accumulation=16).advance()
+    assert seen == [1, 1, 1, 1]
+
+
+def test_the_time_goes_with_the_state():
+    running = loop(train_steps=4)
+    for _ in range(2):
+        running.advance()
+    assert 0 < running.waiting_share() < 1
+    resumed = loop(train_steps=4)
+    resumed.load_state(running.state())
+    assert resumed.seconds_a_step() == running.seconds_a_step() > 0
 
 
 def test_without_an_average_the_last_weights_are_kept():

@@ -35,12 +35,15 @@ def score_archive(
     maps: Maps = "none",
     replicas: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    address: str | None = None,
+    gpus: int | None = None,
 ) -> tuple[Summary | None, ArchiveSummary]:
     """List what is new, score what is missing, sum up; what this run scored (None: nothing was missing) and the whole.
 
     Args:
         data_uri: a folder of images, a table (see `own_table`) or a packed archive (see `pack`).
         replicas: of the model; one a GPU, or one a CPU, by default.
+        address, gpus: as of `cluster.connect`, which is called if anything is missing.
 
     Raises:
         DataError: if the folder holds no images, or `out_uri` holds the scores of another model, archive or way of
@@ -56,7 +59,7 @@ def score_archive(
     packed = list_images(model, data_uri, images)
     done = None
     if not is_complete(out_uri, images):
-        cluster.connect()
+        cluster.connect(address, gpus)
         with deployed(model_uri, replicas) as handle:
             done = score_table(
                 handle,

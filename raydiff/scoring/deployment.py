@@ -14,6 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from raydiff import cluster
+from raydiff.errors import ClusterError
 from raydiff.model import load
 from raydiff.scoring.scored import Scored
 
@@ -39,8 +40,16 @@ def deployed(model_uri: str, replicas: int | None = None) -> Iterator[Deployment
     Args:
         model_uri: a model folder; its score settings are those it has now.
         replicas: how many; one a GPU by default, or one a CPU.
+
+    Raises:
+        ClusterError: if the cluster cannot hold so many.
     """
     count = replicas or cluster.devices()
+    if count > cluster.devices():
+        raise ClusterError(
+            f"{count} replicas were asked for, but the cluster has {cluster.described()}; ask for at most "
+            f"{cluster.devices()}, or ask an autoscaling cluster for GPUs first (--gpus {count})"
+        )
     gpu = {"num_cpus": 0, "num_gpus": 1} if cluster.gpus() else {"num_cpus": cluster.SHARED_CPU}
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     serve.start(proxy_location="Disabled", logging_config=quiet)
@@ -56,7 +65,9 @@ def deployed(model_uri: str, replicas: int | None = None) -> Iterator[Deployment
     _take_down_left_over()
     name = f"{APP}-{ray.get_runtime_context().get_job_id()}"
     try:
-        yield serve.run(scorer.bind(model_uri), name=name, route_prefix=None)
+        with cluster.told_if_pending("the model's replicas"):
+            handle = serve.run(scorer.bind(model_uri), name=name, route_prefix=None)
+        yield handle
     finally:
         serve.delete(name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -43,18 +44,17 @@ class TrainingLoop:
         settings = method.settings
         trained = method.trained
         assert trained is not None, f"{method.name} has nothing to train by gradients"
-        if settings.batch_size % world:
-            raise SettingsError(f"batch_size {settings.batch_size} cannot be shared equally by {world} workers")
-        if settings.batch_size // world % settings.accumulation:
+        if settings.batch_size < world:
             raise SettingsError(
-                f"a worker's batch of {settings.batch_size // world} cannot be parted equally into accumulation "
-                f"{settings.accumulation}"
+                f"batch_size {settings.batch_size} is too small for {world} workers; each needs an image of every batch"
             )
         self.method = method
         self.examples = examples
         self.seed, self.rank = seed, rank
         self.step = 0
-        self._batch = settings.batch_size // world
+        self._batch = settings.batch_size // world + (rank < settings.batch_size % world)
+        self._weight = world / settings.batch_size  # of an image, when gradients are averaged over the workers
+        self._seconds = self._waited = 0.0  # of all steps so far, and of them waiting for examples
         self._module: Any = module or method
         groups = method.parameter_groups()
         self._rates = [group["lr"] for group in groups]
@@ -69,19 +69,21 @@ class TrainingLoop:
         return bool(self.step >= self.method.settings.train_steps)
 
     def advance(self) -> float:
-        """One gradient step; its loss on this worker's batch."""
+        """One gradient step; its loss, to be averaged over the workers."""
         trained = self.method.trained
         assert trained is not None
         trained.train()
+        begun = time.monotonic()
         batch = self.examples.take(self._next_indices())
-        parts = batch.chunk(self.method.settings.accumulation)
+        waited = time.monotonic() - begun
+        parts = batch.tensor_split(min(self.method.settings.accumulation, len(batch)))
         generator = self._generator("step", self.step)
         self._optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for number, part in enumerate(parts, 1):
             waits = number < len(parts) and isinstance(self._module, DistributedDataParallel)
             with self._module.no_sync() if waits else contextlib.nullcontext():
-                loss = self._module(part, generator) / len(parts)
+                loss = self._module(part, generator) * (len(part) * self._weight)
                 loss.backward()
             total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(trained.parameters(), CLIP_NORM)
@@ -91,7 +93,17 @@ class TrainingLoop:
         if self._ema:
             self._ema.update_parameters(trained)
         self.step += 1
+        self._seconds += time.monotonic() - begun
+        self._waited += waited
         return total
+
+    def seconds_a_step(self) -> float:
+        """How long a step of this worker took, on average."""
+        return self._seconds / max(1, self.step)
+
+    def waiting_share(self) -> float:
+        """The share of that time in which the worker waited for its examples."""
+        return self._waited / self._seconds if self._seconds else 0.0
 
     def finish(self) -> Method:
         """The method, with the averaged weights in place of the last ones if they were averaged."""
@@ -107,6 +119,7 @@ class TrainingLoop:
         assert trained is not None
         return {
             "step": self.step,
+            "seconds": (self._seconds, self._waited),
             "trained": trained.state_dict(),
             "ema": self._ema.state_dict() if self._ema else None,
             "optimizer": self._optimizer.state_dict(),
@@ -121,6 +134,7 @@ class TrainingLoop:
             self._ema.load_state_dict(state["ema"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
+        self._seconds, self._waited = state["seconds"]
 
     def _scheduled(self, rate: float) -> float:
         settings = self.method.settings

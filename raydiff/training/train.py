@@ -19,7 +19,7 @@ import ray.train
 import safetensors.torch
 import torch
 import torch.distributed
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig
 from ray.train.torch import TorchTrainer
 from torch.nn.parallel import DistributedDataParallel
 
@@ -34,6 +34,7 @@ from raydiff.progress import console, duration
 from raydiff.training.examples import compute_examples
 from raydiff.training.loop import TrainingLoop
 from raydiff.training.store import ExampleStore
+from raydiff.training.workers import Workers, planned, scaling
 
 # A worker that reports waits until the controller has looked, by default every 2 s: long in a training of a minute.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
@@ -53,7 +54,7 @@ def train(
     table_uri: str,
     model_uri: str,
     work_uri: str,
-    workers: int | None = None,
+    workers: Workers | None = None,
     seed: int = 0,
 ) -> Model:
     """Fit a method on all rows of an image table and write its model folder.
@@ -67,22 +68,22 @@ def train(
         table_uri: normal images, all of them used.
         model_uri: where the model folder goes.
         work_uri: where examples and checkpoints lie; may be deleted afterwards.
-        workers: how many train; one a GPU by default, or one with all CPUs.
+        workers: how many train; by default one a GPU, fewer if nodes are lost, or one with a node's CPUs.
 
     Raises:
         ClusterError: if the cluster cannot hold so many workers.
     """
     began = time.monotonic()
-    scaling = _scaling(workers)
+    workers = planned(workers)
     backbone: BackboneSettings | None = getattr(settings, "backbone", None)
     if backbone and backbone.weights == RANDOM:
         console.print(f"note: {UNTRAINED}", markup=False)
     examples_uri = compute_examples(method, settings, table_uri, work_uri)
     run_uri = storage.join(work_uri, method)
     fitted_uri = _fit_statistics(method, settings, examples_uri, run_uri, seed)
-    curve: list[tuple[int, float]] = []
+    record: dict[str, Any] = {"loss_curve": []}
     if isinstance(settings, GradientSettings):
-        curve = _fit_gradients(method, settings, examples_uri, fitted_uri, run_uri, scaling, seed)
+        record = _fit_gradients(method, settings, examples_uri, fitted_uri, run_uri, workers, seed)
         fitted_uri = storage.join(run_uri, "trained.safetensors")
 
     kind = methods.get(method)
@@ -92,34 +93,19 @@ def train(
     card: dict[str, Any] = {
         "trained": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seed": seed,
-        "workers": scaling.num_workers,
         "training_minutes": round((time.monotonic() - began) / 60, 2),
         "training_images": dict(sorted(Counter(rows["category"].to_pylist()).items())),
         "unreadable_images": len(ExampleStore(examples_uri).errors),
-        "loss_curve": curve,
         "device": "cuda" if cluster.gpus() else "cpu",
         "versions": {"raydiff": raydiff.__version__}
         | {name: importlib.metadata.version(name) for name in ("torch", "timm", "diffusers", "ray")},
         "python": platform.python_version(),
     }
-    card |= fitted.about()
+    card |= record | fitted.about()
     model = Model(fitted, kind.ScoreSettings(), None, card)
     model.save(model_uri)
     console.print(f"{method}: trained in {duration(time.monotonic() - began)}, {model_uri}", markup=False)
     return model
-
-
-def _scaling(workers: int | None) -> ScalingConfig:
-    gpus, cpus = cluster.gpus(), cluster.cpus()
-    count = workers or max(1, gpus)
-    if count > (gpus or cpus):
-        raise ClusterError(
-            f"{count} workers were asked for, but the cluster has {gpus} GPUs and {cpus} CPUs; "
-            f"ask for at most {gpus or cpus} or add nodes"
-        )
-    if gpus:
-        return ScalingConfig(num_workers=count, use_gpu=True)
-    return ScalingConfig(num_workers=count, resources_per_worker={"CPU": cpus // count})
 
 
 def _fit_statistics(method: str, settings: TrainSettings, examples_uri: str, run_uri: str, seed: int) -> str:
@@ -127,7 +113,7 @@ def _fit_statistics(method: str, settings: TrainSettings, examples_uri: str, run
     target = storage.join(run_uri, f"statistics-{_digest(settings, examples_uri, seed)}.safetensors")
     if not storage.exists(target):
         with cluster.shown_progress(method, "done") as board:
-            options = cluster.worker_options(cpus=cluster.cpus())
+            options = cluster.worker_options(cpus=cluster.cpus_for_each(1))
             ray.get(_statistics.options(**options).remote(method, settings, examples_uri, target, seed, board))
     return target
 
@@ -152,9 +138,10 @@ def _fit_gradients(
     examples_uri: str,
     statistics_uri: str,
     run_uri: str,
-    scaling: ScalingConfig,
+    workers: Workers,
     seed: int,
-) -> list[tuple[int, float]]:
+) -> dict[str, Any]:
+    """Gradient steps; what the model's card says of them."""
     fs, path = storage.arrow_filesystem(storage.join(run_uri, "checkpoints"))
     trained_uri = storage.join(run_uri, "trained.safetensors")
     with cluster.shown_progress(method, "steps") as board:
@@ -169,9 +156,9 @@ def _fit_gradients(
                 "seed": seed,
                 "board": board,
             },
-            scaling_config=scaling,
+            scaling_config=scaling(workers),
             run_config=RunConfig(
-                name=f"train-{_digest(settings, examples_uri, seed)}-{scaling.num_workers}",
+                name=f"train-{_digest(settings, examples_uri, seed)}-{workers}",
                 storage_path=path,
                 storage_filesystem=fs,
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
@@ -181,7 +168,8 @@ def _fit_gradients(
         result = trainer.fit()
     if result.error is not None:
         raise _ours(result.error) or ClusterError(f"{method}: training failed: {result.error}") from result.error
-    return [(step, loss) for step, loss in storage.read_json(_curve_uri(trained_uri))]
+    record: dict[str, Any] = storage.read_json(_record_uri(trained_uri))
+    return record | {"loss_curve": [(step, loss) for step, loss in record["loss_curve"]]}
 
 
 def _train_worker(config: dict[str, Any]) -> None:
@@ -221,13 +209,14 @@ def _train_worker(config: dict[str, Any]) -> None:
         if loop.step % saves == 0 or loop.finished:
             _report(loop, curve, rank)
     if rank == 0:
-        storage.write_json(_curve_uri(config["trained_uri"]), curve)
+        record = {"workers": world, "seconds_a_step": loop.seconds_a_step(), "waiting_for_data": loop.waiting_share()}
+        storage.write_json(_record_uri(config["trained_uri"]), {"loss_curve": curve, **record})
         storage.write_bytes(config["trained_uri"], safetensors.torch.save(_state(loop.finish())))
 
 
-def _curve_uri(trained_uri: str) -> str:
-    """Where the loss curve of a training lies: beside what it trained."""
-    return f"{trained_uri}.curve.json"
+def _record_uri(trained_uri: str) -> str:
+    """Where it is said how a training went: beside what it trained."""
+    return f"{trained_uri}.json"
 
 
 def _report(loop: TrainingLoop, curve: list[list[float]], rank: int) -> None:

@@ -1,4 +1,4 @@
-"""Ending what a Ray head has started, on processes that behave as badly as Ray's; no Ray here."""
+"""Ending what a node of Ray has started, on processes that behave as badly as Ray's; no Ray here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raydiff.local_head import LocalHead, end_family
+from raydiff.processes import Process, end_families, running
 
 # A leader whose child starts a session of its own, heeds no SIGTERM and has a child too. Each says who it is.
 LEADER = """
@@ -35,12 +35,12 @@ def leader():
     process = subprocess.Popen(
         [sys.executable, "-c", LEADER, DEAF, LAST], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
-    yield process
-    end_family(process, seconds=0)
-    process.stdout.close()
+    with process:
+        yield process
+        end_families([Process(process.pid, 0) if process.poll() is not None else running(process.pid)], seconds=0)
 
 
-def running(pid: int) -> bool:
+def lives(pid: int) -> bool:
     """Whether a process runs; one that has ended, but that nobody waited for, does not."""
     status = Path(f"/proc/{pid}/stat")
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] not in "ZX"
@@ -55,13 +55,12 @@ def bystander():
 
 def test_ends_all_that_the_leader_started_and_nothing_else(leader, bystander) -> None:
     family = [int(leader.stdout.readline()) for _ in range(3)]
-    assert all(running(pid) for pid in family)
+    assert all(lives(pid) for pid in family)
     assert len({os.getsid(pid) for pid in family}) == 3
     begin = time.monotonic()
-    end_family(leader, seconds=0.5)
+    assert end_families([running(leader.pid)], seconds=0.5) == set()
     assert time.monotonic() - begin > 0.5  # the deaf one had its time
-    assert not any(running(pid) for pid in family)
-    assert leader.returncode is not None
+    assert not any(lives(pid) for pid in family)
     assert bystander.poll() is None
 
 
@@ -72,17 +71,13 @@ def test_a_leader_that_has_ended_leaves_its_session_to_be_ended() -> None:
     ) as process:
         orphan = int(process.stdout.readline())
         process.wait()
-        assert running(orphan)
-        end_family(process, seconds=5)
-        assert not running(orphan)
+        assert lives(orphan)
+        end_families([Process(process.pid, began=1)], seconds=5)
+        assert not lives(orphan)
 
 
-def test_the_exit_status_of_a_submission_is_handed_back(tmp_path, monkeypatch) -> None:
-    ray = tmp_path / "ray"
-    ray.write_text('#!/bin/sh\necho "$RAY_ADDRESS" "$@" > "$0.called"\nexit 3\n')
-    ray.chmod(0o700)
-    monkeypatch.setattr("raydiff.local_head._ray", lambda: str(ray))
-    head = LocalHead("http://127.0.0.1:1", {"RAY_ADDRESS": "http://127.0.0.1:1"})
-    assert head.submit(["python", "job.py", "--help"], "here") == 3
-    called = (tmp_path / "ray.called").read_text()
-    assert called == "http://127.0.0.1:1 job submit --working-dir here -- python job.py --help\n"
+def test_a_number_that_has_gone_to_another_process_is_left_alone(bystander) -> None:
+    now = running(bystander.pid)
+    assert end_families([now._replace(began=now.began - 1)], seconds=0) == set()
+    assert lives(bystander.pid)
+    assert running(bystander.pid) == now

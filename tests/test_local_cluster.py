@@ -1,0 +1,141 @@
+"""A cluster of several nodes on this machine: started, used with its token and no other, and ended, by its commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes import wait_for
+
+from raydiff.local_cluster import LocalCluster
+from raydiff.processes import running
+
+pytestmark = pytest.mark.ray
+
+RAYDIFF = [sys.executable, "-c", "from raydiff.cli import main; main()"]
+RAY = str(Path(sys.executable).with_name("ray"))
+JOB = "import ray; ray.init(); print('CPUs', sorted(node['Resources'].get('CPU', 0) for node in ray.nodes()))"
+CONNECT = """
+import sys
+from raydiff import cluster
+from raydiff.errors import ClusterError
+try:
+    cluster.connect(sys.argv[1])
+except ClusterError as error:
+    print(f"refused: {error}")
+"""
+
+
+def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+
+
+def exported(place: Path) -> dict[str, str]:
+    """What a shell that has read the file exports."""
+    (line,) = (shlex.split(line) for line in [place.read_text().replace("export ", "")])
+    return dict(item.split("=", 1) for item in line)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """An environment without a cluster, in a HOME of its own."""
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = outside | {"HOME": str(tmp_path_factory.mktemp("home"))}
+    yield environment
+    run([*RAYDIFF, "cluster", "down"], environment)  # whatever a failed test has left
+
+
+@pytest.fixture(scope="module")
+def up(home):
+    """A cluster of three nodes, and the environment that its file gives."""
+    told = run([*RAYDIFF, "cluster", "up", "--nodes", "3"], home)
+    assert told.returncode == 0, told.stderr
+    kept = json.loads((Path(home["HOME"]) / ".raydiff/cluster.json").read_text())
+    assert f". {kept['folder']}/env" in told.stdout
+    return kept, home | exported(Path(kept["folder"]) / "env")
+
+
+def test_a_job_finds_three_nodes_and_the_head_without_work(up):
+    _, environment = up
+    submitted = run([RAY, "job", "submit", "--", sys.executable, "-c", JOB], environment)
+    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    half = (os.cpu_count() or 1) / 2
+    assert f"CPUs {[0, max(1.0, half // 1), max(1.0, -(-half // 1))]}" in submitted.stdout
+
+
+def test_a_second_one_is_refused(up, home):
+    again = run([*RAYDIFF, "cluster", "up"], home)
+    assert again.returncode == 1
+    assert "a local cluster is up already" in again.stderr
+    assert again.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("token", ["wrong" * 16, None])
+def test_no_token_and_a_wrong_one_are_refused(up, tmp_path, token):
+    kept, environment = up
+    other = {name: value for name, value in environment.items() if name != "RAY_AUTH_TOKEN_PATH"}
+    if token:
+        (tmp_path / "token").write_text(token)
+        other["RAY_AUTH_TOKEN_PATH"] = str(tmp_path / "token")
+    else:
+        del other["RAY_AUTH_MODE"]
+        other["RAY_AUTH_MODE"] = "disabled"
+    marker = tmp_path / "ran"
+    submitted = run([RAY, "job", "submit", "--", "touch", str(marker)], other)
+    assert submitted.returncode == 1
+    assert "401" in submitted.stdout + submitted.stderr or "403" in submitted.stdout + submitted.stderr
+    assert not marker.exists()
+    joined = run([sys.executable, "-c", CONNECT, kept["gcs"]], other | {"RAY_ADDRESS": ""})
+    assert joined.stdout.startswith(f"refused: the Ray cluster at {kept['gcs']} refuses this token"), joined.stderr
+
+
+def test_a_job_server_is_no_address(up):
+    _, environment = up
+    joined = run([sys.executable, "-c", CONNECT, environment["RAY_ADDRESS"]], environment)
+    assert joined.stdout.startswith(f"refused: {environment['RAY_ADDRESS']} is a job server, for `ray job submit`")
+
+
+def test_down_ends_all_of_it_even_if_a_node_was_killed(up, home):
+    kept, _ = up
+    head = kept["nodes"][0][0]
+    os.kill(head, signal.SIGKILL)  # its raylet and all the others live on
+    wait_for(lambda: running(head) is None)
+    assert marked(kept["folder"])
+    down = run([*RAYDIFF, "cluster", "down"], home)
+    assert (down.returncode, down.stdout) == (0, "the local cluster has ended\n"), down.stderr
+    assert not marked(kept["folder"])
+    assert not Path(kept["folder"]).exists()
+    again = run([*RAYDIFF, "cluster", "down"], home)
+    assert again.returncode == 1
+    assert "no local cluster is up; `raydiff cluster up` starts one" in again.stderr
+
+
+def marked(folder: str) -> list[int]:
+    """Processes whose command or environment names the cluster's folder."""
+    found = []
+    for place in Path("/proc").iterdir():
+        if place.name.isdigit():
+            try:
+                told = (place / "cmdline").read_bytes() + (place / "environ").read_bytes()
+            except OSError:
+                continue
+            if folder.encode() in told:
+                found.append(int(place.name))
+    return found
+
+
+def test_the_exit_status_of_a_submission_is_handed_back(tmp_path, monkeypatch) -> None:
+    ray = tmp_path / "ray"
+    ray.write_text('#!/bin/sh\necho "$RAY_ADDRESS" "$@" > "$0.called"\nexit 3\n')
+    ray.chmod(0o700)
+    monkeypatch.setattr("raydiff.local_cluster._ray", lambda: str(ray))
+    cluster = LocalCluster(tmp_path, "127.0.0.2:1", "http://127.0.0.1:1", {"RAY_ADDRESS": "http://127.0.0.1:1"})
+    assert cluster.submit(["python", "job.py", "--help"], "here") == 3
+    called = (tmp_path / "ray.called").read_text()
+    assert called == "http://127.0.0.1:1 job submit --working-dir here -- python job.py --help\n"
