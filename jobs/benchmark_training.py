@@ -13,6 +13,8 @@ from typing import Annotated
 import typer
 
 from raydiff import cli, cluster, methods, steps, storage
+from raydiff.errors import SettingsError
+from raydiff.methods.base import GradientSettings
 from raydiff.progress import console
 from raydiff.run_folder import RunFolder
 from raydiff.training.train import train
@@ -32,16 +34,17 @@ def main(
 ) -> None:
     """Train with one worker and with several, and print the ratio of their speeds."""
     recipe = methods.recipe(method, preset, cli.changes(method, backbone, backbone_weights, settings))
+    if not isinstance(recipe, GradientSettings):
+        raise SettingsError(f"{method} takes no gradient steps, so more workers do not help; choose another --method")
     steps.index(data, out)
     cluster.connect(address)
     run = RunFolder(out)
-    batch = int(recipe.model_dump()["batch_size"])
     trained = {}
     for count in (1, most):
         workers = Workers(count, count)
         trained[count] = train(method, recipe, run.table("fit"), run.model(f"{method}-{count}"), run.work, workers).card
     found = {
-        "samples_per_second": {count: batch / card["seconds_a_step"] for count, card in trained.items()},
+        "samples_per_second": {count: recipe.batch_size / card["seconds_a_step"] for count, card in trained.items()},
         "waiting_for_data": {count: card["waiting_for_data"] for count, card in trained.items()},
         "ratio": trained[1]["seconds_a_step"] / trained[most]["seconds_a_step"],
     }
