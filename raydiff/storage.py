@@ -62,6 +62,10 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         raise StorageError(f"{uri}: reading {scheme}:// needs one more package: {extra}") from None
     except ValueError as error:
         raise StorageError(f"{uri}: {error}") from None
+    if scheme == "s3" and fs.session is None:  # not an option, or each would be another filesystem to fsspec
+        from raydiff.s3_session import session
+
+        fs.session = session()
     return fs, kind._strip_protocol(uri)
 
 
@@ -159,8 +163,10 @@ def read_bytes(uri: str) -> bytes:
         StorageError: if it is missing or cannot be read.
     """
     fs, path = filesystem(uri)
+    # s3fs would ask for the size first, to fetch what is large in pieces: two requests for each image, not one.
+    how = {"max_concurrency": 1} if hasattr(fs, "call_s3") else {}
     with explained(uri, fs):
-        data = fs.cat_file(path)
+        data = fs.cat_file(path, **how)
     assert isinstance(data, bytes)
     return data
 

@@ -8,9 +8,10 @@ from bisect import bisect_right
 from collections import Counter
 
 import pytest
+from botocore.utils import parse_timestamp
 from fsspec.asyn import get_loop
 
-from raydiff import s3_listing
+from raydiff import s3_listing, s3_session
 from raydiff.errors import StorageError
 
 
@@ -170,3 +171,17 @@ def test_the_first_error_ends_all(monkeypatch):
         list(store.list())
     assert settled(store).under_way == 0
     assert store.cancelled > 2
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2026-05-07T10:15:00.123Z",
+        "2026-05-07T10:15:00+02:00",
+        "Thu, 07 May 2026 10:15:00 GMT",
+        "1778148900",
+        1778148900.5,
+    ],
+)
+def test_dates_are_read_as_botocore_reads_them(value):
+    assert s3_session.timestamp(value) == parse_timestamp(value)

@@ -125,7 +125,7 @@ def test_a_listing_of_more_than_one_page(s3_bucket, s3_proxy, bare_client):
 
 ODD = [
     *("a", "a/b", "a//b", "a/b/", "/", "/a", "//a", "a b/c d", "a#1/b?x=1", "50%25/50%", "a+b", "ü/ü.png"),
-    *("検査/画像.png", "a::b", "[x]*", "'\".png", "new\nline", "tab\there", "\x01", "\U0001f600/\uffee"),
+    *("検査/画像.png", "a::b", "[x]*", "'\".png", "new\nline", "tab\there", "\U0001f600/\uffee"),
     *("_a", "__a", ".a/.b", "a.", "A"),
 ]
 
@@ -317,7 +317,7 @@ def test_steady_faults_change_nothing(s3_bucket, s3_proxy, bare_client):
         list(pool.map(lambda uri: patiently(storage.write_bytes, uri, contents[uri]), contents))
         read = list(pool.map(lambda uri: patiently(storage.read_bytes, uri), contents))
     assert read == list(contents.values())
-    assert s3_proxy.requests > 3 * len(contents)  # a write is one, a read two
+    assert s3_proxy.requests > 2 * len(contents)  # a write is one, and so is a read
     assert s3_proxy.spoiled["answer_503"] >= s3_proxy.requests // 8
     assert s3_proxy.spoiled["reset"] >= len(contents) // 5
 
