@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import socket
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,16 +17,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import fitted, made_images, write_mvtec
+from PIL import Image
 from s3fs import S3FileSystem
 
 import raydiff
 from raydiff import patience, s3_listing, storage
 from raydiff.errors import ModelFolderError, StorageError, StorageUnavailable
+from raydiff.images import archive, pack
 from raydiff.images import table as image_table
 from raydiff.images.index import index
+from raydiff.images.listing import Listing
+from raydiff.images.shards import parts_of, shards
+from raydiff.images.stream import Reading, decode_part
 from raydiff.model import WEIGHTS, Model
 from raydiff.patience import patiently
 from raydiff.scoring import table as score_table
+from raydiff.scoring import unfinished
+from raydiff.scoring.archive_plan import Requests, packing, requests
+from raydiff.scoring.summary import _read_part
 
 pytestmark = pytest.mark.s3
 
@@ -332,6 +342,46 @@ def test_no_patience_with_what_does_not_pass(s3_bucket, s3_proxy, client_with, w
         assert "access refused" in refusal(patiently, storage.write_bytes, uri, b"1")
     assert waits == []
     assert s3_proxy.requests < 10
+
+
+def billed(lines: list[str]) -> Requests:
+    """Requests by what S3 bills them as."""
+    kinds = {"GET": "get", "HEAD": "get", "PUT": "put", "POST": "delete"}
+    found = Counter("list" if "list-type" in line else kinds[line.split()[0]] for line in lines)
+    lines.clear()
+    return Requests(**{name: found[name] for name in Requests._fields})
+
+
+def test_a_run_asks_for_what_its_plan_says(s3_bucket, s3_proxy):
+    """Its steps one by one, for 64 images: what they come to is what `archive_plan.requests` counts on."""
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: storage.write_bytes(f"{s3_bucket}/a/{n}.png", picture.getvalue()), range(64)))
+    s3_proxy.lines.clear()
+    rows = pa.concat_tables(list(Listing(f"{s3_bucket}/a")))
+    scores, images, packed = (f"{s3_bucket}/{name}" for name in ("scores", "scores/images", "packed"))
+    archive.write_shard(images, "0001-000000-64", rows)
+    listed = billed(s3_proxy.lines)
+    assert listed == Requests(list=1, get=0, put=1, delete=0)
+    (shard,) = shards(images)
+    (part,) = parts_of([shard])
+    s3_proxy.lines.clear()
+    batch = {name: np.array([value]) for name, value in part._asdict().items()}
+    assert not decode_part(batch, Reading(8))["error"].any()
+    read = billed(s3_proxy.lines)
+    done = pa.Table.from_pylist([{"uri": uri} for uri in rows["uri"].to_pylist()], score_table.SCHEMA)
+    score_table.write(unfinished.work_uri(scores, shard.name, 0), done)
+    unfinished.finish(scores, shard)
+    assert _read_part(score_table.part_uri(scores, shard.name), ["uri"]).num_rows == 64
+    rest = billed(s3_proxy.lines)
+    assert Requests(*map(sum, zip(listed, read, rest, strict=True))) == requests(64)
+
+    pack._pack_shard._function(shard, f"{packed}/packed")
+    once = billed(s3_proxy.lines)
+    assert (once.get, once.put) == (packing(64, 1e6).get, 1)
+    assert not decode_part(batch, Reading(8, packed_uri=packed))["error"].any()
+    assert requests(64).get - requests(64, packed=True).get == read.get - billed(s3_proxy.lines).get - 1
 
 
 def test_index_of_a_bucket(s3_bucket, tmp_path):
