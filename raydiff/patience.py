@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import tenacity
@@ -26,16 +26,24 @@ def patiently(call: Callable[..., T], *args: Any, seconds: float = PATIENCE_SECO
         StorageUnavailable: the last one, where the next wait would end later than `seconds` after the first call.
         StorageError: any other at once, as any other exception.
     """
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(StorageUnavailable),
+    return tenacity.Retrying(**_how(seconds))(call, *args)
+
+
+async def patiently_awaited(call: Callable[..., Awaitable[T]], *args: Any, seconds: float = PATIENCE_SECONDS) -> T:
+    """As `patiently`, of a coroutine function; can be cancelled at any time."""
+    return await tenacity.AsyncRetrying(**_how(seconds))(call, *args)
+
+
+def _how(seconds: float) -> dict[str, Any]:
+    return {
+        "retry": tenacity.retry_if_exception_type(StorageUnavailable),
         # The random part keeps many workers from coming back to a struggling store in the same moment.
-        wait=tenacity.wait_exponential(FIRST_WAIT_SECONDS, max=LONGEST_WAIT_SECONDS)
+        "wait": tenacity.wait_exponential(FIRST_WAIT_SECONDS, max=LONGEST_WAIT_SECONDS)
         + tenacity.wait_random(0, FIRST_WAIT_SECONDS),
-        stop=tenacity.stop_before_delay(seconds),
-        before_sleep=_say,
-        reraise=True,
-    )
-    return retrying(call, *args)
+        "stop": tenacity.stop_before_delay(seconds),
+        "before_sleep": _say,
+        "reraise": True,
+    }
 
 
 def _say(state: tenacity.RetryCallState) -> None:

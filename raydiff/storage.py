@@ -8,7 +8,6 @@ never written anywhere.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import shutil
@@ -23,13 +22,12 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from raydiff import walking
 from raydiff.errors import StorageError, StorageUnavailable
-from raydiff.patience import patiently
+from raydiff.s3_listing import REQUESTS_AT_ONCE
 from raydiff.storage_errors import explained
 
 PROBE_SECONDS = 30.0
-
-PAGE = 1000  # files in one list; S3 gives no more keys at a time
 
 # Object stores other than Amazon's refuse the checksum trailers that botocore sends by default, and the
 # libraries' default timeouts let a dead endpoint hang for minutes.
@@ -39,6 +37,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "config_kwargs": {
             "connect_timeout": 5,
             "read_timeout": 15,
+            "max_pool_connections": REQUESTS_AT_ONCE,  # botocore's own 10 would have others wait in silence
             "retries": {"max_attempts": 4, "mode": "standard"},
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
@@ -63,6 +62,10 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         raise StorageError(f"{uri}: reading {scheme}:// needs one more package: {extra}") from None
     except ValueError as error:
         raise StorageError(f"{uri}: {error}") from None
+    if scheme == "s3" and fs.session is None:  # not an option, or each would be another filesystem to fsspec
+        from raydiff.s3_session import session
+
+        fs.session = session()
     return fs, kind._strip_protocol(uri)
 
 
@@ -131,80 +134,16 @@ def list_files(uri: str) -> list[str]:
 def walk_files(uri: str) -> Iterator[list[str]]:
     """URIs of all files under a folder, at any depth and in any order, in lists of at most 1000.
 
-    Nothing is asked for before it is wanted. No more is held at a time than one list or, but for S3-like stores, which
-    are not listed by folders, the names in one folder and those of all folders.
+    Nothing is asked for before the first list is wanted. No more is held at a time than a list, or on S3-like stores
+    (see `s3_listing`) those of as many requests as are under way at once; elsewhere also the names in one folder and
+    those of all folders.
 
     Raises:
         StorageError: if the folder is not there, or it or one below may not be listed.
         StorageUnavailable: if the store gives no list; an S3-like one is asked for each `patiently`.
     """
     fs, path = filesystem(uri)
-    if hasattr(fs, "call_s3"):
-        yield from _s3_pages(fs, uri, path)
-        return
-    with explained(uri, fs):
-        if not fs.isdir(path):
-            raise _no_folder(uri)
-    files = _files_below(fs, path) if isinstance(fs, LocalFileSystem) else _walked(fs, path)
-    while True:
-        with explained(uri, fs):
-            page = list(itertools.islice(files, PAGE))
-        if not page:
-            return
-        yield page
-
-
-def _s3_pages(fs: Any, uri: str, path: str) -> Iterator[list[str]]:
-    bucket, key, _ = fs.split_path(path)
-    if not bucket:
-        raise StorageError(f"{uri}: a bucket must be named")
-    where = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
-    empty = True
-
-    def ask() -> Any:
-        with explained(uri, fs):
-            return fs.call_s3("list_objects_v2", MaxKeys=PAGE, **where)
-
-    while True:
-        answer = patiently(ask)
-        keys = [item["Key"] for item in answer.get("Contents", [])]
-        empty = empty and not keys
-        # An object that ends in a slash only marks a folder.
-        if page := [fs.unstrip_protocol(f"{bucket}/{each}") for each in keys if not each.endswith("/")]:
-            yield page
-        if not answer.get("IsTruncated"):
-            break
-        where["ContinuationToken"] = answer["NextContinuationToken"]
-    if empty and key:
-        raise _no_folder(uri)
-
-
-def _walked(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[str]:
-    for folder, _, files in fs.walk(path, detail=False, on_error="raise"):
-        yield from (fs.unstrip_protocol(f"{folder}/{file}") for file in files if file)
-        fs.invalidate_cache()  # some remember every folder that they have listed
-
-
-def _files_below(fs: LocalFileSystem, path: str) -> Iterator[str]:
-    """Local files at any depth, links to folders followed (fsspec does not), each folder once."""
-
-    def stop(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):  # which means that the folder was removed meanwhile
-            with explained(error.filename, fs):
-                raise error
-
-    seen: set[str] = set()
-    for folder, folders, files in os.walk(path, onerror=stop, followlinks=True):  # leaves out in silence otherwise
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        yield from (os.path.join(folder, file) for file in files)
-
-
-def _no_folder(uri: str) -> StorageError:
-    return StorageError(f"{uri} is not a folder that can be listed; check the name and your rights")
+    return walking.walk(fs, uri, path)
 
 
 def list_folders(uri: str) -> list[str]:
@@ -224,8 +163,10 @@ def read_bytes(uri: str) -> bytes:
         StorageError: if it is missing or cannot be read.
     """
     fs, path = filesystem(uri)
+    # s3fs would ask for the size first, to fetch what is large in pieces: two requests for each image, not one.
+    how = {"max_concurrency": 1} if hasattr(fs, "call_s3") else {}
     with explained(uri, fs):
-        data = fs.cat_file(path)
+        data = fs.cat_file(path, **how)
     assert isinstance(data, bytes)
     return data
 

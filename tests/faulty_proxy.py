@@ -24,13 +24,15 @@ SLOW_DOWN_HEAD = b"HTTP/1.1 503 Slow Down\r\nContent-Length: %d\r\nConnection: c
 class FaultyProxy:
     """Stands before `target` ("http://host:port") at `url`, in a thread of this process; to be closed at the end.
 
-    `requests` counts what came, `spoiled` what was spoiled by which fault. A fault is ordered for the next `count`
-    requests, for each `every`-th one, or for both; with a `method` ("GET") only requests of that method count. A new
-    order for a fault replaces its old one, so `reset()` ends resets. All may be called from any thread.
+    `requests` counts what came, `lines` holds their first lines, `spoiled` counts what was spoiled by which fault. A
+    fault is ordered for the next `count` requests, for each `every`-th one, or for both; with a `method` ("GET") only
+    requests of that method count. A new order for a fault replaces its old one, so `reset()` ends resets. All may be
+    called from any thread.
     """
 
     def __init__(self, target: str) -> None:
         self.requests = 0
+        self.lines: list[str] = []
         self.spoiled: Counter[str] = Counter()
         self._target = urlsplit(target)
         self._orders: dict[str, tuple[int, int, str]] = {}
@@ -114,6 +116,7 @@ class FaultyProxy:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 method = head.split(b" ", 1)[0].decode()
+                self.lines.append(head.split(b"\r\n", 1)[0].decode())
                 fault = self._fault(method)
                 if fault == "stall":
                     await reader.read()  # until the client hangs up

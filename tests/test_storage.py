@@ -21,7 +21,7 @@ from s3fs import S3FileSystem
 from s3fs.errors import translate_boto_error
 from yarl import URL
 
-from raydiff import patience, storage
+from raydiff import patience, storage, walking
 from raydiff.errors import StorageError, StorageUnavailable
 from raydiff.patience import patiently
 
@@ -61,7 +61,7 @@ def test_listing(place):
 
 
 def test_walking_gives_the_same_files_in_lists(place, monkeypatch):
-    monkeypatch.setattr(storage, "PAGE", 3)
+    monkeypatch.setattr(walking, "PAGE", 3)
     names = [
         f"{folder}/{number}.bin" for folder in ("line4", "line4/sub", "line40", "line4/sub/deep") for number in "1234"
     ]
@@ -76,7 +76,7 @@ def test_walking_gives_the_same_files_in_lists(place, monkeypatch):
 
 
 def test_nothing_is_walked_before_it_is_wanted(place, monkeypatch):
-    monkeypatch.setattr(storage, "PAGE", 2)
+    monkeypatch.setattr(walking, "PAGE", 2)
     for name in ("1", "2", "3"):
         storage.write_bytes(storage.join(place, "now", name), b"")
     pages = storage.walk_files(storage.join(place, "now"))
