@@ -14,6 +14,8 @@ import typer
 from raydiff import cli, methods, steps
 from raydiff.images.index import print_report
 from raydiff.metrics.results_table import results_table
+from raydiff.planning.show import print_plan
+from raydiff.planning.training import plan_training
 from raydiff.progress import console
 from raydiff.selection.calibrate import DEFAULT_RATE
 
@@ -35,12 +37,16 @@ def main(
     maps: cli.MapsOption = "tiff",
     size: cli.Size = None,
     per_category: Annotated[bool, typer.Option("--per-category", help="A model for each category.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
 ) -> None:
     """Train, tune, calibrate, score and evaluate every method on one set of images."""
     names = methods_.split(",")
     changes = {name: cli.changes(name, backbone, backbone_weights, settings, names) for name in names}
-    for name in names:  # a mistake in the settings should show before an hour of work, not after
-        methods.recipe(name, preset, changes[name])
+    # a mistake in the settings should show before an hour of work, not after
+    recipes = {name: methods.recipe(name, preset, changes[name]) for name in names}
+    if dry_run:
+        print_plan(plan_training(data, out, recipes, per_category, workers, pseudo_images, false_alarm_rate, maps))
+        return
     print_report(steps.index(data, out))
     runs = list(steps.split(out).values()) if per_category else [out]
     reports = []
