@@ -26,11 +26,12 @@ from raydiff.model import Model, describe, load
 from raydiff.planning import archive as archive_plan
 from raydiff.planning import measure, run_images, sample, timing
 from raydiff.planning.archive import plan_archive
-from raydiff.planning.pieces import decoded, scoring_cost, state_bytes, table_bytes
+from raydiff.planning.method import Costs, Resources, World, epochs, method_section
+from raydiff.planning.pieces import Scoring, decoded, scoring_cost, state_bytes, table_bytes
 from raydiff.planning.show import print_plan, size
-from raydiff.planning.timing import Stage, Timing, pipelined, timed
-from raydiff.planning.training import epochs, plan_training
-from raydiff.planning.tuning import grid, trials_seconds, tuning_sets
+from raydiff.planning.timing import Memory, Stage, Timing, pipelined, timed
+from raydiff.planning.training import plan_training
+from raydiff.planning.tuning import TuningSets, grid, trials_seconds, tuning_sets
 from raydiff.scoring import archive_run, table
 from raydiff.scoring.archive_run import list_images, score_archive
 from raydiff.scoring.bulk import claim
@@ -141,6 +142,33 @@ def test_the_trials_of_a_tuning():
     assert [(s.neighbours, s.blur_sigma) for s in found[1]] == [(1, 1.0), (1, 2.0), (2, 2.0)]
     assert len(found[2]) == GUESSED
     assert trials_seconds([2, 3], [1.0, 3.0, 2.0, 2.0, 2.0], images=10, parallel=2) == 10 * (1 * 2 + 2 * 2)
+
+
+def test_a_method_over_two_runs():
+    memory = Memory(10**9, 0)
+    scoring = Scoring(Timing(1, 0), Timing(2, 0), Timing(0, 0), 100.0, 5_000, 1e6, memory)
+    untrained = measure.Untrained(Timing(1, 0), scoring, Timing(3, 3), [0.5] * 3, torch.zeros(4, 250), 7_000)
+    costs = Costs(untrained, measure.Fitting(11.0, memory), measure.Steps(Timing(0.5, 1), 20_000, memory))
+    roles = {"fit": 128, "tune": 4, "calibrate": 64, "test": 64}
+    runs = [run_images.RunImages(name, roles, TuningSets(4, 6, 10)) for name in ("bolt", "cloth")]
+    settings = GradientSettings(train_steps=32, batch_size=8)
+    given = "lafite", settings, runs, costs, [2, 1], Resources(2, 2, 2.0), World(2, "1 CPU", 1)
+    section, starts = method_section(*given, "lafite", "tiff")
+    examples = 2 * (64 * 2 + 64 * 0.5)
+    tuning = 28 * 1 + 12 * 3 + 40 * 1 + 2 * 40 * 0.5
+    assert {step.name: step.seconds for step in section.steps} == {
+        "examples": examples,
+        "statistics": 22,
+        "training": 2 * 32 * 0.5,
+        "tuning": tuning,
+        "calibrating and scoring": 2 * 2 * 64 * 3,
+    }
+    assert [each.bytes for each in section.stored] == [256e3, 28_000, 80_000, 14_000, 4 * 5_000 + 25_600, 128e6]
+    assert "2 workers with 1 CPU each, batch size 8, 32 steps = 2 epochs of 128 images" in section.facts
+    other, fewer = method_section(*given, "glad", "tiff")
+    assert other.steps[0] == ("examples", 0.0, "those of glad")
+    assert other.stored[0].name != "examples (work)"
+    assert starts - fewer == 2
 
 
 def test_sizes_in_words():

@@ -16,11 +16,12 @@ from raydiff.images.shards import ROWS_PER_PART, ROWS_PER_SHARD, Part, Shard, pa
 from raydiff.images.stream import Reading
 from raydiff.model import describe
 from raydiff.planning import measure
+from raydiff.planning.method import STARTS, Resources
 from raydiff.planning.pieces import Scoring, table_bytes
 from raydiff.planning.plan import Plan, Section, Step, Stored
 from raydiff.planning.show import held
 from raydiff.planning.timing import Stage, pipelined
-from raydiff.planning.training import STARTS, cluster_fact, decoding_tasks
+from raydiff.planning.training import cluster_fact
 from raydiff.progress import phase
 from raydiff.scoring import table
 from raydiff.scoring.archive_run import categories_of, packed_shards, tell
@@ -85,7 +86,7 @@ def plan_archive(
     )
     found: Scoring = piece.found
     stages = [
-        Stage(found.decode, decoding_tasks(replicas)),
+        Stage(found.decode, Resources.of_cluster(replicas).decoding),
         Stage(found.score, replicas),
         Stage(found.write, replicas + 1),
     ]
