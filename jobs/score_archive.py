@@ -12,6 +12,8 @@ import typer
 
 from raydiff import cli
 from raydiff.images.decode import MAX_PIXELS
+from raydiff.planning.archive import plan_archive
+from raydiff.planning.show import print_plan
 from raydiff.scoring.archive_run import score_archive
 from raydiff.scoring.summary import print_summary
 
@@ -25,8 +27,12 @@ def main(
     address: cli.Address = None,
     gpus: cli.Gpus = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Images with more become rows with an error.")] = MAX_PIXELS,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
 ) -> None:
     """Score every image there is into Parquet files, one row an image, bad ones too."""
+    if dry_run:
+        print_plan(plan_archive(model, data, out, maps, replicas, max_pixels, address))
+        return
     done, summary = score_archive(model, data, out, maps, replicas, max_pixels, address, gpus)
     cli.print_scored(done)
     print_summary(summary)

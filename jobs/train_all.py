@@ -14,6 +14,8 @@ import typer
 from raydiff import cli, cluster, methods, steps
 from raydiff.images.index import print_report
 from raydiff.metrics.results_table import results_table
+from raydiff.planning.show import print_plan
+from raydiff.planning.training import plan_training
 from raydiff.progress import console
 from raydiff.selection.calibrate import DEFAULT_RATE
 from raydiff.training.workers import Workers
@@ -29,7 +31,7 @@ def main(
     backbone: cli.Backbone = None,
     backbone_weights: cli.Weights = None,
     settings: cli.Set = None,
-    workers: cli.Workers = None,
+    workers: cli.WorkersOption = None,
     seed: cli.Seed = 0,
     pseudo_images: cli.PseudoImages = None,
     false_alarm_rate: cli.Rate = DEFAULT_RATE,
@@ -38,21 +40,25 @@ def main(
     address: cli.Address = None,
     gpus: cli.Gpus = None,
     per_category: Annotated[bool, typer.Option("--per-category", help="A model for each category.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
 ) -> None:
     """Train, tune, calibrate, score and evaluate every method on one set of images."""
     names = methods_.split(",")
     changes = {name: cli.changes(name, backbone, backbone_weights, settings, names) for name in names}
-    for name in names:  # a mistake in the settings should show before an hour of work, not after
-        methods.recipe(name, preset, changes[name])
-    if workers:
-        Workers.parse(workers)
+    # a mistake in the settings should show before an hour of work, not after
+    recipes = {name: methods.recipe(name, preset, changes[name]) for name in names}
+    asked = Workers.parse(workers) if workers else None
+    if dry_run:
+        plan = plan_training(data, out, recipes, per_category, asked, pseudo_images, false_alarm_rate, maps, address)
+        print_plan(plan)
+        return
     print_report(steps.index(data, out))
     cluster.connect(address, gpus)
     runs = list(steps.split(out).values()) if per_category else [out]
     reports = []
     for run in runs:
         for name in names:
-            steps.train(run, name, preset, changes[name], workers, seed)
+            steps.train(run, name, preset, changes[name], asked, seed)
             steps.tune(run, name, pseudo_images=pseudo_images, seed=seed)
             with steps.serving(run, name) as handle:
                 steps.calibrate(handle, run, name, false_alarm_rate)

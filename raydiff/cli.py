@@ -40,7 +40,7 @@ Set = Annotated[
         "--set", help="Another train setting, e.g. image_size=320, backbone.grid=16 or lafite.train_steps=2000."
     ),
 ]
-Workers = Annotated[
+WorkersOption = Annotated[
     str | None,
     typer.Option(
         help="Training workers: 4, or 1-4 for as many as find room. By default one a GPU, or one with a node's CPUs."
@@ -97,13 +97,15 @@ def train(
     backbone: Backbone = None,
     backbone_weights: Weights = None,
     settings: Set = None,
-    workers: Workers = None,
+    workers: WorkersOption = None,
     seed: Seed = 0,
 ) -> None:
     """Fit a method on the run's normal images."""
     from raydiff import steps
+    from raydiff.training.workers import Workers
 
-    steps.train(out, method, preset, changes(method, backbone, backbone_weights, settings), workers, seed)
+    asked = Workers.parse(workers) if workers else None
+    steps.train(out, method, preset, changes(method, backbone, backbone_weights, settings), asked, seed)
 
 
 @app.command(epilog="Example: raydiff tune --out runs/may --model lafite --search optuna --trials 8")

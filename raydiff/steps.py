@@ -80,15 +80,14 @@ def train(
     method: str,
     preset: str,
     changes: Mapping[str, Any] | None = None,
-    workers: str | None = None,
+    workers: Workers | None = None,
     seed: int = 0,
 ) -> Model:
     """Fit a method on the run's images with the role `fit`; its model folder takes the method's name."""
-    asked = Workers.parse(workers) if workers else None
     run = _existing(out)
     settings = methods.recipe(method, preset, changes)
     cluster.connect()
-    return train_method(method, settings, run.table("fit"), run.model(method), run.work, asked, seed)
+    return train_method(method, settings, run.table("fit"), run.model(method), run.work, workers, seed)
 
 
 def tune(

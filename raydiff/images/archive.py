@@ -7,6 +7,7 @@ no image is ever in two rows, and a listing that was cut short is simply done ag
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
 import tempfile
@@ -48,16 +49,24 @@ def grow(images_uri: str, found: Iterable[pa.Table], rows_per_shard: int = ROWS_
     there = shards(images_uri)
     listing = 1 + max((listing_of(shard) for shard in there), default=0)
     counts = {"known": 0, "repeated": 0}
-    with tempfile.TemporaryDirectory(prefix="raydiff-listing-") as folder:
-        runs = list(_sorted_runs(found, folder))
-        rows = heapq.merge(*map(_rows, runs), key=itemgetter("uri"))
-        new = _unknown(rows, _known(there), counts)
+    with new_images(there, found, counts) as new:
         number = total = 0
         while chunk := list(islice(new, rows_per_shard)):
             write_shard(images_uri, shard_name(listing, number, len(chunk)), pa.Table.from_pylist(chunk, SCHEMA))
             number += 1
             total += len(chunk)
     return Growth(total, **counts)
+
+
+@contextlib.contextmanager
+def new_images(
+    there: list[Shard], found: Iterable[pa.Table], counts: dict[str, int]
+) -> Iterator[Iterator[dict[str, Any]]]:
+    """The rows of a listing that are in no shard yet, ascending; `known` and `repeated` of `counts` grow meanwhile."""
+    with tempfile.TemporaryDirectory(prefix="raydiff-listing-") as folder:
+        runs = list(_sorted_runs(found, folder))
+        rows = heapq.merge(*map(_rows, runs), key=itemgetter("uri"))
+        yield _unknown(rows, _known(there), counts)
 
 
 def write_shard(images_uri: str, name: str, rows: pa.Table) -> None:

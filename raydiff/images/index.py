@@ -78,11 +78,11 @@ def index(data_uri: str, out_uri: str, score_uri: str | None = None, check: bool
     without_mask: list[str] = []
     unreadable: list[Problem] = []
     bad_masks: list[Problem] = []
-    examine = partial(_examine, threading.Semaphore(DECODES_AT_ONCE))
+    look = partial(examine, threading.Semaphore(DECODES_AT_ONCE))
     with phase("index", total=len(found.images)) as progress, ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
         for batch in found.images.to_batches(table.ROW_GROUP):  # so that not all wait in the pool's queue
             rows = batch.to_pylist()
-            problems = pool.map(examine, rows) if check else [(None, None)] * len(rows)
+            problems = pool.map(look, rows) if check else [(None, None)] * len(rows)
             for row, (of_image, of_mask) in zip(rows, problems, strict=True):
                 key = (row["category"], row["split"], row["defect"])
                 images[key] += 1
@@ -149,7 +149,7 @@ def _lines(problems: tuple[Problem, ...]) -> tuple[str, ...]:
     return tuple(f"{problem.uri}: {problem.reason}" for problem in problems)
 
 
-def _examine(decoding: threading.Semaphore, row: dict[str, Any]) -> tuple[Problem | None, Problem | None]:
+def examine(decoding: threading.Semaphore, row: dict[str, Any]) -> tuple[Problem | None, Problem | None]:
     """What is wrong with a row's image, and with its mask."""
 
     def pixels(uri: str, decoder: Callable[[bytes], np.ndarray]) -> np.ndarray:

@@ -111,7 +111,7 @@ class FeatureMethod(Method):
         self.feature_mean.copy_(mean)
         self.feature_std.copy_(self._floored(deviation))
 
-        per_image = min(patches, max(1, self.settings.coreset_pool // images))
+        per_image = self._drawn(images)
         pool = []
         for batch in examples.batches():
             vectors = as_vectors(self.standardised(batch)).unflatten(0, (len(batch), patches))
@@ -122,10 +122,24 @@ class FeatureMethod(Method):
         if len(candidates) > self.settings.coreset_pool:
             keep = torch.randperm(len(candidates), generator=generator)[: self.settings.coreset_pool]
             candidates = candidates[keep.to(candidates.device)]
-        wanted = max(1, round(self.settings.coreset_ratio * images * patches))
-        size = min(wanted, self.settings.bank_size, len(candidates))
+        size = self._kept(images, len(candidates))
         taken = greedy_coreset(candidates, size, generator, lambda n: report("coreset", n, size))
         self.memory_bank = candidates[taken].clone()
+
+    def stand_in(self, examples: Tensor, images: int) -> None:
+        """A bank of as many vectors as so many images would give, the examples' own again and again."""
+        size = self._kept(images, min(self._drawn(images) * images, self.settings.coreset_pool))
+        vectors = as_vectors(self.standardised(examples))
+        self.memory_bank = vectors[torch.arange(size, device=vectors.device) % len(vectors)]
+
+    def _drawn(self, images: int) -> int:
+        """How many patches of an image are candidates for the bank."""
+        return min(self.settings.backbone.grid**2, max(1, self.settings.coreset_pool // images))
+
+    def _kept(self, images: int, candidates: int) -> int:
+        """How many of the candidates the bank keeps."""
+        wanted = max(1, round(self.settings.coreset_ratio * images * self.settings.backbone.grid**2))
+        return min(wanted, self.settings.bank_size, candidates)
 
     def _floored(self, deviation: Tensor) -> Tensor:
         """Deviations of at least a tenth of their stage's median: a channel that normals leave all but silent would

@@ -16,7 +16,7 @@ from raydiff.errors import DataError
 from raydiff.images import archive, own_table, pack
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.listing import Listing
-from raydiff.images.shards import shards
+from raydiff.images.shards import Shard, shards
 from raydiff.model import describe
 from raydiff.progress import console, phase
 from raydiff.scoring.bulk import Summary, claim, is_complete, score_table
@@ -84,7 +84,7 @@ def list_images(model: dict[str, Any], data_uri: str, images: str) -> str | None
     Raises:
         DataError, StorageError: as `score_archive`.
     """
-    categories = _categories(model)
+    categories = categories_of(model)
     if pack.is_packed(data_uri):
         _take_over(data_uri, images, categories)
         return data_uri
@@ -92,7 +92,7 @@ def list_images(model: dict[str, Any], data_uri: str, images: str) -> str | None
     return None
 
 
-def _categories(model: dict[str, Any]) -> set[str]:
+def categories_of(model: dict[str, Any]) -> set[str]:
     """The categories that a model was trained or calibrated on."""
     calibrated = model["calibration"]["categories"] if model["calibration"] else ()
     return {*model["card"].get("training_images", ()), *calibrated}
@@ -102,6 +102,15 @@ def _list(data_uri: str, images: str, categories: Collection[str]) -> None:
     listing = Listing(data_uri, categories)
     with phase("listing") as shown:
         growth = archive.grow(images, shown.counted(listing))
+    tell(data_uri, listing, growth)
+
+
+def tell(data_uri: str, listing: Listing, growth: archive.Growth) -> None:
+    """Print what a listing has found.
+
+    Raises:
+        DataError: if that is not one image.
+    """
     if not growth.new and not growth.known:
         found = ", ".join(listing.left_out_names) or "nothing"
         raise DataError(f"{data_uri} holds no images; found {found}")
@@ -129,7 +138,7 @@ def _take_over(packed: str, images: str, categories: Collection[str]) -> None:
     """The image table of a packed archive, with the categories that the model knows."""
     source = pack.source(packed)
     there = {shard.name for shard in shards(images)}
-    found = pack.shards_of(packed)
+    found = packed_shards(packed)
     listing = None if own_table.is_table(source) else Listing(source, categories)
     for shard in found:
         if shard.name in there:
@@ -141,8 +150,18 @@ def _take_over(packed: str, images: str, categories: Collection[str]) -> None:
         archive.write_shard(images, shard.name, rows)
     if listing:
         _tell_unknown(listing)
+
+
+def packed_shards(packed: str) -> list[Shard]:
+    """The shards of a packed archive.
+
+    Raises:
+        DataError: if there are none.
+    """
+    found = pack.shards_of(packed)
     if not found:
         raise DataError(f"{packed} holds no packed images yet; run `raydiff index --pack` to its end first")
+    return found
 
 
 def _summary(out_uri: str, model: dict[str, Any], fresh: bool) -> ArchiveSummary:

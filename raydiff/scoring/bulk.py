@@ -147,7 +147,17 @@ def is_complete(scores_uri: str, table_uri: str) -> bool:
 def claim(
     scores_uri: str, model: dict[str, Any], table_uri: str, maps: Maps, max_pixels: int, source: str = ""
 ) -> None:
-    """Note what a folder of scores is for, or check that it is for the same; arguments as of `score_table`.
+    """Note what a folder of scores is for, or check that it is for the same; arguments and errors as `check_claim`."""
+    mine = check_claim(scores_uri, model, table_uri, maps, max_pixels, source)
+    place = storage.join(scores_uri, RUN)
+    if not storage.exists(place):
+        storage.write_json(place, mine)
+
+
+def check_claim(
+    scores_uri: str, model: dict[str, Any], table_uri: str, maps: Maps, max_pixels: int, source: str = ""
+) -> dict[str, Any]:
+    """What a folder of scores would be noted to be for; nothing is written. Arguments as of `score_table`.
 
     Raises:
         DataError: if it holds the scores of another model, image table or way of scoring.
@@ -163,15 +173,13 @@ def claim(
         "rows_per_part": ROWS_PER_PART,
     }
     place = storage.join(scores_uri, RUN)
-    if not storage.exists(place):
-        storage.write_json(place, mine)
-        return
-    theirs = storage.read_json(place)
+    theirs = storage.read_json(place) if storage.exists(place) else mine
     other = [name for name in mine if theirs.get(name) != mine[name]]
     if other:
         raise DataError(
             f"{scores_uri} holds scores of another run (other {', '.join(other)}); choose another folder for these"
         )
+    return mine
 
 
 def _waves(missing: Iterable[Unfinished]) -> Iterator[list[Unfinished]]:

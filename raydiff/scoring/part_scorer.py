@@ -63,7 +63,8 @@ class PartScorer:
         told = {**counts, "shard": str(batch["shard"][0]), "stopped": stopped}
         return {name: np.array([value]) for name, value in told.items()}
 
-    def _score(self, rows: dict[str, Any]) -> dict[str, int]:
+    def records(self, rows: dict[str, Any]) -> list[dict[str, Any]]:
+        """The score table's rows of a part, its maps written."""
         records = [self._record(rows, index) for index in range(len(rows["record"]))]
         good = np.flatnonzero(rows["error"] == "")
         for row, scored in zip(good, self._scores(rows["image"][good]), strict=True):
@@ -83,6 +84,10 @@ class PartScorer:
                 }
             if self.maps != "none":
                 record["map_uri"] = self._write_map(record, rows["image"][row], scored.maps[0])
+        return records
+
+    def _score(self, rows: dict[str, Any]) -> dict[str, int]:
+        records = self.records(rows)
         place = work_uri(self.scores_uri, str(rows["shard"][0]), int(rows["start"][0]))
         table.write(place, pa.Table.from_pylist(records, schema=table.SCHEMA))
         counts = {

@@ -60,7 +60,7 @@ def work_uri(scores_uri: str, shard: str, start: int) -> str:
 
 def unfinished(scores_uri: str, shards: Iterable[Shard], finished: Collection[str]) -> list[Unfinished]:
     """What is to be done, shard by shard; what is left over of finished shards is deleted."""
-    begun = _begun(scores_uri)
+    begun = begun_parts(scores_uri)
     for name in begun.keys() & finished:  # killed between the last two steps of `finish`
         patiently(storage.delete, storage.join(scores_uri, WORK, name))
     return [Unfinished(shard, frozenset(begun[shard.name])) for shard in shards if shard.name not in finished]
@@ -87,7 +87,7 @@ def count(rows: pa.Table) -> Counts:
     return Counts(len(rows), len(rows) - rows["error"].null_count, pc.sum(rows["is_anomalous"]).as_py() or 0)
 
 
-def _begun(scores_uri: str) -> defaultdict[str, set[int]]:
+def begun_parts(scores_uri: str) -> defaultdict[str, set[int]]:
     """Starts of the parts under `_work/`, by shard."""
     folder = storage.join(scores_uri, WORK)
     found: defaultdict[str, set[int]] = defaultdict(set)

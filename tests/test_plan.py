@@ -1,0 +1,430 @@
+"""Dry runs: the arithmetic of a plan, its storage against what is really written, and that nothing is written."""
+
+from __future__ import annotations
+
+import runpy
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+import typer
+from conftest import calibrated_model, fitted, made_images, tiny_settings, write_mvtec
+from main_job import ROOT
+from PIL import Image
+from typer.testing import CliRunner
+
+from raydiff import cluster, methods, progress, steps, storage
+from raydiff.errors import ClusterError, RaydiffError
+from raydiff.images import archive, layouts
+from raydiff.images.holdout import roles
+from raydiff.images.stream import Reading
+from raydiff.methods.base import GradientSettings
+from raydiff.model import Model, describe, load
+from raydiff.planning import archive as archive_plan
+from raydiff.planning import measure, run_images, sample, timing
+from raydiff.planning.archive import plan_archive
+from raydiff.planning.method import Costs, Resources, World, epochs, method_section
+from raydiff.planning.pieces import Scoring, decoded, scoring_cost, state_bytes, table_bytes
+from raydiff.planning.show import print_plan, size
+from raydiff.planning.timing import Memory, Stage, Timing, pipelined, timed
+from raydiff.planning.training import plan_training
+from raydiff.planning.tuning import TuningSets, grid, trials_seconds, tuning_sets
+from raydiff.scoring import archive_run, table
+from raydiff.scoring.archive_run import list_images, score_archive
+from raydiff.scoring.bulk import claim
+from raydiff.selection.pseudo_validation import PseudoValidationSettings, pseudo_validation_set
+from raydiff.selection.space import Stage as Tried
+from raydiff.selection.staged_search import GUESSED
+from raydiff.training.loop import TrainingLoop
+from raydiff.training.store import ExampleStore, finish, part_uri, write_part
+
+
+class Clock:
+    """A time that passes only when it is told to."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.now = 0.0
+        for module in (timing, sample):
+            monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(timing.time, "process_time", lambda: 2 * self.now)
+
+    def taking(self, seconds: float, units: int = 1):
+        def call() -> int:
+            self.now += seconds
+            return units
+
+        return call
+
+
+# Arithmetic
+
+
+def test_epochs_are_steps_of_a_batch_over_the_images():
+    assert epochs(GradientSettings(train_steps=300, batch_size=8), 240) == 10
+
+
+def test_the_first_call_warms_up(monkeypatch):
+    clock = Clock(monkeypatch)
+    assert timed([clock.taking(5), *repeat(clock.taking(2, 4), 9)], 6) == Timing(0.5, 1.0)
+    assert clock.now == 5 + 3 * 2
+
+
+def test_a_long_first_call_or_a_single_one_counts(monkeypatch):
+    clock = Clock(monkeypatch)
+    assert timed(repeat(clock.taking(7, 2)), 6) == Timing(3.5, 7.0)
+    assert timed([clock.taking(1)], 6) == Timing(1, 2)
+    assert clock.now == 8
+
+
+def test_the_slowest_stage_or_the_processors_set_the_pace():
+    waits, works = Timing(0.8, 0.0), Timing(0.1, 0.1)
+    assert pipelined(164, [Stage(waits, 4), Stage(works, 2)], 2, 64) == pytest.approx(64 * 0.9 + 100 * 0.2)
+    assert pipelined(164, [Stage(works, 8), Stage(works, 8)], 2, 64) == pytest.approx(64 * 0.2 + 100 * 0.1)
+    assert pipelined(10, [Stage(works, 8)], 2, 64) == pytest.approx(1.0)
+
+
+def test_statistics_are_extrapolated_from_what_time_allows(monkeypatch):
+    clock = Clock(monkeypatch)
+
+    class Slow:
+        def fit_statistics(self, examples, seed, report):
+            for _ in range(2):
+                for batch in examples.batches():
+                    clock.now += 0.1 * len(batch)
+            for done in range(50, 1001, 50):
+                clock.now += 0.01 * candidates(examples) * 50
+                report("bank", done, 1000)
+
+    def candidates(examples) -> float:
+        return examples.passes[-1][1]  # the share that the last pass came to
+
+    found = sample.statistics_seconds(Slow(), torch.zeros(3, 2), 1000, seconds=20)
+    assert found == pytest.approx(2 * 1000 * 0.1 + 1000 * 0.01)
+    assert clock.now < 60
+    clock.now = 0.0
+    assert sample.statistics_seconds(Slow(), torch.zeros(3, 2), 1000, seconds=1e6) == pytest.approx(clock.now)
+
+
+def test_a_sample_stands_for_as_many_examples_as_it_is_told():
+    given = torch.arange(3.0)[:, None]
+    examples = sample.Sample(given, 200, seconds=60)
+    assert torch.cat(list(examples.batches()))[:, 0].tolist() == [place % 3 for place in range(200)]
+    assert examples.take([5, 199])[:, 0].tolist() == [2, 1]
+    assert [share for _, share in examples.passes] == [1.0]
+
+
+def test_the_sets_of_a_tuning_are_those_it_makes():
+    method, _ = fitted("nearest_patch", made_images(8))
+    normals = {"bolt": made_images(7), "cloth": made_images(3), "gear": made_images(1)}
+    bounds = PseudoValidationSettings(normals=4, anomalies=5)
+    made = pseudo_validation_set(method, normals, bounds, 0).counts()
+    held_out = {name: len(images) for name, images in normals.items()}
+    planned = tuning_sets(held_out, {"bolt": 9}, {"bolt": 2, "cloth": 8}, bounds)
+    assert planned[:2] == tuple(map(sum, zip(*made.values(), strict=True)))
+    assert planned.test == 4 + 2 + 5
+
+
+def test_the_trials_of_a_tuning():
+    def unknown(chosen, finished):
+        return finished[0]["trials"]
+
+    start = methods.get("nearest_patch").ScoreSettings(blur_sigma=1.0)
+    stages = [
+        Tried(name="one", candidates={"neighbours": (2, 3)}),
+        Tried(name="again", candidates={"neighbours": (1, 2), "blur_sigma": (1.0, 2.0)}),
+        Tried(name="later", candidates=unknown),
+    ]
+    found = grid(stages, start)
+    assert [(s.neighbours, s.blur_sigma) for s in found[0]] == [(2, 1.0), (3, 1.0)]
+    assert [(s.neighbours, s.blur_sigma) for s in found[1]] == [(1, 1.0), (1, 2.0), (2, 2.0)]
+    assert len(found[2]) == GUESSED
+    assert trials_seconds([2, 3], [1.0, 3.0, 2.0, 2.0, 2.0], images=10, parallel=2) == 10 * (1 * 2 + 2 * 2)
+
+
+def test_a_method_over_two_runs():
+    memory = Memory(10**9, 0)
+    scoring = Scoring(Timing(1, 0), Timing(2, 0), Timing(0, 0), 100.0, 5_000, 1e6, memory)
+    untrained = measure.Untrained(Timing(1, 0), scoring, Timing(3, 3), [0.5] * 3, torch.zeros(4, 250), 7_000)
+    costs = Costs(untrained, measure.Fitting(11.0, memory), measure.Steps(Timing(0.5, 1), 20_000, memory))
+    roles = {"fit": 128, "tune": 4, "calibrate": 64, "test": 64}
+    runs = [run_images.RunImages(name, roles, TuningSets(4, 6, 10)) for name in ("bolt", "cloth")]
+    settings = GradientSettings(train_steps=32, batch_size=8)
+    given = "lafite", settings, runs, costs, [2, 1], Resources(2, 2, 2.0), World(2, "1 CPU", 1)
+    section, starts = method_section(*given, "lafite", "tiff")
+    examples = 2 * (64 * 2 + 64 * 0.5)
+    tuning = 28 * 1 + 12 * 3 + 40 * 1 + 2 * 40 * 0.5
+    assert {step.name: step.seconds for step in section.steps} == {
+        "examples": examples,
+        "statistics": 22,
+        "training": 2 * 32 * 0.5,
+        "tuning": tuning,
+        "calibrating and scoring": 2 * 2 * 64 * 3,
+    }
+    assert [each.bytes for each in section.stored] == [256e3, 28_000, 80_000, 14_000, 4 * 5_000 + 25_600, 128e6]
+    assert "2 workers with 1 CPU each, batch size 8, 32 steps = 2 epochs of 128 images" in section.facts
+    other, fewer = method_section(*given, "glad", "tiff")
+    assert other.steps[0] == ("examples", 0.0, "those of glad")
+    assert other.stored[0].name != "examples (work)"
+    assert starts - fewer == 2
+
+
+def test_sizes_in_words():
+    assert [size(count) for count in (0, 999, 1234, 5.6e9, 7e15)] == ["0 B", "999 B", "1.23 kB", "5.6 GB", "7e+03 TB"]
+
+
+# Images
+
+
+@pytest.mark.parametrize("per_category", [False, True])
+def test_the_images_of_a_run_are_those_of_the_real_one(tmp_path, per_category):
+    data, out = write_mvtec(tmp_path / "mvtec", train=12, test=3), str(tmp_path / "run")
+    steps.index(str(data), out)
+    places = steps.split(out) if per_category else {"": out}
+    images = layouts.survey(str(data)).images
+    found = run_images.runs_of(images, roles(images), per_category, PseudoValidationSettings())
+    assert [run.name for run in found] == list(places)
+    for run in found:
+        folder = steps.RunFolder(places[run.name])
+        assert run.roles == {role: steps.table.read(folder.table(role)).num_rows for role in steps.ROLES}
+    counts = run_images.by_category(images, roles(images))
+    assert {name: found["images"] for name, found in counts.items()} == {"bolt": 18, "cloth": 18}
+
+
+# Storage and state, against what is really written
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_statistics_that_stand_in_have_the_size_of_real_ones(name):
+    images = made_images(8)
+    real, examples = fitted(name, images)
+    planned = methods.get(name)(tiny_settings(name)).eval()
+    planned.stand_in(examples.take([0, 1]), len(images))
+    assert {k: v.shape for k, v in planned.state_dict().items()} == {k: v.shape for k, v in real.state_dict().items()}
+
+
+def close(planned: float, path: Path) -> bool:
+    return path.stat().st_size == pytest.approx(planned, rel=0.03, abs=8_000)
+
+
+def test_planned_storage_is_what_files_take(tmp_path):
+    method, examples = fitted("lafite", made_images(8))
+    Model(method, method.ScoreSettings()).save(str(tmp_path / "model"))
+    assert close(state_bytes(method.state_dict()), tmp_path / "model/weights.safetensors")
+
+    store = str(tmp_path / "store")
+    write_part(store, 0, examples.examples)
+    finish(store, {0: 8}, {}, {})
+    assert close(state_bytes(examples.examples), Path(part_uri(store, 0)))
+
+    loop = TrainingLoop(method, ExampleStore(store), seed=0)
+    loop.advance()
+    torch.save(loop.state(), tmp_path / "state.pt")
+    assert (tmp_path / "state.pt").stat().st_size == pytest.approx(state_bytes(loop.state()), rel=0.3)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return calibrated_model(tmp_path_factory.mktemp("model"), "bolt", "cloth")
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory) -> Path:
+    """40 images of 60 x 50 in two folders."""
+    root = tmp_path_factory.mktemp("archive") / "line"
+    for number, image in enumerate(made_images(40, 60, seed=4)[:, :, :50]):
+        folder = root / ("bolt", "cloth")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number:03d}.png")
+    return root
+
+
+def files(root: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in root.rglob("*")}
+
+
+@pytest.mark.parametrize("maps", ["none", "tiff", "png"])
+def test_planned_scores_and_maps_are_as_large_as_real_ones(model, line, tmp_path, maps):
+    images = str(tmp_path / "images")
+    list_images(describe(model), str(line), images)
+    (shard,) = archive.shards(images)
+    rows = archive.read_shard(shard.uri)
+    loaded = load(model, "cpu")
+    columns, decode = decoded(rows, Reading(loaded.image_size), 0)
+    assert len(columns["image"]) == 32  # after the first 16, which warm up, a measurement of no length took 16
+    found = scoring_cost(loaded.method, loaded.score_settings, columns, decode, maps, loaded.calibration, 0)
+    assert found.memory.host > 10e6
+    assert min(found.score.wall, found.write.wall, decode.wall) > 0
+
+    scored = loaded.score([np.asarray(Image.open(uri)) for uri in rows["uri"].to_pylist()])
+    records = [
+        row | {"score": score, "p_value": score / 3, "threshold": 1.5, "is_anomalous": False, "details": []}
+        for row, score in zip(rows.to_pylist(), scored.scores.tolist(), strict=True)
+    ]
+    for record, digest in zip(records, columns["content_hash"].tolist() * 2, strict=False):
+        record |= {"content_hash": digest, "model_id": "0" * 16, "method": "nearest_patch"}
+    table.write(str(tmp_path / "scores.parquet"), pa.Table.from_pylist(records, schema=table.SCHEMA))
+    real = (tmp_path / "scores.parquet").stat().st_size
+    assert real == pytest.approx(found.file_bytes + len(rows) * found.row_bytes, rel=0.5)
+    assert (found.map_bytes > 0) == (maps != "none")
+    if maps == "tiff":
+        assert found.map_bytes == pytest.approx(4 * 60 * 50, rel=0.05)
+    assert not (tmp_path / "anomaly_maps").exists()
+    whole = pa.concat_tables([rows.slice(0, 1).set_column(0, "uri", pa.array([f"{n:06d}.png"])) for n in range(2000)])
+    archive.write_shard(str(tmp_path), "whole", whole)
+    assert (tmp_path / "whole.parquet").stat().st_size == pytest.approx(2000 * table_bytes(whole), rel=0.5)
+
+
+# Archives
+
+
+def test_what_is_new_and_what_is_scored_already(model, line, tmp_path):
+    out = str(tmp_path / "out")
+    before = files(tmp_path)
+    work = archive_plan._listed(str(line), out, describe(model))
+    assert (work.new, work.unfinished, work.scored, work.listed) == (40, 0, 0, 40)
+    assert files(tmp_path) == before
+    listed = archive.SCHEMA.empty_table()
+    uris = sorted(str(path) for path in (line / "bolt").glob("*.png"))[:10]
+    listed = pa.Table.from_pylist(
+        [{"uri": uri, "dataset": "line", "category": "bolt", "split": "test"} for uri in uris], archive.SCHEMA
+    )
+    archive.grow(storage.join(out, "images"), [listed.slice(0, 6)])
+    archive.grow(storage.join(out, "images"), [listed.slice(6)])
+    first, _ = archive.shards(storage.join(out, "images"))
+    table.write(table.part_uri(out, first.name), table.SCHEMA.empty_table())
+    before = files(tmp_path)
+    work = archive_plan._listed(str(line), out, describe(model))
+    assert (work.new, work.unfinished, work.scored) == (30, 4, 6)
+    assert not set(work.rows["uri"].to_pylist()) & set(uris)
+    assert files(tmp_path) == before
+
+
+def test_requests_of_an_archive():
+    said = archive_plan.requests(listed=10_000, images=6_400, packed=False, maps=True)
+    assert said == "about 10 requests to list, 6,800 to read and 6,504 to write"
+
+
+# The errors of the real job
+
+
+def said_by(call, *arguments) -> str:
+    with pytest.raises(RaydiffError) as caught:
+        call(*arguments)
+    return f"{type(caught.value).__name__}: {caught.value}"
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """Plans a run of nearest_patch into a folder that is not there."""
+
+    def make(data, workers=None, pseudo_images=4, rate=0.2, maps="tiff", per_category=False, method="nearest_patch"):
+        recipes = {method: tiny_settings(method)}
+        out = str(tmp_path / "run")
+        return plan_training(str(data), out, recipes, per_category, workers, pseudo_images, rate, maps, seconds=0)
+
+    return make
+
+
+@pytest.mark.parametrize("data", ["nowhere", "empty", "nope://bucket/images"])
+def test_missing_data_is_named_as_by_the_job(plan, tmp_path, data):
+    (tmp_path / "empty").mkdir()
+    place = data if "://" in data else str(tmp_path / data)
+    assert said_by(plan, place) == said_by(steps.index, place, str(tmp_path / "run"))
+
+
+def test_settings_that_a_later_step_would_refuse(plan, tmp_path):
+    data = write_mvtec(tmp_path / "mvtec", train=12, test=1)
+    with pytest.raises(RaydiffError, match=r"normals: Input should be greater than or equal to 2 \(got 1\)"):
+        plan(data, pseudo_images=1)
+    with pytest.raises(RaydiffError, match=r"rate: Input should be less than 1 \(got 7\)"):
+        plan(data, rate=7)
+
+
+def test_too_few_images_are_named_before_the_training(plan, tmp_path):
+    data = write_mvtec(tmp_path / "mvtec", train=3, test=1)  # too few to hold any back
+    with pytest.raises(RaydiffError, match="no category has two held-out normal images"):
+        plan(data)
+
+
+def test_a_folder_of_other_scores_is_refused_as_by_the_job(model, line, tmp_path):
+    out = str(tmp_path / "out")
+    images = storage.join(out, "images")
+    claim(out, describe(model), images, "none", 1, str(line))
+    before = files(tmp_path)
+    assert said_by(plan_archive, model, str(line), out) == said_by(score_archive, model, str(line), out)
+    assert said_by(plan_archive, str(line), str(line), out) == said_by(score_archive, str(line), str(line), out)
+    assert files(tmp_path) == before
+
+
+def test_an_archive_without_images_is_refused_as_by_the_job(model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    arguments = model, str(tmp_path / "empty")
+    said = said_by(plan_archive, *arguments, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    assert said == said_by(archive_run.score_archive, *arguments, str(tmp_path / "out"))
+
+
+# The jobs
+
+
+@pytest.mark.parametrize("job", ["train_all", "score_archive"])
+def test_a_dry_run_plans_and_does_nothing_else(monkeypatch, tmp_path, job):
+    asked, shown = [], []
+    for place in ("training.plan_training", "archive.plan_archive"):
+        monkeypatch.setattr(f"raydiff.planning.{place}", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr("raydiff.planning.show.print_plan", shown.append)
+    app = typer.Typer()
+    app.command()(runpy.run_path(str(ROOT / "jobs" / f"{job}.py"))["main"])
+    given = ["--data", "there", "--out", str(tmp_path / "out"), "--dry-run"]
+    given += ["--preset", "demo"] if job == "train_all" else ["--model", "m"]
+    CliRunner().invoke(app, given, catch_exceptions=False)
+    assert len(asked) == len(shown) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.ray
+def test_a_run_is_planned_and_nothing_is_written(local_ray, plan, tmp_path):
+    data = write_mvtec(tmp_path / "mvtec", train=12, test=4)
+    with pytest.raises(ClusterError, match="3 workers were asked for"):
+        plan(data, workers=3)
+    before = files(tmp_path)
+    made = plan(data, per_category=True)
+    with progress.console.capture() as printed:
+        print_plan(made)
+    assert files(tmp_path) == before
+    for word in ("bolt", "examples", "statistics", "tuning", "calibrating", "model folder", "maps", "total", "memory"):
+        assert word in printed.get()
+    assert made.seconds > 0
+    assert 0 < made.start_seconds < 60
+    (maps,) = [each.bytes for section in made.sections for each in section.stored if "maps" in each.name]
+    assert maps == pytest.approx(16 * 4 * 40 * 40, rel=0.1)
+    assert "fit" in made.images["bolt"]
+
+
+def test_gradient_steps_are_measured(monkeypatch):
+    monkeypatch.setattr(cluster, "use_assigned_device", lambda: "cpu")
+    settings = tiny_settings("lafite")
+    _, examples = fitted("lafite", made_images(4))
+    measured = measure.steps._function  # what the worker runs
+    found, worked = measured("lafite", settings, examples.examples, 8, 1, 0.0)
+    assert 0 < found.step.wall < worked
+    assert found.memory.host > 50e6
+    assert found.checkpoint_bytes > 3 * sum(p.nbytes for p in methods.get("lafite")(settings).trained.parameters())
+    with pytest.raises(RaydiffError, match="batch_size 4 cannot be shared equally by 3 workers"):
+        measured("lafite", settings, examples.examples, 8, 3, 0.0)
+
+
+@pytest.mark.ray
+def test_an_archive_is_planned_and_nothing_is_written(local_ray, model, line, tmp_path):
+    before = files(tmp_path)
+    made = plan_archive(model, str(line), str(tmp_path / "out"), maps="tiff", seconds=0)
+    assert files(tmp_path) == before
+    (section,) = made.sections
+    assert section.facts[0] == "40 images, 0 scored already, 40 to be scored"
+    assert [step.name for step in section.steps] == ["listing", "scoring"]
+    assert {each.name: each.bytes for each in section.stored}["anomaly maps (tiff)"] == pytest.approx(
+        40 * 4 * 60 * 50, rel=0.05
+    )
