@@ -16,6 +16,7 @@ from raydiff.images.index import print_report
 from raydiff.metrics.results_table import results_table
 from raydiff.progress import console
 from raydiff.selection.calibrate import DEFAULT_RATE
+from raydiff.selection.search_settings import SearchSettings
 
 
 def main(
@@ -47,7 +48,7 @@ def main(
     for run in runs:
         for name in names:
             steps.train(run, name, preset, changes[name], workers, seed)
-            steps.tune(run, name, pseudo_images=pseudo_images, seed=seed)
+            steps.tune(run, name, SearchSettings(seed=seed), pseudo_images=pseudo_images)
             with steps.serving(run, name) as handle:
                 steps.calibrate(handle, run, name, false_alarm_rate)
                 cli.print_scored(steps.score(handle, run, name, maps))
