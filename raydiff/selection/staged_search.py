@@ -16,7 +16,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from raydiff.errors import SettingsError
+from raydiff.errors import RaydiffError, SettingsError
 from raydiff.methods.base import ScoreSettings
 from raydiff.selection.early_stopping import StagedASHA
 from raydiff.selection.search_settings import Search
@@ -42,6 +42,7 @@ class StagedSearch(Searcher):
         found: what the trial of the last stage's choice found.
         results: the finished stages: name, trials, chosen.
         taken: how many trials were in the journal.
+        error: why the journal could not be written, which ends the search unfinished.
 
     Raises:
         SettingsError: if a candidate is not valid, or Optuna is wanted and not installed.
@@ -62,6 +63,7 @@ class StagedSearch(Searcher):
         self.found: dict[str, Any] = {}
         self.results: list[dict[str, Any]] = []
         self.taken = 0
+        self.error: RaydiffError | None = None
         self.note = ""
         self._left = list(stages)
         self._search, self._trials, self._seed = search, trials, seed
@@ -116,7 +118,11 @@ class StagedSearch(Searcher):
             self._lost = True
             return
         found = json.loads(result["outcome"])
-        self._journal[self._key(candidate, stopped=not whole(found))] = found
+        try:
+            self._journal[self._key(candidate, stopped=not whole(found))] = found
+        except RaydiffError as error:  # Ray Tune would show it as a failure of the trial
+            self.error, self._lost = error, True
+            return
         self._note(candidate, found)
 
     def save(self, checkpoint_path: str) -> None:

@@ -78,6 +78,7 @@ def tune(
         DataError: if there are too few held-out normals to make an anomaly.
         SettingsError: if the search space is not usable.
         ClusterError: if a trial failed.
+        StorageError: if a finished trial's result cannot be kept.
     """
     model = load(model_uri, "cpu")
     name = model.method.name
@@ -117,6 +118,8 @@ def tune(
         )
         errors = tuner.fit().errors
         shown.update(staged.count, staged.note, staged.expected)
+    if staged.error:
+        raise staged.error
     if errors or not staged.finished:
         raise ClusterError(f"tuning {name} failed: {errors[0] if errors else 'a trial was lost'}")
     if staged.taken:
