@@ -289,6 +289,18 @@ def test_whole_results_serve_any_search_and_stopped_ones_only_their_own():
     assert other.taken > 0
 
 
+def test_a_journal_that_has_lost_its_whole_trials_does_not_stop_a_stage_whole():
+    """A driver may be killed after one trial was stopped and before the one that stopped it has ended."""
+    journal = {}
+    staged, asha = staged_with(journal, "grid", "asha")
+    search(staged, asha, made_aurocs)
+    stopped = {key: found for key, found in journal.items() if found["share"] < 1}
+    again, asha = staged_with(stopped, "grid", "asha")
+    search(again, asha, made_aurocs)
+    assert again.finished
+    assert all(any(trial["share"] == 1 for trial in stage["trials"]) for stage in again.results)
+
+
 # The journal's files
 
 

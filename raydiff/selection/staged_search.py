@@ -68,6 +68,7 @@ class StagedSearch(Searcher):
         self._left = list(stages)
         self._search, self._trials, self._seed = search, trials, seed
         self._journal = {} if journal is None else journal
+        self._earlier = dict(self._journal)
         self._asha = asha
         self._lost = False
         self._running: dict[str, int] = {}  # trial to its place in the grid
@@ -159,9 +160,11 @@ class StagedSearch(Searcher):
         return f"{self._texts[candidate]} stopped among {json.dumps(among)}"
 
     def _from_journal(self, candidate: int) -> dict[str, Any] | None:
-        found = self._journal.get(self._key(candidate, stopped=False))
-        if found is None and self._asha is not None:
-            found = self._journal.get(self._key(candidate, stopped=True))
+        found = self._earlier.get(self._key(candidate, stopped=False))
+        # What has stopped a trial may have been lost with the driver. Once one trial of the stage is whole, that cannot
+        # leave the stage without any.
+        if found is None and self._asha is not None and any(map(whole, self._done.values())):
+            found = self._earlier.get(self._key(candidate, stopped=True))
         return found
 
     def _pass_on(self, candidate: int, found: Mapping[str, Any]) -> None:
