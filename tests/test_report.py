@@ -233,7 +233,7 @@ def test_report_tells_the_key_facts(make: Make, tmp_path: Path) -> None:
         "0.960",
         "8.3 %",
         "60 normal and 82 made-anomalous images",
-        "corruption steps : 4 settings, 1 of them stopped early, in 16 s, all with feature_editing = false ; "
+        "corruption steps : 4 settings, 1 of them stopped early, in 16 s, all with feature_editing = false ;",
         "chosen corruption_steps = [500]",
         "Rank correlation with the test set: 0.80 (shown only, not used)",
         "Promises at most 1 % false alarms on images like the 137 held-out normal images it was set from.",
