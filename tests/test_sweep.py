@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -20,6 +21,7 @@ import pytest
 from conftest import fitted, made_images, write_mvtec
 from processes import wait_for
 from ray.tune.search import Searcher
+from ray.tune.utils.object_cache import _ObjectCache
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
@@ -30,7 +32,7 @@ from raydiff.methods.nearest_patch import NearestPatchScore
 from raydiff.model import Model, load
 from raydiff.report.figures import trials_plot, tuning_plot
 from raydiff.run_folder import RunFolder
-from raydiff.selection.early_stopping import SHARES, WHOLE, StagedASHA
+from raydiff.selection.early_stopping import SHARES, WHOLE, StagedASHA, StagedFIFO
 from raydiff.selection.journal import Journal
 from raydiff.selection.pseudo_validation import PseudoValidationSettings, pseudo_validation_set, scoring_set
 from raydiff.selection.search_settings import SearchSettings
@@ -120,16 +122,24 @@ def test_rung_by_rung_gives_to_the_bit_what_the_whole_set_gives(method, pseudo, 
 
 # ASHA
 
+CACHE = SimpleNamespace(increase_max=lambda resources: None)
+TUNE: Any = SimpleNamespace(_tune_controller=SimpleNamespace(_actor_cache=CACHE))
+
+
+def trial_of(name, config):
+    """A trial as Ray Tune hands it to a scheduler."""
+    return SimpleNamespace(trial_id=name, config=config, placement_group_factory=None)
+
 
 def report(asha, stage, name, *aurocs):
     """The last decision on a trial that reports these until it is stopped, and after how many reports."""
-    trial = SimpleNamespace(trial_id=f"{stage} {name}", config={"stage": stage})
-    asha.on_trial_add(None, trial)
+    trial = trial_of(f"{stage} {name}", {"stage": stage})
+    asha.on_trial_add(TUNE, trial)
     for iteration, auroc in enumerate(aurocs, 1):
-        decision = asha.on_trial_result(None, trial, {"training_iteration": iteration, "pseudo_auroc": auroc})
+        decision = asha.on_trial_result(TUNE, trial, {"training_iteration": iteration, "pseudo_auroc": auroc})
         if decision == "STOP":
             break
-    asha.on_trial_complete(None, trial, {"training_iteration": iteration, "pseudo_auroc": auroc})
+    asha.on_trial_complete(TUNE, trial, {"training_iteration": iteration, "pseudo_auroc": auroc})
     return iteration
 
 
@@ -139,6 +149,22 @@ def test_the_worse_half_is_stopped_at_each_rung():
     assert report(asha, "a", 2, 0.6, 0.9, 0.9) == 1
     assert report(asha, "a", 3, 0.8, 0.6, 0.9) == 2  # better than the median 0.65, then worse than 0.7
     assert report(asha, "a", 4, 0.7, 0.7, 0.1) == 3  # equal to the medians 0.7 and 0.65
+
+
+@pytest.mark.parametrize("scheduler", [StagedFIFO, StagedASHA])
+def test_all_workers_are_kept_while_no_trial_waits(scheduler):
+    """With Ray Tune's own cache of idle workers, as its controller uses it: room for each trial until it runs."""
+    cache, resources = _ObjectCache(may_keep_one=True), "one CPU"
+    tune: Any = SimpleNamespace(_tune_controller=SimpleNamespace(_actor_cache=cache))
+    ours = scheduler()
+    for name in "abc":
+        ours.on_trial_add(
+            tune, SimpleNamespace(trial_id=name, config={"stage": "a"}, placement_group_factory=resources)
+        )
+        cache.increase_max(resources)  # Tune's own, when it asks for a worker
+        cache.decrease_max(resources)  # and when the trial runs
+    assert [cache.cache_object(resources, worker) for worker in (1, 2, 3)] == [True] * 3
+    assert list(cache.flush_cached_objects()) == []
 
 
 def test_a_stage_is_not_held_against_the_one_before():
@@ -172,19 +198,19 @@ def search(staged, asha, rungs_of, most=1000):
         assert config is not None
         if len(ran) == most:
             raise Killed
-        trial = SimpleNamespace(trial_id=f"t{len(ran)}", config=config)
+        trial = trial_of(f"t{len(ran)}", config)
         aurocs = rungs_of(config)
         seen = []
         if asha is None:
             seen = [(1.0, aurocs[-1])]
         else:
-            asha.on_trial_add(None, trial)
+            asha.on_trial_add(TUNE, trial)
             for share, auroc in zip(SHARES, aurocs, strict=True):
                 seen.append((share, auroc))
                 told = {"training_iteration": len(seen), "pseudo_auroc": auroc}
-                if asha.on_trial_result(None, trial, told) == "STOP":
+                if asha.on_trial_result(TUNE, trial, told) == "STOP":
                     break
-            asha.on_trial_complete(None, trial, told)
+            asha.on_trial_complete(TUNE, trial, told)
         outcome = {"pseudo_auroc": seen[-1][1], "share": seen[-1][0], "rungs": seen, "seconds": 1.0}
         outcome["test_auroc"] = 0.5 if seen[-1][0] == 1 else None
         result = {"pseudo_auroc": seen[-1][1], "outcome": json.dumps(outcome)}
@@ -447,10 +473,22 @@ def without_seconds(value):
     return [without_seconds(each) for each in value] if isinstance(value, list) else value
 
 
+THREE_STAGES = """
+from raydiff.selection.space import Stage
+STAGES = [
+    Stage(name="neighbours", candidates={"neighbours": (1, 2, 4)}),
+    Stage(name="blur", candidates={"blur_sigma": (0.5, 1.0)}),
+    Stage(name="pool", candidates={"pool": (1, 4, 8)}),
+]
+"""
+
+
 @pytest.mark.ray
-def test_a_sweep_whose_driver_ended_in_the_middle(local_ray, run_uri, tmp_path, monkeypatch):
+def test_a_sweep_that_ended_in_the_middle(local_ray, run_uri, tmp_path, monkeypatch):
     out = str(tmp_path / "run")
     shutil.copytree(run_uri, out)
+    space = tmp_path / "space.py"
+    space.write_text(THREE_STAGES)
     how = SearchSettings(scheduler="asha")
     real = Journal.__setitem__
 
@@ -459,25 +497,29 @@ def test_a_sweep_whose_driver_ended_in_the_middle(local_ray, run_uri, tmp_path, 
             raise StorageError("no more of it")
         real(journal, trial, found)
 
+    def tuned(name):
+        with progress.console.capture() as printed:
+            found = steps.sweep(out, [name], how, space=str(space), pseudo_images=8)
+        return found[name], printed.get()
+
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "__setitem__", fails_after_two)
         with pytest.raises(StorageError, match=r"^no more of it$"):
-            steps.sweep(out, ["nearest_patch"], how, pseudo_images=8)
+            tuned("nearest_patch")
     run = RunFolder(out)
     assert not storage.exists(run.tuning("nearest_patch"))
-    with progress.console.capture() as printed:
-        found = steps.sweep(out, ["nearest_patch", "copy"], how, pseudo_images=8)
-    assert "nearest_patch: 2 of the trials were taken from an earlier run\n" in printed.get()
-    assert "nearest_patch: 4 of the trials were taken" in printed.get()  # the copy has the same weights
-    assert list(found) == ["nearest_patch", "copy"]
+    result, printed = tuned("nearest_patch")
+    assert "nearest_patch: 2 of the trials were taken from an earlier run\n" in printed
+    copied, printed = tuned("copy")  # it has the same weights
+    assert copied["stages"] == result["stages"]
+    assert "were taken from an earlier run\n" in printed
     read = list(csv.DictReader(io.StringIO(storage.read_bytes(run.trials).decode())))
-    assert Counter(row["model"] for row in read) == {"copy": 4, "nearest_patch": 4}
+    assert Counter(row["model"] for row in read) == {"copy": 8, "nearest_patch": 8}
     ElementTree.fromstring(storage.read_bytes(run.trials_plot))
-    trials = found["nearest_patch"]["stages"][0]["trials"]
-    assert found["copy"]["stages"] == found["nearest_patch"]["stages"]
-    best = max((trial for trial in trials if trial["share"] == 1), key=lambda trial: trial["pseudo_auroc"])
-    assert found["copy"]["pseudo_auroc"] == best["pseudo_auroc"]
-    assert load(run.model("copy"), "cpu").score_settings.neighbours == best["settings"]["neighbours"]
+    last = result["stages"][-1]
+    best = max((trial for trial in last["trials"] if trial["share"] == 1), key=lambda trial: trial["pseudo_auroc"])
+    assert result["pseudo_auroc"] == best["pseudo_auroc"]
+    assert load(run.model("copy"), "cpu").score_settings.pool == best["settings"]["pool"] == result["chosen"]["pool"]
 
 
 SLOW_SPACE = """

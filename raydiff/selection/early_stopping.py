@@ -1,4 +1,4 @@
-"""Asynchronous successive halving (ASHA, https://arxiv.org/abs/1810.05934) within each stage of a search."""
+"""How Ray Tune schedules the trials of a staged search: all of them to the end, or ASHA within each stage."""
 
 from __future__ import annotations
 
@@ -12,17 +12,33 @@ SHARES = (0.25, 0.5, 1.0)  # of the pseudo-validation set that a trial has score
 WHOLE = SHARES[-1:]  # one rung: no early stopping
 
 
-class StagedASHA(FIFOScheduler):
-    """Ray Tune's ASHA anew for each stage: a trial goes on if it is among the better half of its own stage so far.
+class StagedFIFO(FIFOScheduler):
+    """Every trial to the end, in workers that are kept, with the model in them, from one stage to the next.
+
+    Where no trial waits, as at the end of a stage, Ray Tune ends all idle workers but one. It would start new ones for
+    the next stage, and end those before they are up whenever the kept one is free first: where a trial takes less time
+    than a worker's start, one worker then did all the work.
+    """
+
+    shares = WHOLE  # of the pseudo-validation set that a trial has scored at each rung
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Ray Tune calls it. There is no public way to say how many idle workers may be kept."""
+        tune_controller._tune_controller._actor_cache.increase_max(trial.placement_group_factory)
+
+
+class StagedASHA(StagedFIFO):
+    """ASHA (https://arxiv.org/abs/1810.05934) anew for each stage: the better half of a stage's trials so far goes on.
 
     Stages have their own rungs because a stage with `fixed` settings may be worse than the one before as a whole; held
     against that, all of its trials would be stopped. The first trial to reach a rung passes it, so one at least always
     sees the whole set.
     """
 
-    def __init__(self, shares: Sequence[float] = SHARES) -> None:
+    shares = SHARES
+
+    def __init__(self) -> None:
         super().__init__()
-        self.shares = tuple(shares)
         self._stages: dict[str, ASHAScheduler] = {}
 
     def take_over(self, stage: str, name: str, rungs: Sequence[tuple[float, float]]) -> None:
@@ -43,6 +59,7 @@ class StagedASHA(FIFOScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Ray Tune calls it, as the others below."""
+        super().on_trial_add(tune_controller, trial)
         self._of(trial.config["stage"]).on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:

@@ -161,11 +161,15 @@ class StagedSearch(Searcher):
 
     def _from_journal(self, candidate: int) -> dict[str, Any] | None:
         found = self._earlier.get(self._key(candidate, stopped=False))
-        # What has stopped a trial may have been lost with the driver. Once one trial of the stage is whole, that cannot
-        # leave the stage without any.
-        if found is None and self._asha is not None and any(map(whole, self._done.values())):
+        # What has stopped a trial may have been lost with the driver; that must not leave a stage without a whole one.
+        if found is None and self._asha is not None and self._has_whole():
             found = self._earlier.get(self._key(candidate, stopped=True))
         return found
+
+    def _has_whole(self) -> bool:
+        """Whether one candidate of the stage is sure to have been scored on the whole set."""
+        in_journal = any(text in self._earlier for text in self._texts)
+        return any(map(whole, self._done.values())) or (self._search == "grid" and in_journal)
 
     def _pass_on(self, candidate: int, found: Mapping[str, Any]) -> None:
         """Tell ASHA of a trial of this stage that need not run."""

@@ -87,9 +87,9 @@ def as_csv(tunings: Mapping[str, Mapping[str, Any]]) -> bytes:
 def trials_table(tunings: Mapping[str, Mapping[str, Any]]) -> Table:
     """One line a model: what was chosen, how good it is and what the search has cost, for the terminal."""
     table = Table()
-    table.add_column("model", overflow="fold", max_width=22)
-    table.add_column("chosen", overflow="fold")
-    for heading in ("pseudo-validation\nAUROC", "test\nAUROC", "trials whole\n+ stopped", "minutes"):
+    table.add_column("model", overflow="fold", min_width=13, max_width=22)
+    table.add_column("chosen", overflow="fold", min_width=24)
+    for heading in ("pseudo-\nvalidation\nAUROC", "\ntest\nAUROC", "trials\nwhole +\nstopped", "minutes"):
         table.add_column(heading, justify="right", no_wrap=True)
     for model, tuning in tunings.items():
         # Those of a stage that took them over are counted where they were scored.
@@ -101,7 +101,7 @@ def trials_table(tunings: Mapping[str, Mapping[str, Any]]) -> Table:
         test = tuning.get("test_auroc")
         table.add_row(
             model,
-            described(chosen),
+            "\n".join(described({name: value}) for name, value in chosen.items()),
             f"{tuning['pseudo_auroc']:.4f}",
             "–" if test is None else f"{test:.4f}",
             f"{len(scored) - stopped} + {stopped}",

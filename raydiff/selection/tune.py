@@ -26,7 +26,7 @@ from raydiff.images import table
 from raydiff.images.stream import Reading, decode_rows
 from raydiff.model import Model, describe, load
 from raydiff.progress import Phase, console, phase
-from raydiff.selection.early_stopping import WHOLE, StagedASHA
+from raydiff.selection.early_stopping import StagedASHA, StagedFIFO
 from raydiff.selection.journal import Journal
 from raydiff.selection.pseudo_validation import (
     PseudoValidationSettings,
@@ -89,6 +89,7 @@ def tune(
     pseudo = sets[0]
     journal = Journal(storage.join(work_uri, "trials"), _depends(model_uri, sets))
     asha = StagedASHA() if search.scheduler == "asha" else None
+    scheduler = asha or StagedFIFO()
     start = model.method.ScoreSettings()
     staged = StagedSearch(stages, start, search.search, search.trials, search.seed, journal, asha)
     fs, path = storage.arrow_filesystem(storage.join(work_uri, "ray_tune"))
@@ -96,14 +97,14 @@ def tune(
     with phase(f"tune {name}", staged.expected, "trials") as shown:
         tuner = ray_tune.Tuner(
             ray_tune.with_resources(
-                ray_tune.with_parameters(Trial, model_uri=model_uri, sets=sets, shares=asha.shares if asha else WHOLE),
+                ray_tune.with_parameters(Trial, model_uri=model_uri, sets=sets, shares=scheduler.shares),
                 resources,
             ),
             tune_config=ray_tune.TuneConfig(
                 reuse_actors=True,
                 num_samples=-1,
                 search_alg=staged,
-                scheduler=asha,
+                scheduler=scheduler,
                 # Otherwise one trial at a time waits for its worker, and the autoscaler brings one worker at a time.
                 # Optuna is not asked before it must be: it proposes from what it knows.
                 max_concurrent_trials=ASKED_AHEAD if search.search == "grid" else None,
