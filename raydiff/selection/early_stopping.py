@@ -20,7 +20,7 @@ class StagedFIFO(FIFOScheduler):
     than a worker's start, one worker then did all the work.
     """
 
-    shares = WHOLE  # of the pseudo-validation set that a trial has scored at each rung
+    shares: tuple[float, ...] = WHOLE  # of the pseudo-validation set that a trial has scored at each rung
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Ray Tune calls it. There is no public way to say how many idle workers may be kept."""

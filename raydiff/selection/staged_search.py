@@ -121,8 +121,8 @@ class StagedSearch(Searcher):
         found = json.loads(result["outcome"])
         try:
             self._journal[self._key(candidate, stopped=not whole(found))] = found
-        except RaydiffError as error:  # Ray Tune would show it as a failure of the trial
-            self.error, self._lost = error, True
+        except RaydiffError as reason:  # Ray Tune would show it as a failure of the trial
+            self.error, self._lost = reason, True
             return
         self._note(candidate, found)
 
