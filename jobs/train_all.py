@@ -18,6 +18,7 @@ from raydiff.planning.show import print_plan
 from raydiff.planning.training import plan_training
 from raydiff.progress import console
 from raydiff.selection.calibrate import DEFAULT_RATE
+from raydiff.selection.search_settings import SearchSettings
 from raydiff.training.workers import Workers
 
 
@@ -59,7 +60,7 @@ def main(
     for run in runs:
         for name in names:
             steps.train(run, name, preset, changes[name], asked, seed)
-            steps.tune(run, name, pseudo_images=pseudo_images, seed=seed)
+            steps.tune(run, name, SearchSettings(seed=seed), pseudo_images=pseudo_images)
             with steps.serving(run, name) as handle:
                 steps.calibrate(handle, run, name, false_alarm_rate)
                 cli.print_scored(steps.score(handle, run, name, maps))

@@ -16,7 +16,9 @@ from raydiff.progress import console, duration
 from raydiff.scoring.bulk import Summary
 from raydiff.scoring.part_scorer import Maps
 from raydiff.selection.calibrate import DEFAULT_RATE
-from raydiff.selection.staged_search import Search
+from raydiff.selection.search_settings import Scheduler, Search, SearchSettings
+
+DEFAULT_SEARCH = SearchSettings()
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -64,6 +66,11 @@ PseudoImages = Annotated[
     typer.Option(help="Tune on at most so many held-out normal images, and made anomalies, of each category."),
 ]
 SearchOption = Annotated[Search, typer.Option(help="grid tries every candidate, optuna samples them.")]
+SchedulerOption = Annotated[
+    Scheduler,
+    typer.Option(help="fifo scores every candidate to the end, asha stops the worse half at 1/4 and at 1/2 of it."),
+]
+TrialsPerGpu = Annotated[int, typer.Option(help="Trials that share a GPU at the same time.")]
 
 
 @app.command(epilog="Example: raydiff index --data s3://plant/line4 --out s3://plant/runs/may")
@@ -108,21 +115,47 @@ def train(
     steps.train(out, method, preset, changes(method, backbone, backbone_weights, settings), asked, seed)
 
 
-@app.command(epilog="Example: raydiff tune --out runs/may --model lafite --search optuna --trials 8")
+@app.command(epilog="Example: raydiff tune --out runs/may --model lafite,glad --scheduler asha --trials-per-gpu 4")
 def tune(
     out: Out,
-    model: Name,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Which of the run's models, with commas between; by default all called as their method."),
+    ] = None,
     save_as: Annotated[str | None, typer.Option(help="Tune a copy of the model under this name.")] = None,
     space: Annotated[str | None, typer.Option(help="A Python file that defines STAGES.")] = None,
-    search: SearchOption = "grid",
-    trials: Annotated[int, typer.Option(help="Trials a stage, with --search optuna.")] = 8,
+    search: SearchOption = DEFAULT_SEARCH.search,
+    trials: Annotated[int, typer.Option(help="Trials a stage, with --search optuna.")] = DEFAULT_SEARCH.trials,
+    scheduler: SchedulerOption = DEFAULT_SEARCH.scheduler,
+    trials_per_gpu: TrialsPerGpu = DEFAULT_SEARCH.trials_per_gpu,
     pseudo_images: PseudoImages = None,
-    seed: Seed = 0,
+    seed: Seed = DEFAULT_SEARCH.seed,
+    address: Address = None,
+    gpus: Gpus = None,
 ) -> None:
-    """Choose score settings on made anomalies; no labelled defect is looked at."""
-    from raydiff import steps
+    """Choose score settings on made anomalies; no labelled defect is looked at.
 
-    steps.tune(out, model, save_as, space, search, trials, pseudo_images, seed)
+    Run again after it was killed, it takes the trials that were finished from OUT/work.
+    """
+    from raydiff import cluster, steps
+    from raydiff.run_folder import RunFolder
+    from raydiff.selection.trials import trials_table
+
+    how = SearchSettings.parse(
+        {
+            "search": search,
+            "trials": trials,
+            "scheduler": scheduler,
+            "trials_per_gpu": trials_per_gpu,
+            "seed": seed,
+        }
+    )
+    if address or gpus:
+        cluster.connect(address, gpus)
+    found = steps.sweep(out, model.split(",") if model else None, how, save_as, space, pseudo_images)
+    console.print(trials_table(found))
+    run = RunFolder(out)
+    console.print(f"all trials of the run: {run.trials}, drawn in {run.trials_plot}", markup=False)
 
 
 @app.command(epilog="Example: raydiff calibrate --out runs/may --model lafite --false-alarm-rate 0.01")

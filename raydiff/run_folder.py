@@ -12,7 +12,7 @@ class RunFolder:
     """The layout of a run: `images.parquet`, `tables/`, `models/`, `tuning/`, `scores/`, `report.html`, `work/`.
 
     With a model per category, each has a run of its own under `categories/`.
-    `work/` holds what only makes a second start faster (examples, checkpoints); it may be deleted.
+    `work/` holds what only makes a second start faster (examples, checkpoints, finished trials); it may be deleted.
     """
 
     def __init__(self, uri: str) -> None:
@@ -20,6 +20,8 @@ class RunFolder:
         self.images = storage.join(self.uri, "images.parquet")
         self.report = storage.join(self.uri, "report.html")
         self.work = storage.join(self.uri, "work")
+        self.trials = storage.join(self.uri, "tuning", "trials.csv")
+        self.trials_plot = storage.join(self.uri, "tuning", "trials.svg")
 
     def table(self, role: str) -> str:
         """The part of the image table with one role (see images.holdout): fit, tune, calibrate or test."""

@@ -6,7 +6,7 @@ Each step reads what the one before has written, so they can run in one job or o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from ray.serve.handle import DeploymentHandle
 
 from raydiff import cluster, methods, storage
-from raydiff.errors import DataError
+from raydiff.errors import DataError, SettingsError
 from raydiff.images import table
 from raydiff.images.holdout import roles
 from raydiff.images.index import IndexReport
@@ -23,6 +23,7 @@ from raydiff.metrics.evaluate import Evaluation
 from raydiff.metrics.evaluate import evaluate as evaluate_scores
 from raydiff.model import Model, describe, load
 from raydiff.progress import console
+from raydiff.report.figures import trials_plot
 from raydiff.report.report import write_report
 from raydiff.report.runs import ReportEntry
 from raydiff.run_folder import ROLES, RunFolder
@@ -33,7 +34,8 @@ from raydiff.selection.calibrate import DEFAULT_RATE
 from raydiff.selection.calibrate import calibrate as calibrate_model
 from raydiff.selection.champion import champion
 from raydiff.selection.pseudo_validation import PseudoValidationSettings
-from raydiff.selection.staged_search import Search
+from raydiff.selection.search_settings import SearchSettings
+from raydiff.selection.trials import as_csv as trials_csv
 from raydiff.selection.tune import tune as tune_model
 from raydiff.training.train import train as train_method
 from raydiff.training.workers import Workers
@@ -93,16 +95,15 @@ def train(
 def tune(
     out: str,
     name: str,
+    search: SearchSettings,
     save_as: str | None = None,
     space: str | None = None,
-    search: Search = "grid",
-    trials: int = 8,
     pseudo_images: int | None = None,
-    seed: int = 0,
 ) -> Model:
     """Choose a model's score settings on made anomalies; `save_as` leaves the model as it is and tunes a copy.
 
-    `pseudo_images` bounds both the normal images and the anomalies made of them, per category.
+    `pseudo_images` bounds both the normal images and the anomalies made of them, per category. The run's table and plot
+    of all trials are written anew.
     """
     bounds = {} if pseudo_images is None else dict.fromkeys(("normals", "anomalies"), pseudo_images)
     size = PseudoValidationSettings.parse(bounds)
@@ -113,18 +114,52 @@ def tune(
     test = run.table("test")
     labelled = any(label is not None for label in table.read(test)["label"].to_pylist())
     cluster.connect()
-    return tune_model(
+    model = tune_model(
         run.model(name),
         run.table("tune"),
         run.tuning(name),
         run.work,
         size,
+        search,
         test_table_uri=test if labelled else None,
         space=space,
-        search=search,
-        trials=trials,
-        seed=seed,
     )
+    found = tunings(out)
+    storage.write_bytes(run.trials, trials_csv(found))
+    storage.write_bytes(run.trials_plot, trials_plot(found))
+    return model
+
+
+def sweep(
+    out: str,
+    names: Sequence[str] | None,
+    search: SearchSettings,
+    save_as: str | None = None,
+    space: str | None = None,
+    pseudo_images: int | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Tune several models one after the other, each over its method's own space; their results by name.
+
+    Args:
+        names: by default all that are called as their method. What was saved under another name was tuned for another
+            purpose, often over a space of its own, and is tuned again only if it is named.
+
+    Raises:
+        SettingsError: if `save_as` or `space`, which are for one model, are given with several.
+        ModelFolderError: if one of the models is not there; none is tuned then.
+    """
+    run = _existing(out)
+    named = list(dict.fromkeys(names)) if names else [name for name in run.models() if name in methods.names()]
+    if not named:
+        raise SettingsError(f"no model of {run.uri} is called as its method; name those to be tuned with --model")
+    for option, value in (("--save-as", save_as), ("--space", space)):
+        if value and len(named) > 1:
+            raise SettingsError(f"{option} is for a single model, not for {', '.join(named)}; name one with --model")
+    for name in named:
+        describe(run.model(name))
+    for name in named:
+        tune(out, name, search, save_as, space, pseudo_images)
+    return {name: storage.read_json(run.tuning(name)) for name in ([save_as] if save_as else named)}
 
 
 @contextlib.contextmanager
@@ -185,11 +220,16 @@ def results(out: str) -> dict[str, Evaluation]:
     }
 
 
+def tunings(out: str) -> dict[str, dict[str, Any]]:
+    """The tuning results there are, by model name."""
+    run = _existing(out)
+    places = {name: run.tuning(name) for name in run.models()}
+    return {name: storage.read_json(uri) for name, uri in places.items() if storage.exists(uri)}
+
+
 def chosen(out: str) -> str | None:
     """The model chosen by pseudo-validation, among those that were tuned."""
-    run = _existing(out)
-    tunings = {name: run.tuning(name) for name in run.models()}
-    found = {name: storage.read_json(uri) for name, uri in tunings.items() if storage.exists(uri)}
+    found = tunings(out)
     return champion(found) if found else None
 
 

@@ -40,6 +40,7 @@ from raydiff.selection.space import Stage as Tried
 from raydiff.selection.staged_search import GUESSED
 from raydiff.training.loop import TrainingLoop
 from raydiff.training.store import ExampleStore, finish, part_uri, write_part
+from raydiff.training.workers import Workers
 
 
 class Clock:
@@ -389,7 +390,7 @@ def test_a_dry_run_plans_and_does_nothing_else(monkeypatch, tmp_path, job):
 def test_a_run_is_planned_and_nothing_is_written(local_ray, plan, tmp_path):
     data = write_mvtec(tmp_path / "mvtec", train=12, test=4)
     with pytest.raises(ClusterError, match="3 workers were asked for"):
-        plan(data, workers=3)
+        plan(data, workers=Workers(3, 3))
     before = files(tmp_path)
     made = plan(data, per_category=True)
     with progress.console.capture() as printed:

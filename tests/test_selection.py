@@ -27,7 +27,7 @@ from raydiff.selection.pseudo_validation import (
 )
 from raydiff.selection.space import Stage, described, load_space
 from raydiff.selection.staged_search import StagedSearch
-from raydiff.selection.tune import rank_correlation
+from raydiff.selection.trials import rank_correlation
 
 SHIPPED = sorted((Path(__file__).parents[1] / "tune_spaces").glob("*.py"))
 
@@ -113,6 +113,14 @@ def test_a_space_that_does_not_run_says_why(tmp_path, text, reason):
     file = tmp_path / "mine.py"
     file.write_text(text)
     with pytest.raises(SettingsError, match=rf"mine\.py does not run: .*{reason}"):
+        load_space("lafite", str(file))
+
+
+def test_stages_have_names_of_their_own(tmp_path):
+    file = tmp_path / "mine.py"
+    stages = ", ".join(f"Stage(name='{name}', candidates={{}})" for name in "abaccd")
+    file.write_text(f"from raydiff.selection.space import Stage\nSTAGES = [{stages}]\n")
+    with pytest.raises(SettingsError, match=r"mine\.py has several stages named a, c; give each a name of its own"):
         load_space("lafite", str(file))
 
 
@@ -204,7 +212,7 @@ def test_a_dearer_candidate_must_be_worth_it(margin, chosen):
     run(staged, lambda config: {1: 0.85, 2: 0.9, 4: 0.904}[config["score"]["neighbours"]])
     assert staged.chosen.neighbours == chosen
     assert staged.results[0]["chosen"] == {"neighbours": chosen}
-    assert staged.auroc == {1: 0.85, 2: 0.9, 4: 0.904}[chosen]
+    assert staged.found["pseudo_auroc"] == {1: 0.85, 2: 0.9, 4: 0.904}[chosen]
 
 
 def test_what_an_earlier_stage_has_tried_is_not_tried_again():
@@ -261,6 +269,7 @@ def test_trials_are_noted_in_the_order_of_the_grid_however_they_finish():
         "test_auroc": None,
         "pseudo_by_category": {"bolt": 0.8},
         "seconds": 2,
+        "scored_in": "k",
     }
     assert [trial["pseudo_auroc"] for trial in stage["trials"]] == [0.9, 0.8, 0.7]
     assert "neighbours=1" in staged.note

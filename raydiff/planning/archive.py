@@ -28,6 +28,7 @@ from raydiff.scoring.archive_run import categories_of, packed_shards, tell
 from raydiff.scoring.bulk import check_claim
 from raydiff.scoring.part_scorer import Maps
 from raydiff.scoring.unfinished import Unfinished, begun_parts
+from raydiff.walking import PAGE
 
 # Requests to a store: a Parquet file that some rows are read of answers for its size, its end and the rows.
 REQUESTS_A_READ = 3
@@ -112,7 +113,7 @@ def plan_archive(
 def requests(listed: int, images: int, packed: bool, maps: bool) -> str:
     """About how many requests the stores will answer, in words."""
     parts, files = -(-images // ROWS_PER_PART), -(-images // ROWS_PER_SHARD)
-    pages = -(-listed // storage.PAGE)
+    pages = -(-listed // PAGE)
     reads = REQUESTS_A_READ * parts * (2 if packed else 1) + (0 if packed else images) + parts
     writes = parts + 2 * files + (images if maps else 0)
     return f"about {pages:,} requests to list, {reads:,} to read and {writes:,} to write"

@@ -102,11 +102,11 @@ def plan_training(
 def _world(asked: Workers | None) -> World:
     """As many workers as there is room for now, of those that may be."""
     workers = planned(asked)
-    scaled = scaling(workers)
+    scaled: Any = scaling(workers)
     number = min(workers.most, cluster.devices())
     if scaled.use_gpu:
         return World(number, "a GPU", 1)
-    cpus = int((scaled.resources_per_worker or {})["CPU"])
+    cpus = int(scaled.resources_per_worker["CPU"])
     return World(number, f"{cpus} CPU{'s' * (cpus != 1)}", cpus)
 
 

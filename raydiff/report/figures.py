@@ -1,4 +1,4 @@
-"""The report's plots, each one PNG. Matplotlib's object interface only: nothing global is touched.
+"""The report's plots, each one PNG, and a sweep's (SVG). Matplotlib's object interface only: nothing global is touched.
 
 Colours are Okabe and Ito's, which differ under every kind of colour blindness; lines differ in their dashes
 too. Categories are named beside the plots, in HTML, where every script and every sign is safe.
@@ -17,7 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+
+from raydiff.selection.trials import rows, whole
 
 INK, MUTED, GRID = "#1f2933", "#5f6c7b", "#e3e8ee"
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = (
@@ -130,19 +133,23 @@ def tuning_plot(stage: Mapping[str, Any]) -> bytes:
     """AUROC against the setting that one tuning stage varied (LafitE, figure 6).
 
     Solid: made anomalies, which decide; the chosen trial has a ring. Dashed: the labelled test set, if it was
-    recorded, which decides nothing.
+    recorded, which decides nothing. Crosses: trials that were stopped early, by their AUROC up to there.
     """
     figure, axes = _figure(4.6, 3.1)
     trials = [trial for trial in stage["trials"] if trial.get("pseudo_auroc") is not None]
     x, names, label = _trial_axis([trial["settings"] for trial in trials])
     order = np.argsort(x, kind="stable")
+    complete = np.array([whole(trial) for trial in trials], dtype=bool)
+    to_the_end = order[complete[order]]
     pseudo = np.array([trial["pseudo_auroc"] for trial in trials], dtype=float)
     test = np.array([_nan(trial.get("test_auroc")) for trial in trials], dtype=float)
-    axes.plot(x[order], pseudo[order], "o-", color=BLUE, markersize=4.5, label="made anomalies")
+    axes.plot(x[to_the_end], pseudo[to_the_end], "o-", color=BLUE, markersize=4.5, label="made anomalies")
+    if not complete.all():
+        axes.plot(x[~complete], pseudo[~complete], "x", color=MUTED, markersize=5, label="stopped early")
     if np.isfinite(test).any():
         axes.plot(
-            x[order],
-            test[order],
+            x[to_the_end],
+            test[to_the_end],
             "s--",
             color=MUTED,
             markersize=4,
@@ -171,6 +178,43 @@ def tuning_plot(stage: Mapping[str, Any]) -> bytes:
     axes.set(xlabel=_plain(label), ylabel="image AUROC")
     _legend(axes)
     return _png(figure)
+
+
+def trials_plot(tunings: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Every trial of every model in the order of its search (SVG): AUROC on made anomalies, and the best so far.
+
+    Crosses: trials that were stopped early, by their AUROC up to there, which takes no part in the best.
+
+    Args:
+        tunings: tuning results by the models' names.
+    """
+    figure, axes = _figure(7.2, 4.2)
+    for number, (name, tuning) in enumerate(tunings.items()):
+        colour, dashes = method_style(number)
+        scored = [row for row in rows(name, tuning) if row["scored_in"] == row["stage"]]
+        x, auroc = np.arange(1, len(scored) + 1), np.array([row["pseudo_auroc"] for row in scored])
+        stopped = np.array([row["stopped"] for row in scored], dtype=bool)
+        best = np.maximum.accumulate(np.where(stopped, -np.inf, auroc))
+        axes.plot(x[~stopped], auroc[~stopped], "o", color=colour, markersize=4, alpha=0.6)
+        axes.plot(x[stopped], auroc[stopped], "x", color=colour, markersize=5, alpha=0.6)
+        seen = np.isfinite(best)
+        axes.step(
+            x[seen],
+            best[seen],
+            where="post",
+            color=colour,
+            linestyle=dashes,
+            linewidth=1.8,
+            label=f"{_plain(name)}  {tuning['pseudo_auroc']:.4f}",
+        )
+        if stopped.any():
+            axes.plot([], [], "x", color=colour, markersize=5, label=f"{stopped.sum()} stopped early")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="trial", ylabel="image AUROC on made anomalies, and the best so far")
+    _legend(axes)
+    sink = io.BytesIO()
+    figure.savefig(sink, format="svg", metadata={"Date": None})
+    return sink.getvalue()
 
 
 def chosen_trial(stage: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> int | None:

@@ -18,6 +18,7 @@ from raydiff.progress import Phase, phase
 from raydiff.report import facts, figures, gallery, runs
 from raydiff.report.runs import ReportEntry, Run
 from raydiff.selection.calibration import Calibration
+from raydiff.selection.trials import whole
 
 __all__ = ["ReportEntry", "write_report"]
 
@@ -187,6 +188,7 @@ def _tuning(run: Run) -> dict[str, Any]:
                 "name": stage["name"].replace("_", " "),
                 "plot": figures.tuning_plot(stage),
                 "trials": len(stage["trials"]),
+                "stopped": sum(not whole(trial) for trial in stage["trials"]),
                 "seconds": sum(trial.get("seconds") or 0.0 for trial in stage["trials"]),
                 "chosen": _flat(stage.get("chosen") or {}),
                 "fixed": _flat(stage["trials"][0].get("fixed") or {}),

@@ -5,7 +5,10 @@ It is small and bounded, so that all trials of a tuning can share its examples i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,18 +54,51 @@ class ScoringSet:
         """The set under these score settings."""
         return score_examples(method, self.examples, self.keys, score)
 
-    def auroc_by_category(self, scores: np.ndarray) -> dict[str, float]:
-        """Image AUROC of each category that has images of both kinds."""
-        both = {name: rows for name in self.counts() if min(self.counts()[name]) and (rows := self._rows(name)).any()}
-        return {name: auroc(scores[rows], self.labels[rows]) for name, rows in both.items()}
+    def part(self, rows: np.ndarray) -> ScoringSet:
+        """The images in these rows alone."""
+        if len(rows) == len(self.keys):
+            return self
+        keys = [self.keys[row] for row in rows]
+        return ScoringSet(self.examples[rows], keys, self.categories[rows], self.labels[rows])
 
-    def normal_details(self, details: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
-        """Deciles, least to greatest, of each detail over the normal images."""
-        return {name: np.quantile(values[~self.labels], DECILES).tolist() for name, values in details.items()}
+    def rungs(self, shares: Sequence[float]) -> list[np.ndarray]:
+        """Rows to be scored one part after the other, each row once.
 
-    def _rows(self, category: str) -> np.ndarray:
-        rows: np.ndarray = self.categories == category
-        return rows
+        After each part the share's part of every category's normal images and of its anomalies has been scored, one of
+        each at least. Which ones is drawn by the images' keys, so it is the same in every trial.
+
+        Args:
+            shares: ascending, the last 1.
+        """
+        part = np.empty(len(self.keys), int)
+        for category, label in set(zip(self.categories, self.labels, strict=True)):
+            rows = np.flatnonzero((self.categories == category) & (self.labels == label))
+            ends = [math.ceil(share * len(rows)) for share in shares]
+            order = sorted(rows, key=lambda row: self.keys[row])
+            part[order] = np.searchsorted(ends, np.arange(len(rows)), side="right")
+        return [np.flatnonzero(part == number) for number in range(len(shares))]
+
+    def auroc_by_category(self, scores: np.ndarray, seen: np.ndarray | None = None) -> dict[str, float]:
+        """Image AUROC of each category that has images of both kinds, of those that were `seen` ((N,) of bool)."""
+        rows = np.ones(len(self.labels), bool) if seen is None else seen
+        found = {}
+        for category in np.unique(self.categories):
+            own = rows & (self.categories == category)
+            if len(set(self.labels[own])) == 2:
+                found[str(category)] = auroc(scores[own], self.labels[own])
+        return found
+
+    def normal_details(
+        self, details: Mapping[str, np.ndarray], seen: np.ndarray | None = None
+    ) -> dict[str, list[float]]:
+        """Deciles, least to greatest, of each detail over the normal images that were `seen` ((N,) of bool)."""
+        rows = ~self.labels if seen is None else ~self.labels & seen
+        return {name: np.quantile(values[rows], DECILES).tolist() for name, values in details.items()}
+
+    def digest(self) -> str:
+        """A hash of the images (their pixels), categories and labels, in their order."""
+        told = zip(self.keys, self.categories.tolist(), self.labels.tolist(), strict=True)
+        return hashlib.sha256(json.dumps(list(told)).encode()).hexdigest()
 
 
 def pseudo_validation_set(

@@ -42,7 +42,7 @@ def load_space(method: str, path: str | None = None) -> list[Stage]:
     """The stages of `STAGES` in a Python file, by default tune_spaces/<method>.py.
 
     Raises:
-        SettingsError: if there is no such file, it does not run, or it defines no stages.
+        SettingsError: if there is no such file, it does not run, it defines no stages, or two have one name.
     """
     file = Path(path) if path else _own_file(method)
     if not file.is_file():
@@ -58,6 +58,9 @@ def load_space(method: str, path: str | None = None) -> list[Stage]:
     stages: Sequence[Stage] | None = getattr(module, "STAGES", None)
     if not stages or not all(isinstance(stage, Stage) for stage in stages):
         raise SettingsError(f"{file} must define STAGES, a list of raydiff.selection.space.Stage")
+    names = [stage.name for stage in stages]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SettingsError(f"{file} has several stages named {', '.join(twice)}; give each a name of its own")
     return list(stages)
 
 

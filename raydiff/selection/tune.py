@@ -1,13 +1,16 @@
-"""Tuning a model's score settings on made anomalies, with Ray Tune. The trained network and its examples are shared."""
+"""Tuning a model's score settings on made anomalies, with Ray Tune. The trained network and its examples are shared.
+
+Results are JSON. Ray Tune itself leaves pickles under work/ray_tune: who can write there could run code in whoever
+loads them, so keep work/ as private as the cluster. Nothing here reads them, not even to go on after a killed driver
+(see journal.py), and they may be deleted.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 import os
-import statistics
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,24 +18,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 from ray import tune as ray_tune
-from scipy.stats import spearmanr
 
+import raydiff
 from raydiff import cluster, storage
 from raydiff.errors import ClusterError
 from raydiff.images import table
 from raydiff.images.stream import Reading, decode_rows
-from raydiff.model import Model, load
+from raydiff.model import Model, describe, load
 from raydiff.progress import Phase, console, phase
+from raydiff.selection.early_stopping import StagedASHA, StagedFIFO
+from raydiff.selection.journal import Journal
 from raydiff.selection.pseudo_validation import (
     PseudoValidationSettings,
     ScoringSet,
     pseudo_validation_set,
     scoring_set,
 )
+from raydiff.selection.search_settings import SearchSettings
 from raydiff.selection.space import described, load_space
-from raydiff.selection.staged_search import Search, StagedSearch
+from raydiff.selection.staged_search import StagedSearch
+from raydiff.selection.trial import Trial
+from raydiff.selection.trials import rank_correlation
 
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's tables; the phase shows what goes on
+
+ASKED_AHEAD = 200  # trials; as many as Ray Tune's own grid search asks for
+RAY_UNITS = 10_000  # parts of a CPU or GPU that Ray counts in; it rounds to them
 
 
 def tune(
@@ -41,50 +52,65 @@ def tune(
     result_uri: str,
     work_uri: str,
     size: PseudoValidationSettings,
+    search: SearchSettings,
     test_table_uri: str | None = None,
     space: str | None = None,
-    search: Search = "grid",
-    trials: int = 8,
-    seed: int = 0,
 ) -> Model:
     """Choose score settings by image AUROC on the pseudo-validation set, and write them into the model folder.
 
     The search starts from the method's defaults, not from what the model has, so a second tuning chooses the same. A
-    calibration that the model has is dropped: it belongs to the settings before.
+    calibration that the model has is dropped: it belongs to the settings before. Trials that an earlier run finished,
+    whole or killed, are taken from its journal (on the same images, weights and sizes, with the same raydiff).
 
     Args:
         model_uri: the model folder.
         table_uri: held-out normals.
         result_uri: where the result goes (JSON, all trials).
-        work_uri: Ray Tune's own files. They are pickles: keep this place as private as the cluster.
+        work_uri: for the journal, and Ray Tune's own files: they are pickles, keep this place as private as the
+            cluster.
         size: how large the pseudo-validation set is.
-        test_table_uri: labelled images, if there are any. They are scored beside each trial, to show how well
-            pseudo-validation agrees with them, and take no part in any choice.
+        search: how the space is gone through.
+        test_table_uri: labelled images, if there are any. They are scored beside each trial that gets to the end, to
+            show how well pseudo-validation agrees with them, and take no part in any choice.
         space: a Python file that defines STAGES; tune_spaces/<method>.py by default.
-        search: "grid" tries all candidates of a stage, "optuna" samples `trials` of them by TPE.
-        seed: for the made anomalies.
 
     Raises:
         DataError: if there are too few held-out normals to make an anomaly.
         SettingsError: if the search space is not usable.
+        ClusterError: if a trial failed.
+        StorageError: if a finished trial's result cannot be kept.
     """
     model = load(model_uri, "cpu")
-    stages = load_space(model.method.name, space)
-    with cluster.shown_progress(f"tune {model.method.name}", "images") as board:
-        options = cluster.worker_options()
-        sets = ray.get(_make_sets.options(**options).remote(model_uri, table_uri, test_table_uri, size, seed, board))
+    name = model.method.name
+    stages = load_space(name, space)
+    with cluster.shown_progress(f"tune {name}", "images") as board:
+        task = _make_sets.options(**cluster.worker_options())
+        sets = cluster.result(task.remote(model_uri, table_uri, test_table_uri, size, search.seed, board))
     pseudo = sets[0]
-    staged = StagedSearch(stages, model.method.ScoreSettings(), search, trials, seed)
+    journal = Journal(storage.join(work_uri, "trials"), _depends(model_uri, sets))
+    asha = StagedASHA() if search.scheduler == "asha" else None
+    scheduler = asha or StagedFIFO()
+    start = model.method.ScoreSettings()
+    staged = StagedSearch(stages, start, search.search, search.trials, search.seed, journal, asha)
     fs, path = storage.arrow_filesystem(storage.join(work_uri, "ray_tune"))
-    with phase(f"tune {model.method.name}", staged.expected, "trials") as shown:
+    resources = trial_resources(search.trials_per_gpu)
+    with phase(f"tune {name}", staged.expected, "trials") as shown:
         tuner = ray_tune.Tuner(
             ray_tune.with_resources(
-                ray_tune.with_parameters(Trial, model_uri=model_uri, sets=sets),
-                {"gpu": 1, "cpu": 1} if cluster.gpus() else {"cpu": 1},
+                ray_tune.with_parameters(Trial, model_uri=model_uri, sets=sets, shares=scheduler.shares),
+                resources,
             ),
-            tune_config=ray_tune.TuneConfig(reuse_actors=True, num_samples=-1, search_alg=staged),
+            tune_config=ray_tune.TuneConfig(
+                reuse_actors=True,
+                num_samples=-1,
+                search_alg=staged,
+                scheduler=scheduler,
+                # Otherwise one trial at a time waits for its worker, and the autoscaler brings one worker at a time.
+                # Optuna is not asked before it must be: it proposes from what it knows.
+                max_concurrent_trials=ASKED_AHEAD if search.search == "grid" else None,
+            ),
             run_config=ray_tune.RunConfig(
-                name=f"{model.method.name}-{time.strftime('%Y%m%d-%H%M%S')}",
+                name=f"{name}-{time.strftime('%Y%m%d-%H%M%S')}",
                 storage_path=path,
                 storage_filesystem=fs,
                 verbose=0,
@@ -92,37 +118,64 @@ def tune(
             ),
         )
         errors = tuner.fit().errors
+        shown.update(staged.count, staged.note, staged.expected)
+    if staged.error:
+        raise staged.error
     if errors or not staged.finished:
-        raise ClusterError(f"tuning {model.method.name} failed: {errors[0] if errors else 'a trial was lost'}")
+        raise ClusterError(f"tuning {name} failed: {errors[0] if errors else 'a trial was lost'}")
+    if staged.taken:
+        console.print(f"{name}: {staged.taken} of the trials were taken from an earlier run", markup=False)
     chosen, results = staged.chosen, staged.results
     model.score_settings = chosen
     model.calibration = None
-    model.card["tuning"] = {"search": search, "seed": seed, "pseudo_images": pseudo.counts()}
+    how = search.model_dump(mode="json", include={"search", "scheduler", "seed"})
+    model.card["tuning"] = how | {"pseudo_images": pseudo.counts()}
     model.save_description(model_uri)
     storage.write_json(
         result_uri,
         {
-            "method": model.method.name,
+            "method": name,
             "metric": "image_auroc",
             "model_id": model.id,
-            "search": search,
+            **how,
             "pseudo_images": pseudo.counts(),
-            "pseudo_auroc": staged.auroc,
+            "pseudo_auroc": staged.found["pseudo_auroc"],
+            "test_auroc": staged.found["test_auroc"],
             "stages": results,
             "rank_correlation": {stage["name"]: rank_correlation(stage["trials"]) for stage in results},
             "chosen": chosen.model_dump(mode="json"),
         },
     )
-    console.print(f"{model.method.name}: chosen {described(chosen.model_dump(mode='json'))}", markup=False)
+    console.print(f"{name}: chosen {described(chosen.model_dump(mode='json'))}", markup=False)
     return model
 
 
-def rank_correlation(trials: Sequence[dict[str, Any]]) -> float | None:
-    """Spearman's correlation of pseudo-validation and test AUROC over a stage's trials, where it is defined."""
-    pairs = [(trial["pseudo_auroc"], trial["test_auroc"]) for trial in trials if trial["test_auroc"] is not None]
-    if len(pairs) < 3 or any(len(set(values)) == 1 for values in zip(*pairs, strict=True)):
-        return None
-    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
+def trial_resources(trials_per_gpu: int) -> dict[str, float]:
+    """What one trial asks of Ray: its share of a GPU, and of a CPU, or a CPU where there is no GPU.
+
+    So many trials together ask for one GPU and one CPU, as a lone one does: they fit wherever that fits. The shares are
+    rounded down to Ray's units; a sixth, rounded to the nearest, would not go six times into a GPU.
+    """
+    if cluster.gpus():
+        share = math.floor(RAY_UNITS / trials_per_gpu) / RAY_UNITS
+        return {"gpu": share, "cpu": share}
+    if trials_per_gpu > 1:
+        console.print(f"the cluster has no GPU for {trials_per_gpu} trials to share: each takes a CPU")
+    return {"cpu": 1}
+
+
+def _depends(model_uri: str, sets: tuple[ScoringSet, ScoringSet | None]) -> dict[str, Any]:
+    """All that a trial's result depends on beside its settings."""
+    model = describe(model_uri)
+    return {
+        "raydiff": raydiff.__version__,
+        "method": model["method"],
+        "train": model["settings"]["train"],
+        "weights": model["weights_sha256"],
+        "pseudo": sets[0].digest(),
+        "test": sets[1].digest() if sets[1] else None,
+        "device": "gpu" if cluster.gpus() else "cpu",
+    }
 
 
 @ray.remote(max_retries=2)
@@ -174,44 +227,3 @@ class ShownTrials(ray_tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray Tune calls it."""
         self._shown.update(self._staged.count, self._staged.note, self._staged.expected)
-
-
-class Trial(ray_tune.Trainable):
-    """One candidate, scored in a worker that keeps the model and the sets between trials."""
-
-    def setup(self, config: dict[str, Any], model_uri: str = "", sets: Any = None) -> None:
-        """Load the model once; `sets` are the pseudo-validation set and, or None, the test set."""
-        self._method = load(model_uri, cluster.use_assigned_device()).method
-        self._pseudo, self._test = sets
-        self._score = self._method.ScoreSettings.parse(config["score"])
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next candidate without a new process."""
-        self._score = self._method.ScoreSettings.parse(new_config["score"])
-        return True
-
-    def step(self) -> dict[str, Any]:
-        """Score the sets under the candidate's settings."""
-        began = time.monotonic()
-        scored = self._pseudo.scored(self._method, self._score)
-        pseudo = self._pseudo.auroc_by_category(scored.scores)
-        test = {}
-        if self._test is not None:
-            test = self._test.auroc_by_category(self._test.scored(self._method, self._score).scores)
-        outcome = {
-            "pseudo_auroc": statistics.fmean(pseudo.values()),
-            "pseudo_by_category": pseudo,
-            "test_auroc": statistics.fmean(test.values()) if test else None,
-            "test_by_category": test,
-            "normal_details": self._pseudo.normal_details(scored.details),
-            "seconds": round(time.monotonic() - began, 3),
-        }
-        # as one text, because Tune takes nested results apart
-        return {"pseudo_auroc": outcome["pseudo_auroc"], "outcome": json.dumps(outcome), "done": True}
-
-    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
-        """A trial has no state worth keeping."""
-        return {}
-
-    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
-        """See save_checkpoint."""
