@@ -39,8 +39,8 @@ def connect(address: str | None = None, gpus: int | None = None) -> None:
         gpus: to ask an autoscaling cluster for, and to wait for.
 
     Raises:
-        ClusterError: if nothing answers at the address, it is a job server's, the token is refused, or the GPUs do not
-            come.
+        ClusterError: if nothing answers at the address or the token is refused, it is a job server's, or the GPUs do
+            not come.
     """
     if not ray.is_initialized():
         address = address or os.environ.get(ADDRESS)
@@ -70,13 +70,11 @@ def _join(address: str, quiet: ray.LoggingConfig) -> None:
         )
     try:
         ray.init(address=address, logging_config=quiet)
-    except AuthenticationError:
+    except (AuthenticationError, ConnectionError, ValueError) as error:
         raise ClusterError(
-            f"the Ray cluster at {address} refuses this token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH or "
-            "RAY_AUTH_TOKEN to its own"
+            f"no Ray cluster answers at {address} ({error}); is it up, and does it take this token (RAY_AUTH_MODE, "
+            "RAY_AUTH_TOKEN_PATH)?"
         ) from None
-    except (ConnectionError, ValueError) as error:
-        raise ClusterError(f"no Ray cluster answers at {ADDRESS}={address} ({error}); is it up?") from None
 
 
 def _wait_for_gpus(count: int) -> None:

@@ -84,15 +84,16 @@ def test_no_token_and_a_wrong_one_are_refused(up, tmp_path, token):
         (tmp_path / "token").write_text(token)
         other["RAY_AUTH_TOKEN_PATH"] = str(tmp_path / "token")
     else:
-        del other["RAY_AUTH_MODE"]
         other["RAY_AUTH_MODE"] = "disabled"
     marker = tmp_path / "ran"
     submitted = run([RAY, "job", "submit", "--", "touch", str(marker)], other)
     assert submitted.returncode == 1
-    assert "401" in submitted.stdout + submitted.stderr or "403" in submitted.stdout + submitted.stderr
+    assert "ken authentication is enabled" in submitted.stderr
     assert not marker.exists()
-    joined = run([sys.executable, "-c", CONNECT, kept["gcs"]], other | {"RAY_ADDRESS": ""})
-    assert joined.stdout.startswith(f"refused: the Ray cluster at {kept['gcs']} refuses this token"), joined.stderr
+    if token:  # Ray tries for 20 s
+        joined = run([sys.executable, "-c", CONNECT, kept["gcs"]], other | {"RAY_ADDRESS": ""})
+        assert joined.stdout.startswith(f"refused: no Ray cluster answers at {kept['gcs']}"), joined.stderr
+        assert "does it take this token" in joined.stdout
 
 
 def test_a_job_server_is_no_address(up):
