@@ -25,9 +25,12 @@ LOOPBACK = "127.0.0.2"  # Ray replaces 127.0.0.1 by the machine's own address, b
 POLL_SECONDS = 0.5
 GPU_MINUTES = 20.0  # an autoscaler may take minutes for a node; after so many it is not coming
 PENDING_SECONDS = 60.0  # without a worker, after which the job says what it waits for
-# Scoring shares each CPU between a decoding task, a caller and a replica, because which of them is the bottleneck
-# depends on the images; the operating system finds the balance better than a fixed split.
+# Scoring shares each CPU between decoding tasks, callers and a replica, because which of them is the bottleneck depends
+# on the images; the operating system finds the balance better than a fixed split.
 SHARED_CPU = 0.5
+# A small share: replicas of a lost node come up again on the nodes that are left, and must leave CPUs there to
+# decode with, or nothing would ever go on.
+REPLICA_CPU = 0.05
 
 
 def connect(address: str | None = None, gpus: int | None = None) -> None:

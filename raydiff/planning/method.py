@@ -54,7 +54,7 @@ class Resources(NamedTuple):
     @classmethod
     def of_cluster(cls, replicas: int) -> Resources:
         """Of the cluster that is joined."""
-        taken = 0 if cluster.gpus() else cluster.SHARED_CPU * replicas
+        taken = 0 if cluster.gpus() else cluster.REPLICA_CPU * replicas
         decoding = max(1.0, (cluster.cpus() - taken) / cluster.SHARED_CPU)
         return cls(cluster.cpus(), cluster.devices(), decoding)
 

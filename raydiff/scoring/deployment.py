@@ -50,7 +50,7 @@ def deployed(model_uri: str, replicas: int | None = None) -> Iterator[Deployment
             f"{count} replicas were asked for, but the cluster has {cluster.described()}; ask for at most "
             f"{cluster.devices()}, or ask an autoscaling cluster for GPUs first (--gpus {count})"
         )
-    gpu = {"num_cpus": 0, "num_gpus": 1} if cluster.gpus() else {"num_cpus": cluster.SHARED_CPU}
+    gpu = {"num_cpus": 0, "num_gpus": 1} if cluster.gpus() else {"num_cpus": cluster.REPLICA_CPU}
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     serve.start(proxy_location="Disabled", logging_config=quiet)
     scorer: Any = serve.deployment(
