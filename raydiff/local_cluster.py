@@ -152,7 +152,6 @@ def _start(cluster: LocalCluster, nodes: int) -> None:
         f"--ray-client-server-port={_free_ports(1)[0]}",
     ]
     head += ["--dashboard-host=127.0.0.1", f"--dashboard-port={cluster.dashboard.rpartition(':')[2]}"]
-    head += [f"--temp-dir={cluster.folder / 'ray'}"]
     resources = ["--num-cpus=0", "--num-gpus=0", _store(nodes)] if workers else []
     _start_node(cluster, "head", head + resources)
     if not workers:
@@ -171,7 +170,8 @@ def _start(cluster: LocalCluster, nodes: int) -> None:
 
 
 def _start_node(cluster: LocalCluster, name: str, options: list[str], more: dict[str, str] | None = None) -> None:
-    command = [_ray(), "start", "--block", "--disable-usage-stats"]
+    # Files of its own, too: nodes that share a session's folder unpack and remove each other's working directories.
+    command = [_ray(), "start", "--block", "--disable-usage-stats", f"--temp-dir={cluster.folder / name}"]
     command += [f"--dashboard-agent-listen-port={_free_ports(1)[0]}", *options]
     environment = os.environ | cluster.environment | (more or {})
     del environment["RAY_ADDRESS"]
