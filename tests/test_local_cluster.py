@@ -62,11 +62,13 @@ def up(home):
 
 
 def test_a_job_finds_three_nodes_and_the_head_without_work(up):
-    _, environment = up
+    kept, environment = up
     submitted = run([RAY, "job", "submit", "--", sys.executable, "-c", JOB], environment)
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     half = (os.cpu_count() or 1) / 2
     assert f"CPUs {[0, max(1.0, half // 1), max(1.0, -(-half // 1))]}" in submitted.stdout
+    sessions = [place.resolve() for place in Path(kept["folder"]).glob("*/session_latest")]
+    assert len(set(sessions)) == 3  # sharing one, a node would remove the working directory of another's job
 
 
 def test_a_second_one_is_refused(up, home):
