@@ -165,7 +165,8 @@ def test_entrypoints_name_jobs_and_options_that_exist(name, monkeypatch):
     job = typer.Typer()
     job.command()(ran[0])
     context = typer.main.get_command(job).make_context(name, arguments)  # a wrong or missing option raises here
-    for method in (context.params.get("methods_") or context.params.get("model") or "").split(","):
+    named = context.params.get("methods_") or context.params.get("model")
+    for method in named.split(",") if named else ():
         assert method.rsplit("/", 1)[-1] in methods.names()
 
 
