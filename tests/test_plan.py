@@ -414,8 +414,8 @@ def test_gradient_steps_are_measured(monkeypatch):
     assert 0 < found.step.wall < worked
     assert found.memory.host > 50e6
     assert found.checkpoint_bytes > 3 * sum(p.nbytes for p in methods.get("lafite")(settings).trained.parameters())
-    with pytest.raises(RaydiffError, match="batch_size 4 cannot be shared equally by 3 workers"):
-        measured("lafite", settings, examples.examples, 8, 3, 0.0)
+    with pytest.raises(RaydiffError, match="batch_size 4 is too small for 5 workers"):
+        measured("lafite", settings, examples.examples, 8, 5, 0.0)
 
 
 @pytest.mark.ray
