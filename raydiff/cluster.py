@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
@@ -134,6 +134,19 @@ def devices() -> int:
     return gpus() or cpus()
 
 
+def check_room(count: int, what: str) -> None:
+    """Whether so many `what`, each on a device of its own, find room.
+
+    Raises:
+        ClusterError: if they do not.
+    """
+    if count > devices():
+        raise ClusterError(
+            f"{count} {what} were asked for, but the cluster has {described()}; ask for at most {devices()}, or ask an "
+            f"autoscaling cluster for GPUs first (--gpus {count})"
+        )
+
+
 def described() -> str:
     """What the cluster has, and what of it is free, in a few words."""
     free = ray.available_resources()
@@ -142,6 +155,18 @@ def described() -> str:
         f"{nodes} node{'s' * (nodes != 1)} with {gpus()} GPUs and {sum(node_cpus())} CPUs, of which "
         f"{free.get('GPU', 0):g} GPUs and {free.get('CPU', 0):g} CPUs are free"
     )
+
+
+@contextlib.contextmanager
+def _beside(work: Callable[[], None], over: threading.Event) -> Iterator[None]:
+    """`work` goes on in a thread beside the block, whose end sets `over` and waits for it."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextlib.contextmanager
@@ -157,13 +182,8 @@ def told_if_pending(what: str) -> Iterator[threading.Event]:
                 markup=False,
             )
 
-    thread = threading.Thread(target=tell, daemon=True)
-    thread.start()
-    try:
+    with _beside(tell, begun):
         yield begun
-    finally:
-        begun.set()
-        thread.join()
 
 
 def worker_options(cpus: float = 1) -> dict[str, Any]:
@@ -229,11 +249,8 @@ def shown_progress(prefix: str, unit: str) -> Iterator[Any]:
                 if running is not None:
                     running.update(done, note)
 
-    thread = threading.Thread(target=show, daemon=True)
-    thread.start()
     try:
-        yield board
+        with _beside(show, stop):
+            yield board
     finally:
-        stop.set()
-        thread.join()
         ray.kill(board)

@@ -23,15 +23,13 @@ from raydiff.planning.show import held
 from raydiff.planning.timing import Stage, pipelined
 from raydiff.planning.training import cluster_fact
 from raydiff.progress import phase
+from raydiff.s3_listing import PAGE
 from raydiff.scoring import table
-from raydiff.scoring.archive_run import categories_of, packed_shards, tell
+from raydiff.scoring.archive_plan import REQUESTS_A_READ
+from raydiff.scoring.archive_run import categories_of, packed_shards, places, tell
 from raydiff.scoring.bulk import check_claim
 from raydiff.scoring.part_scorer import Maps
 from raydiff.scoring.unfinished import Unfinished, begun_parts
-from raydiff.walking import PAGE
-
-# Requests to a store: a Parquet file that some rows are read of answers for its size, its end and the rows.
-REQUESTS_A_READ = 3
 
 
 class Work(NamedTuple):
@@ -69,9 +67,7 @@ def plan_archive(
     Raises:
         RaydiffError: what the job would raise, as far as it can be known before.
     """
-    for uri in (model_uri, data_uri, out_uri):
-        storage.probe(uri)
-    model_uri, data_uri, out_uri = map(storage.absolute, (model_uri, data_uri, out_uri))
+    model_uri, data_uri, out_uri = places(model_uri, data_uri, out_uri)
     model = describe(model_uri)
     check_claim(out_uri, model, storage.join(out_uri, "images"), maps, max_pixels, data_uri)
     packed = pack.is_packed(data_uri)

@@ -17,8 +17,8 @@ from raydiff.planning.timing import Stage, pipelined
 from raydiff.planning.tuning import TuningSets, trials_seconds
 from raydiff.run_folder import ROLES
 from raydiff.scoring.part_scorer import Maps
+from raydiff.training.train import CHECKPOINTS_KEPT
 
-CHECKPOINTS_KEPT = 2
 # Processes that the steps of a method wait for, one after the other: examples (decoding, writing), statistics, training
 # (controller, workers), tuning (sets, trials), replicas, and the decoding and writing beside them, twice.
 STARTS = {"examples": 1, "statistics": 1, "training": 2, "tuning": 2, "scoring": 3}

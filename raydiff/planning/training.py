@@ -30,7 +30,7 @@ from raydiff.scoring.part_scorer import Maps
 from raydiff.selection.calibration import CategoryCalibration
 from raydiff.selection.pseudo_validation import PseudoValidationSettings
 from raydiff.selection.space import load_space
-from raydiff.training.workers import Workers, planned, scaling
+from raydiff.training.workers import Workers, begins_with, planned, scaling
 
 
 def plan_training(
@@ -103,7 +103,7 @@ def _world(asked: Workers | None) -> World:
     """As many workers as there is room for now, of those that may be."""
     workers = planned(asked)
     scaled: Any = scaling(workers)
-    number = min(workers.most, cluster.devices())
+    number = begins_with(workers)
     if scaled.use_gpu:
         return World(number, "a GPU", 1)
     cpus = int(scaled.resources_per_worker["CPU"])

@@ -22,6 +22,8 @@ from raydiff.scoring.bulk import PARTS_PER_WAVE
 from raydiff.scoring.summary import HASHES_AT_ONCE
 from raydiff.scoring.summary import READS_AT_ONCE as SUMMARY_READS
 
+REQUESTS_A_READ = 3  # of some rows of a Parquet file: its size, its end, the rows
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -106,10 +108,14 @@ def stages(costs: Costs, gpus: int, packed: bool = False) -> tuple[list[Stage], 
     cpu = ROWS_PER_PART * (costs.read_cpu + costs.beside_cpu) * tasks / costs.cpus
     network = size * tasks / costs.node_rate
     if packed:  # its rows and its bytes: for each a HEAD, the footer, the columns
-        alone = 6 * costs.latency + size / costs.request_rate + ROWS_PER_PART * costs.read_cpu / FETCHES_AT_ONCE
+        alone = (
+            2 * REQUESTS_A_READ * costs.latency
+            + size / costs.request_rate
+            + ROWS_PER_PART * costs.read_cpu / FETCHES_AT_ONCE
+        )
     else:
         each = costs.latency + costs.image_bytes / costs.request_rate + costs.read_cpu
-        alone = 3 * costs.latency + ROWS_PER_PART / FETCHES_AT_ONCE * each
+        alone = REQUESTS_A_READ * costs.latency + ROWS_PER_PART / FETCHES_AT_ONCE * each
     score = ROWS_PER_PART / costs.gpu_rate
     write = costs.write + costs.latency
     line = [
@@ -144,9 +150,10 @@ def requests(images: int, packed: bool = False) -> Requests:
     parts, shards = math.ceil(images / ROWS_PER_PART), math.ceil(images / ROWS_PER_SHARD)
     lists = 0 if packed else math.ceil(images / PAGE)
     readings = math.ceil(images / HASHES_AT_ONCE)
+    reads = 2 * REQUESTS_A_READ if packed else REQUESTS_A_READ + ROWS_PER_PART  # a part's rows and its images
     return Requests(
         list=lists + shards,  # each shard's parts are listed to be deleted
-        get=parts * (6 if packed else 3 + ROWS_PER_PART) + parts + shards * (readings + packed),
+        get=parts * (reads + 1) + shards * (readings + packed),
         put=shards + parts + shards,  # image table, parts, score table
         delete=shards,
     )
@@ -159,7 +166,7 @@ def packing(images: int, image_bytes: float) -> Requests:
     pieces = 1 if size < 100e6 else math.ceil(size / (50 * 2**20)) + 2
     return Requests(
         list=math.ceil(images / PAGE),
-        get=images + 3 * math.ceil(images / ROWS_PER_PART),
+        get=images + REQUESTS_A_READ * math.ceil(images / ROWS_PER_PART),
         put=shards * (1 + pieces),
         delete=0,
     )

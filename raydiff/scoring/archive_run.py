@@ -6,7 +6,7 @@ The folder of the results holds `images/` (what was listed), `score_table/`, `su
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -50,9 +50,7 @@ def score_archive(
             scoring.
         StorageError, ClusterError, Stopped: what is finished is kept, and the next run goes on from there.
     """
-    for uri in (model_uri, data_uri, out_uri):
-        storage.probe(uri)
-    model_uri, data_uri, out_uri = map(storage.absolute, (model_uri, data_uri, out_uri))
+    model_uri, data_uri, out_uri = places(model_uri, data_uri, out_uri)
     model = describe(model_uri)
     images = storage.join(out_uri, "images")
     claim(out_uri, model, images, maps, max_pixels, data_uri)
@@ -73,6 +71,17 @@ def score_archive(
                 replicas=replicas,
             )
     return done, _summary(out_uri, model, fresh=done is not None)
+
+
+def places(*uris: str) -> Iterator[str]:
+    """The URIs as they are noted, once each store has answered.
+
+    Raises:
+        StorageError: if one does not.
+    """
+    for uri in uris:
+        storage.probe(uri)
+    return map(storage.absolute, uris)
 
 
 def list_images(model: dict[str, Any], data_uri: str, images: str) -> str | None:

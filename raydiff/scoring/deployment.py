@@ -14,7 +14,6 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from raydiff import cluster
-from raydiff.errors import ClusterError
 from raydiff.model import load
 from raydiff.scoring.scored import Scored
 
@@ -45,11 +44,7 @@ def deployed(model_uri: str, replicas: int | None = None) -> Iterator[Deployment
         ClusterError: if the cluster cannot hold so many.
     """
     count = replicas or cluster.devices()
-    if count > cluster.devices():
-        raise ClusterError(
-            f"{count} replicas were asked for, but the cluster has {cluster.described()}; ask for at most "
-            f"{cluster.devices()}, or ask an autoscaling cluster for GPUs first (--gpus {count})"
-        )
+    cluster.check_room(count, "replicas")
     gpu = {"num_cpus": 0, "num_gpus": 1} if cluster.gpus() else {"num_cpus": cluster.REPLICA_CPU}
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     serve.start(proxy_location="Disabled", logging_config=quiet)

@@ -40,6 +40,7 @@ from raydiff.training.workers import Workers, planned, scaling
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 
 CHECKPOINTS = 10  # over a whole training
+CHECKPOINTS_KEPT = 2  # of them, the newest
 REPORTS = 100  # loss values kept of a training
 MAX_FAILURES = 3  # workers or nodes lost before a training gives up
 CHECKPOINT_FILE = "state.pt"
@@ -162,7 +163,7 @@ def _fit_gradients(
                 storage_path=path,
                 storage_filesystem=fs,
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
-                checkpoint_config=CheckpointConfig(num_to_keep=2),
+                checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
             ),
         )
         result = trainer.fit()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ray.train import ScalingConfig
 
 from raydiff import cluster
-from raydiff.errors import ClusterError, SettingsError
+from raydiff.errors import SettingsError
 
 
 class Workers(NamedTuple):
@@ -41,12 +41,13 @@ def planned(asked: Workers | None) -> Workers:
         ClusterError: if the cluster cannot hold the least of them.
     """
     found = asked or Workers(1, max(1, cluster.gpus()))
-    if found.least > cluster.devices():
-        raise ClusterError(
-            f"{found.least} workers were asked for, but the cluster has {cluster.described()}; ask for at most "
-            f"{cluster.devices()}, or ask an autoscaling cluster for GPUs first (--gpus {found.least})"
-        )
+    cluster.check_room(found.least, "workers")
     return found
+
+
+def begins_with(workers: Workers) -> int:
+    """As many of them as there is room for now."""
+    return min(workers.most, cluster.devices())
 
 
 def scaling(workers: Workers) -> ScalingConfig:
@@ -54,5 +55,5 @@ def scaling(workers: Workers) -> ScalingConfig:
     number: Any = workers.most if workers.least == workers.most else tuple(workers)  # Ray's own type leaves tuples out
     if cluster.gpus():
         return ScalingConfig(num_workers=number, use_gpu=True)
-    each = cluster.cpus_for_each(min(workers.most, cluster.devices()))
+    each = cluster.cpus_for_each(begins_with(workers))
     return ScalingConfig(num_workers=number, resources_per_worker={"CPU": each})
