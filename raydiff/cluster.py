@@ -1,15 +1,13 @@
-"""The Ray cluster a step runs on: joining or starting it, what it has, and progress from its workers."""
+"""The Ray cluster a step runs on: joining or starting it, and what it has."""
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
@@ -18,13 +16,12 @@ from ray.data import DataContext
 from ray.exceptions import AuthenticationError, RayTaskError
 
 from raydiff.errors import ClusterError, RaydiffError
-from raydiff.progress import Phase, console, phase
+from raydiff.progress import console, phase
 
 ADDRESS = "RAY_ADDRESS"
 LOOPBACK = "127.0.0.2"  # Ray replaces 127.0.0.1 by the machine's own address, but keeps this one
 POLL_SECONDS = 0.5
 GPU_MINUTES = 20.0  # an autoscaler may take minutes for a node; after so many it is not coming
-PENDING_SECONDS = 60.0  # without a worker, after which the job says what it waits for
 # Scoring shares each CPU between decoding tasks, callers and a replica, because which of them is the bottleneck depends
 # on the images; the operating system finds the balance better than a fixed split.
 SHARED_CPU = 0.5
@@ -157,35 +154,6 @@ def described() -> str:
     )
 
 
-@contextlib.contextmanager
-def _beside(work: Callable[[], None], over: threading.Event) -> Iterator[None]:
-    """`work` goes on in a thread beside the block, whose end sets `over` and waits for it."""
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
-@contextlib.contextmanager
-def told_if_pending(what: str) -> Iterator[threading.Event]:
-    """Say once what the cluster has if `what` has not begun after a minute; the event that this yields says it has."""
-    begun = threading.Event()
-
-    def tell() -> None:
-        if not begun.wait(PENDING_SECONDS):
-            console.print(
-                f"{what}: still waiting for a worker. The cluster has {described()}; what is not free is held by other "
-                "work, or a node is on its way",
-                markup=False,
-            )
-
-    with _beside(tell, begun):
-        yield begun
-
-
 def worker_options(cpus: float = 1) -> dict[str, Any]:
     """Resources of one worker that runs a network: a GPU where the cluster has any, else `cpus` CPUs."""
     return {"num_cpus": 1, "num_gpus": 1} if gpus() else {"num_cpus": cpus}
@@ -211,46 +179,3 @@ def result(reference: Any) -> Any:
         if isinstance(error.cause, RaydiffError):
             raise error.cause from None
         raise
-
-
-class ProgressBoard:
-    """Where workers write how far they are, for the driver to read."""
-
-    def __init__(self) -> None:
-        self._state: tuple[str, int, int, str] = ("", 0, 0, "")
-
-    def write(self, title: str, done: int, total: int, note: str = "") -> None:
-        """`title`: `done` of `total`."""
-        self._state = (title, done, total, note)
-
-    def read(self) -> tuple[str, int, int, str]:
-        """The latest state."""
-        return self._state
-
-
-@contextlib.contextmanager
-def shown_progress(prefix: str, unit: str) -> Iterator[Any]:
-    """Show on the driver what workers write to the board that this yields; each new title is a new phase."""
-    board: Any = ray.remote(num_cpus=0)(ProgressBoard).remote()
-    stop = threading.Event()
-
-    def show() -> None:
-        with told_if_pending(prefix) as begun, contextlib.ExitStack() as stack:
-            running: Phase | None = None
-            finished = False
-            while not finished:
-                finished = stop.wait(POLL_SECONDS)  # one last look after the end
-                title, done, total, note = ray.get(board.read.remote())
-                if title:
-                    begun.set()
-                if title and (running is None or running.title != f"{prefix}: {title}"):
-                    stack.close()
-                    running = stack.enter_context(phase(f"{prefix}: {title}", total or None, unit))
-                if running is not None:
-                    running.update(done, note)
-
-    try:
-        with _beside(show, stop):
-            yield board
-    finally:
-        ray.kill(board)

@@ -16,6 +16,7 @@ from ray.serve.schema import LoggingConfig
 from raydiff import cluster
 from raydiff.model import load
 from raydiff.scoring.scored import Scored
+from raydiff.worker_progress import told_if_pending
 
 APP = "raydiff"
 CALLS_PER_REPLICA = 2  # one being computed, one ready beside it; callers wait beyond that
@@ -60,7 +61,7 @@ def deployed(model_uri: str, replicas: int | None = None) -> Iterator[Deployment
     _take_down_left_over()
     name = f"{APP}-{ray.get_runtime_context().get_job_id()}"
     try:
-        with cluster.told_if_pending("the model's replicas"):
+        with told_if_pending("the model's replicas"):
             handle = serve.run(scorer.bind(model_uri), name=name, route_prefix=None)
         yield handle
     finally:

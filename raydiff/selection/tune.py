@@ -39,6 +39,7 @@ from raydiff.selection.space import described, load_space
 from raydiff.selection.staged_search import StagedSearch
 from raydiff.selection.trial import Trial
 from raydiff.selection.trials import rank_correlation
+from raydiff.worker_progress import shown_progress
 
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's tables; the phase shows what goes on
 
@@ -83,7 +84,7 @@ def tune(
     model = load(model_uri, "cpu")
     name = model.method.name
     stages = load_space(name, space)
-    with cluster.shown_progress(f"tune {name}", "images") as board:
+    with shown_progress(f"tune {name}", "images") as board:
         task = _make_sets.options(**cluster.worker_options())
         sets = cluster.result(task.remote(model_uri, table_uri, test_table_uri, size, search.seed, board))
     pseudo = sets[0]

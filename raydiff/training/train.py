@@ -35,6 +35,7 @@ from raydiff.training.examples import compute_examples
 from raydiff.training.loop import TrainingLoop
 from raydiff.training.store import ExampleStore
 from raydiff.training.workers import Workers, planned, scaling
+from raydiff.worker_progress import shown_progress
 
 # A worker that reports waits until the controller has looked, by default every 2 s: long in a training of a minute.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
@@ -113,7 +114,7 @@ def _fit_statistics(method: str, settings: TrainSettings, examples_uri: str, run
     """Statistics and memory bank, by one worker; kept, so that a second run finds them."""
     target = storage.join(run_uri, f"statistics-{_digest(settings, examples_uri, seed)}.safetensors")
     if not storage.exists(target):
-        with cluster.shown_progress(method, "done") as board:
+        with shown_progress(method, "done") as board:
             options = cluster.worker_options(cpus=cluster.cpus_for_each(1))
             ray.get(_statistics.options(**options).remote(method, settings, examples_uri, target, seed, board))
     return target
@@ -145,7 +146,7 @@ def _fit_gradients(
     """Gradient steps; what the model's card says of them."""
     fs, path = storage.arrow_filesystem(storage.join(run_uri, "checkpoints"))
     trained_uri = storage.join(run_uri, "trained.safetensors")
-    with cluster.shown_progress(method, "steps") as board:
+    with shown_progress(method, "steps") as board:
         trainer = TorchTrainer(
             _train_worker,
             train_loop_config={
