@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import time
 from collections.abc import Callable
@@ -166,7 +167,7 @@ class TrainingLoop:
 
 def _optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
     if name == "adamw":
-        return torch.optim.AdamW
+        return functools.partial(torch.optim.AdamW, fused=True)  # on CPUs, too, a third of the time
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError:
