@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,6 +69,7 @@ def stream(parts: Sequence[Part], reading: Reading, num_cpus: float = 1, attempt
         part, shard, start: which part;
         record: the image table's row as JSON (Ray's blocks turn a column of nulls into one of NaN);
         image, height, width, content_hash, error: as `Image`. No image ends the job and none vanishes;
+        begun: when the part's reading began, in seconds since the epoch;
         stopped: why the whole part could not be read now (its storage does not answer, say), or empty; the block then
             holds no images.
 
@@ -87,7 +89,13 @@ def decode_part(batch: dict[str, Any], reading: Reading, attempts: Any = None) -
     number, start, stop = (int(batch[name][0]) for name in ("number", "start", "stop"))
     part = Part(number, str(batch["shard"][0]), str(batch["uri"][0]), start, stop)
     careful = attempts is not None and ray.get(attempts.begin.remote(part.shard, part.start)) > ATTEMPTS
-    which = {"part": part.number, "shard": part.shard, "start": part.start, "stopped": ""}
+    which: dict[str, Any] = {
+        "part": part.number,
+        "shard": part.shard,
+        "start": part.start,
+        "begun": time.time(),
+        "stopped": "",
+    }
     try:
         rows = patiently(read_rows, part.uri, part.start, part.stop)
         columns = decode_rows(rows, reading, pack.read_bytes(reading.packed_uri, part), careful)

@@ -43,31 +43,28 @@ class Summary(NamedTuple):
     errors: int  # of all rows: images that could not be scored
     alarms: int  # of all rows
     seconds: float  # of streaming and scoring, start-up of the deployment not counted
-    rate: float | None  # images/s from a finished part a replica to the last, start-up of the stream not counted either
+    rate: float | None  # images/s since the first was read, start-up of the stream not counted either
 
 
 class Meter:
-    """What came back from the workers of a run, and how fast after its start-up."""
+    """What came back from the workers of a run, and how fast."""
 
-    def __init__(self, replicas: int) -> None:
+    def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._starting = replicas  # parts: what all replicas but one had begun by the first would flatter the rate
-        self._begun = self._last = 0.0
-        self._since = 0
+        self._begun, self._last = float("inf"), 0.0
 
-    def add(self, counts: dict[str, int], now: float) -> None:
-        """A part came back `now`, in seconds of any clock."""
+    def add(self, counts: dict[str, int], begun: float, now: float) -> None:
+        """A part whose reading had `begun` came back `now`, both in seconds of one clock."""
         self.counts.update(counts)
-        if self._starting:
-            self._starting -= 1
-            self._begun = now
-        else:
-            self._since += counts["images"]
-            self._last = now
+        self._begun = min(self._begun, begun)
+        self._last = now
 
     def rate(self) -> float | None:
-        """Images/s since each replica had finished a part, None if nothing came after that."""
-        return self._since / (self._last - self._begun) if self._since and self._last > self._begun else None
+        """Images/s since the first part was begun, None before there is one.
+
+        Not since the first came back: what was decoded by then would flatter it.
+        """
+        return self.counts["images"] / (self._last - self._begun) if self._last > self._begun else None
 
 
 def score_table(
@@ -111,7 +108,7 @@ def score_table(
         console.print(f"scoring: {kept} images are scored already, {rows} are missing", markup=False)
     seconds = 0.0
     replicas = replicas or cluster.devices()
-    meter = Meter(replicas)
+    meter = Meter()
     if missing:
         patiently(_write_manifest, scores_uri, done, False)
         reading = Reading(int(model["settings"]["train"]["image_size"]), max_pixels, packed_uri)
@@ -215,7 +212,7 @@ def _finished(
     for row in scored:
         if row["stopped"]:
             raise Stopped(f"{row['stopped']}; what is finished is kept, run the same command again to go on")
-        meter.add({name: int(row[name]) for name in METRICS}, time.monotonic())
+        meter.add({name: int(row[name]) for name in METRICS}, float(row["begun"]), time.time())
         shown.advance(int(row["images"]), f"{meter.counts['alarms']} alarms, {meter.counts['errors']} errors")
         name = str(row["shard"])
         left[name] -= 1

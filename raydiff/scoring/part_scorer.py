@@ -60,7 +60,7 @@ class PartScorer:
                 counts = self._score(batch)
             except RaydiffError as error:  # as text, because Ray Data loses the kind of an error that is raised
                 stopped = str(error)
-        told = {**counts, "shard": str(batch["shard"][0]), "stopped": stopped}
+        told = {**counts, "shard": str(batch["shard"][0]), "begun": float(batch["begun"][0]), "stopped": stopped}
         return {name: np.array([value]) for name, value in told.items()}
 
     def records(self, rows: dict[str, Any]) -> list[dict[str, Any]]:
