@@ -22,6 +22,7 @@ from raydiff.images import table as image_table
 from raydiff.images.decode import decode
 from raydiff.images.layouts import find_images
 from raydiff.images.shards import ROWS_PER_PART, Shard
+from raydiff.images.stream import Reading, decode_rows
 from raydiff.model import Model, describe
 from raydiff.scoring import bulk, table
 from raydiff.scoring.bulk import score_table
@@ -189,15 +190,34 @@ def test_without_calibration(handle, folders, tmp_path):
     assert {row["model_id"] for row in rows} == {described["id"]}
 
 
-def test_what_a_method_tells_of_an_image_is_in_its_row(local_ray, folders, tmp_path):
+class Here:
+    """Stands for a deployment handle; the model is in this process."""
+
+    def __init__(self, model: Model) -> None:
+        self.score = self
+        self._model = model
+
+    def remote(self, images):
+        self._images = images
+        return self
+
+    def result(self, timeout_s):
+        return self._model.score(list(self._images))
+
+
+def test_what_a_method_tells_of_an_image_is_in_its_row(folders, tmp_path):
     method, _ = fitted("glad", made_images(4))
     score = method.ScoreSettings(start_step=400, denoising_steps=4, least_step=0, switch_distance=0.005)
     model = Model(method, score)
     model.save(str(tmp_path / "glad"))
-    with deployed(str(tmp_path / "glad"), replicas=1) as handle:
-        score_table(handle, str(tmp_path / "glad"), str(folders / "few.parquet"), str(tmp_path / "scores"))
-    rows = table.read(str(tmp_path / "scores")).to_pylist()
+    described = describe(str(tmp_path / "glad"))
+    images = image_table.read(str(folders / "few.parquet"))
+    which = {"shard": ["0"], "start": [0], "begun": [0.0], "stopped": [""]}
+    scores = str(tmp_path / "scores")
+    PartScorer(Here(model), described, scores, "none")(decode_rows(images, Reading(model.image_size)) | which)
+    rows = table.read_file(work_uri(scores, "0", 0)).to_pylist()
     good = [row for row in rows if not row["error"]]
+    assert len(good) == len(rows) - 1 > 5
     told = model.score([image_of(row) for row in good]).details
     assert sorted(told) == ["chosen_step", "probing_score"]
     for place, row in enumerate(good):
@@ -253,6 +273,7 @@ def test_a_run_goes_in_waves_of_whole_shards(monkeypatch):
     assert [[each.shard.name for each in wave] for wave in waves] == [["0", "1"], ["2"], ["3"], ["4", "5"]]
 
 
+@pytest.mark.faults
 def test_what_a_killed_job_left_deployed_is_taken_down(handle, folders):
     with deployed(str(folders / "calibrated"), replicas=1):  # so that Serve runs
         pass

@@ -104,6 +104,7 @@ def test_a_job_server_is_no_address(up):
     assert joined.stdout.startswith(f"refused: {environment['RAY_ADDRESS']} is a job server, for `ray job submit`")
 
 
+@pytest.mark.faults
 def test_down_ends_all_of_it_even_if_a_node_was_killed(up, home):
     kept, _ = up
     head = kept["nodes"][0][0]

@@ -47,7 +47,7 @@ MAX_FAILURES = 3  # workers or nodes lost before a training gives up
 CHECKPOINT_FILE = "state.pt"
 # Buffers (statistics, bank) never change in training; torch 2.15 has renamed the option that leaves them alone.
 _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-_LEAVE_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
+LEAVE_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
 
 
 def train(
@@ -188,7 +188,7 @@ def _train_worker(config: dict[str, Any]) -> None:
     method.to(device)
     if device.type == "cuda":
         method.to(memory_format=torch.channels_last)
-    wrapped = DistributedDataParallel(method, **_LEAVE_BUFFERS) if world > 1 else None
+    wrapped = DistributedDataParallel(method, **LEAVE_BUFFERS) if world > 1 else None
     loop = TrainingLoop(method, ExampleStore(config["examples_uri"], rank, world), config["seed"], rank, world, wrapped)
     curve: list[list[float]] = []
     checkpoint = ray.train.get_checkpoint()
