@@ -221,7 +221,6 @@ def test_a_finished_archive_is_left_alone_and_needs_no_ray(scored, model, archiv
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == files
 
 
-@pytest.mark.faults
 def test_a_run_killed_before_its_last_word_gets_it(scored, model, archive):
     out, _, summary = scored
     manifest = storage.read_json(str(out / "manifest.json"))

@@ -273,7 +273,6 @@ def test_a_run_goes_in_waves_of_whole_shards(monkeypatch):
     assert [[each.shard.name for each in wave] for wave in waves] == [["0", "1"], ["2"], ["3"], ["4", "5"]]
 
 
-@pytest.mark.faults
 def test_what_a_killed_job_left_deployed_is_taken_down(handle, folders):
     with deployed(str(folders / "calibrated"), replicas=1):  # so that Serve runs
         pass

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
 import s3_server
 from conftest import calibrated_model, made_images
 from faulty_proxy import FaultyProxy
@@ -77,6 +78,7 @@ def gateway():
 @pytest.fixture(scope="session")
 def proxy(gateway):
     """A proxy before the S3 server, by which all processes started from now on reach it."""
+    assert not ray.is_initialized(), "run `make test-faults`: Ray began without the environment that S3 is found by"
     with contextlib.closing(FaultyProxy(gateway["AWS_ENDPOINT_URL"])) as found, pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
             patch.delenv(name, raising=False)
