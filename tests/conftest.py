@@ -20,6 +20,7 @@ from PIL import Image
 from s3fs import S3FileSystem
 
 from raydiff import methods, storage
+from raydiff.methods.base import GradientSettings
 from raydiff.model import Model
 from raydiff.selection.calibration import Calibration
 
@@ -61,6 +62,8 @@ TINY = {
 TO_BE_CHOSEN = {
     name: {"texture_sources": ["self"]} for name in ("diffusion_ad", "glad")
 }  # settings that a preset may leave to the user
+# The methods that take gradient steps
+TRAINED = [name for name in methods.names() if issubclass(methods.get(name).TrainSettings, GradientSettings)]
 # Two networks from nothing take longer; the method's own test file has them learn.
 SLOW_TO_LEARN = {"diffusion_ad", "glad"}
 # Ray Train looks at its workers' reports every 2 s, which is most of the time that a training of a few steps takes.

@@ -190,19 +190,19 @@ def test_without_calibration(handle, folders, tmp_path):
     assert {row["model_id"] for row in rows} == {described["id"]}
 
 
-class Here:
-    """Stands for a deployment handle; the model is in this process."""
+class Handle:
+    """Stands for a deployment handle; the answer is made in this process."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, answer) -> None:
         self.score = self
-        self._model = model
+        self._answer = answer
 
     def remote(self, images):
         self._images = images
         return self
 
     def result(self, timeout_s):
-        return self._model.score(list(self._images))
+        return self._answer(self._images)
 
 
 def test_what_a_method_tells_of_an_image_is_in_its_row(folders, tmp_path):
@@ -214,7 +214,7 @@ def test_what_a_method_tells_of_an_image_is_in_its_row(folders, tmp_path):
     images = image_table.read(str(folders / "few.parquet"))
     which = {"shard": ["0"], "start": [0], "begun": [0.0], "stopped": [""]}
     scores = str(tmp_path / "scores")
-    PartScorer(Here(model), described, scores, "none")(decode_rows(images, Reading(model.image_size)) | which)
+    PartScorer(Handle(model.score), described, scores, "none")(decode_rows(images, Reading(model.image_size)) | which)
     rows = table.read_file(work_uri(scores, "0", 0)).to_pylist()
     good = [row for row in rows if not row["error"]]
     assert len(good) == len(rows) - 1 > 5
@@ -225,24 +225,20 @@ def test_what_a_method_tells_of_an_image_is_in_its_row(folders, tmp_path):
     assert [row["details"] for row in rows if row["error"]] == [None]
 
 
-class Replicas:
-    """Stands for a deployment handle whose replicas die of dark images."""
+class Replicas(Handle):
+    """Replicas that die of dark images."""
 
     def __init__(self, deadly: int) -> None:
+        super().__init__(self._scored)
         self.deadly = deadly  # how often a dark image kills
         self.calls = 0
-        self.score = self
 
-    def remote(self, images):
-        self.images = images
-        return self
-
-    def result(self, timeout_s):
+    def _scored(self, images):
         self.calls += 1
-        if self.deadly and (self.images.max(axis=(1, 2, 3)) == 0).any():
+        if self.deadly and (images.max(axis=(1, 2, 3)) == 0).any():
             self.deadly -= 1
             raise RayActorError()
-        return Scored(self.images.mean(axis=(1, 2, 3)), self.images[..., 0].astype(np.float32), {})
+        return Scored(images.mean(axis=(1, 2, 3)), images[..., 0].astype(np.float32), {})
 
 
 @pytest.mark.parametrize(("deadly", "calls", "lost"), [(0, 1, 0), (2, 3, 0), (99, 3 + 3 + 3, 1)])

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import socket
-
 import numpy as np
 import pytest
 import torch
 import torch.distributed
 import torch.multiprocessing
-from conftest import fitted, made_images, tiny_settings
+from conftest import TRAINED, fitted, made_images, tiny_settings
 from torch.nn.parallel import DistributedDataParallel
 
-from raydiff import methods
-from raydiff.methods.base import GradientSettings
 from raydiff.training import loop as training_loop
 from raydiff.training.loop import TrainingLoop
 from raydiff.training.train import LEAVE_BUFFERS
 
 WORLD = 2
-TRAINED = [name for name in methods.names() if issubclass(methods.get(name).TrainSettings, GradientSettings)]
 
 
 def started(name: str, rank: int, wrapped: bool) -> TrainingLoop:
@@ -38,10 +33,10 @@ def gradients(running: TrainingLoop) -> list[np.ndarray]:
     return [p.grad.numpy().copy() for p in running.method.trained.parameters() if p.grad is not None]
 
 
-def work(rank: int, port: int, folder: str) -> None:
+def work(rank: int, folder: str) -> None:
     """One of the two processes: leaves each method's gradients after a step, and its weights after another."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD)
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=WORLD)
     for name in TRAINED:
         running = started(name, rank, wrapped=True)
         found = gradients(running)
@@ -56,9 +51,7 @@ def work(rank: int, port: int, folder: str) -> None:
 def together(tmp_path_factory):
     """Gives what a process left of a method: its "gradients" or its "weights"."""
     folder = tmp_path_factory.mktemp("together")
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
-    torch.multiprocessing.spawn(work, (port, str(folder)), nprocs=WORLD)
+    torch.multiprocessing.spawn(work, (str(folder),), nprocs=WORLD)
 
     def left(name: str, rank: int, what: str) -> list[np.ndarray]:
         with np.load(folder / f"{name}-{rank}-{what}.npz") as arrays:

@@ -3,21 +3,27 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SLOW_TO_LEARN, TO_BE_CHOSEN, ListedExamples, fitted, made_images, tiny_settings, with_defect
+from conftest import (
+    SLOW_TO_LEARN,
+    TO_BE_CHOSEN,
+    TRAINED,
+    ListedExamples,
+    fitted,
+    made_images,
+    tiny_settings,
+    with_defect,
+)
 from sklearn.metrics import roc_auc_score
 
 import raydiff
 from raydiff import methods
 from raydiff.errors import SettingsError
-from raydiff.methods.base import GradientSettings
 from raydiff.scoring import scorer
 from raydiff.scoring.scorer import examples_of, image_key, score_examples, score_images
 from raydiff.training.loop import TrainingLoop
 
 every_method = pytest.mark.parametrize("name", methods.names())
-trained_methods = pytest.mark.parametrize(
-    "name", [name for name in methods.names() if issubclass(methods.get(name).TrainSettings, GradientSettings)]
-)
+trained_methods = pytest.mark.parametrize("name", TRAINED)
 
 
 def train_a_little(name):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import runpy
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import s3_server
 import torch
 import typer
 from conftest import made_images, with_defect
@@ -34,9 +32,10 @@ def data(tmp_path_factory):
 @pytest.fixture
 def place(request, tmp_path) -> str:
     """Where the main job reads and writes: object storage, or this machine's disk where there is no S3 server."""
-    if s3_server.missing_programs() and "CI" not in os.environ:
+    try:
+        return request.getfixturevalue("s3_bucket")
+    except pytest.skip.Exception:  # as the tests of S3 do, loudly
         return str(tmp_path)
-    return request.getfixturevalue("s3_bucket")
 
 
 def test_the_main_job(place, data, job_environment):
