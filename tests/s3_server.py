@@ -43,6 +43,7 @@ mgr data = {folder}/mgr
 osd data = {folder}/osd
 mon allow pool size one = true
 mon warn on pool no redundancy = false
+mon data avail crit = 0
 osd pool default size = 1
 osd pool default min size = 1
 osd pool default pg num = 8
