@@ -27,10 +27,11 @@ test: $(VENV)/.installed-dev  ## Run the tests, but for those of faults
 test-faults: $(VENV)/.installed-dev  ## Kill what a bulk run consists of, and look at what is left
 	$(BIN)/python -m pytest -m faults
 
-lint: $(VENV)/.installed-dev  ## Check style and types
+lint: $(VENV)/.installed-dev  ## Check style, types and the container's recipe
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint cluster/Containerfile
 
 format: $(VENV)/.installed-dev  ## Put the code into its format
 	$(BIN)/ruff check --fix .
