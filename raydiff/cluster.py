@@ -15,6 +15,7 @@ from ray.autoscaler.sdk import request_resources
 from ray.data import DataContext
 from ray.exceptions import AuthenticationError, RayTaskError
 
+from raydiff.allocator import keep_freed_memory
 from raydiff.errors import ClusterError, RaydiffError
 from raydiff.progress import console, phase
 
@@ -160,7 +161,9 @@ def worker_options(cpus: float = 1) -> dict[str, Any]:
 
 
 def use_assigned_device() -> str:
-    """The device Ray gave this worker; on a CPU, as many threads as CPUs (more slow each other many-fold)."""
+    """The device Ray gave this worker; on a CPU, as many threads as CPUs (more slow each other many-fold), and memory
+    that is kept.
+    """
     import torch
 
     context = ray.get_runtime_context()
@@ -168,6 +171,7 @@ def use_assigned_device() -> str:
         return "cuda"
     assigned = context.get_assigned_resources().get("CPU", 1)
     torch.set_num_threads(max(1, int(assigned)))
+    keep_freed_memory()
     return "cpu"
 
 
