@@ -3,9 +3,9 @@
     python jobs/benchmark.py --model runs/may/models/lafite --data s3://plant/line4 --out bench
 
 Both run here one after the other on the same images, model and decoding. Start-up is not counted on either side: the
-bulk path also scores the first few parts by themselves, and what that takes is taken off, with their images. The bare
-loop has one process a CPU (or a GPU). Run it on an idle machine with at least 2,000 images. `--data` may be a packed
-archive; the two forms' bulk rates tell what packing is worth.
+bulk path also scores the first parts by themselves, as many as are on their way at once, and what that takes is taken
+off, with their images. The bare loop has one process a CPU (or a GPU). Run it on an idle machine with at least 2,000
+images. `--data` may be a packed archive; the two forms' bulk rates tell what packing is worth.
 """
 
 import multiprocessing
@@ -16,6 +16,7 @@ import pyarrow as pa
 import typer
 
 from raydiff import cli, cluster, storage
+from raydiff.allocator import keep_freed_memory
 from raydiff.errors import DataError
 from raydiff.images import pack
 from raydiff.images.archive import write_shard
@@ -26,6 +27,8 @@ from raydiff.progress import console
 from raydiff.scoring.archive_run import list_images
 from raydiff.scoring.bulk import score_table
 from raydiff.scoring.deployment import deployed
+
+PARTS_UNDER_WAY = 8  # a device: decoded, waiting, scored and written at once; fewer would start in less time
 
 
 def main(
@@ -40,7 +43,7 @@ def main(
     cluster.connect()
     workers = cluster.devices()
     few = storage.join(out, "few")
-    write_first_parts(images, workers + 1, few)  # as many as are on their way at once
+    write_first_parts(images, PARTS_UNDER_WAY * workers, few)
     if row_count(images) <= row_count(few):
         raise DataError(f"{data} has {row_count(images)} images, too few to measure with; give it 2,000 or more")
     with deployed(model) as handle:
@@ -92,6 +95,7 @@ def _bare_worker(
 
     device = f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(1)
+    keep_freed_memory()
     model = load(model_uri, device)
     reading = Reading(model.image_size, packed_uri=packed)
     mine = parts(images)[rank::workers]

@@ -124,10 +124,9 @@ def stages(costs: Costs, gpus: int, packed: bool = False) -> tuple[list[Stage], 
         Stage("score", score),
         Stage("write", write),
     ]
-    windows = [
+    windows = [  # decoded parts wait in the object store, which holds hundreds, so nothing waits for room there
         Window(0, 0, 1),
         Window(1, 1, tasks * gpus),
-        Window(1, 2, tasks * gpus + 2 * callers),  # Ray Data lets no more decoded parts wait
         Window(2, 2, gpus),
         Window(2, 3, callers),
     ]
