@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -293,14 +295,20 @@ def main() -> None:
 
 
 def _explained(command: Callable[[], Any]) -> None:
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _stop)
     try:
         command()
     except RaydiffError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as end:
-        if end.code not in (signal.SIGTERM, 128 + signal.SIGTERM):  # the first is from Ray's own handler
-            raise
-        print("stopped; what is finished is kept, run the same command again to go on", file=sys.stderr)
-        sys.exit(128 + signal.SIGTERM)
+        if end.code == signal.SIGTERM:  # from Ray's own handler
+            _stop(signal.SIGTERM)
+        raise
+
+
+def _stop(number: int, _: FrameType | None = None) -> None:
+    # At once, because `ray job stop` kills three seconds later what is still cleaning up; and not by print, which may
+    # be what was interrupted.
+    os.write(2, b"stopped; what is finished is kept, run the same command again to go on\n")
+    sys.exit(128 + number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import posixpath
 from collections.abc import Sequence
 from datetime import date
@@ -38,6 +39,7 @@ class PartScorer:
     """A worker that sends whole parts to the deployment and writes their finished rows (and maps)."""
 
     def __init__(self, handle: DeploymentHandle, model: dict[str, Any], scores_uri: str, maps: Maps) -> None:
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it tells the job's log of each handle
         self.handle = handle
         self.method: str = model["method"]
         self.model_id: str = model["id"]
