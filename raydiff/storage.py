@@ -28,6 +28,7 @@ from raydiff.s3_listing import REQUESTS_AT_ONCE
 from raydiff.storage_errors import explained
 
 PROBE_SECONDS = 30.0
+EXTRAS = ("s3", "gs")  # of pyproject.toml, each by the scheme that it is for
 
 # Object stores other than Amazon's refuse the checksum trailers that botocore sends by default, and the
 # libraries' default timeouts let a dead endpoint hang for minutes.
@@ -58,7 +59,7 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         kind = fsspec.get_filesystem_class(scheme)
         fs = kind(**{**kind._get_kwargs_from_urls(uri), **_options(scheme)})
     except ImportError as error:
-        extra = "pip install 'raydiff[s3]'" if scheme == "s3" else f"install the package it names ({error})"
+        extra = f"pip install 'raydiff[{scheme}]'" if scheme in EXTRAS else f"install the package it names ({error})"
         raise StorageError(f"{uri}: reading {scheme}:// needs one more package: {extra}") from None
     except ValueError as error:
         raise StorageError(f"{uri}: {error}") from None

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import time
+import tomllib
 from pathlib import Path
 
 import aiohttp
@@ -237,13 +238,16 @@ def test_unknown_scheme():
 
 def test_a_missing_extra_is_named(monkeypatch):
     def lacking(scheme):
-        raise ImportError("Install s3fs to access S3")
+        raise ImportError("Install adlfs to access Azure")
 
     monkeypatch.setattr(fsspec, "get_filesystem_class", lacking)
-    with pytest.raises(StorageError, match=r"pip install 'raydiff\[s3\]'"):
-        storage.exists("s3://bucket/x")
-    with pytest.raises(StorageError, match="Install s3fs"):
-        storage.exists("gs://bucket/x")
+    known = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    for scheme in storage.EXTRAS:
+        assert scheme in known["optional-dependencies"]
+        with pytest.raises(StorageError, match=rf"pip install 'raydiff\[{scheme}\]'"):
+            storage.exists(f"{scheme}://bucket/x")
+    with pytest.raises(StorageError, match="Install adlfs"):
+        storage.exists("abfs://bucket/x")
 
 
 def test_a_refusal(monkeypatch):
