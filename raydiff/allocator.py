@@ -13,7 +13,7 @@ def keep_freed_memory() -> None:
     """Have the process keep what it frees, up to 2 GB, for as long as it lives; no effect without glibc.
 
     A network takes and frees the same large blocks at each call. glibc gives such blocks back to the system and takes
-    them anew, page by page, which is a fifth to a half of a network's time in a process of one thread.
+    them anew, page by page, which was a sixth to a third of the time of `nearest_patch` at 224 pixels on one core.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
