@@ -18,7 +18,7 @@ from raydiff import metrics
 from raydiff.errors import DataError
 from raydiff.metrics import evaluate as evaluation
 from raydiff.metrics.evaluate import METRICS, Evaluation, evaluate
-from raydiff.metrics.results_table import results_table
+from raydiff.metrics.results_table import left_out, results_table
 from raydiff.scoring import table
 from raydiff.scoring.maps import read_map, write_map
 
@@ -204,22 +204,48 @@ def test_size_resizes_maps_smoothly_and_masks_to_the_nearest(archive: Archive) -
     assert found.categories["nut"].aupro == pytest.approx(metrics.aupro(small))
 
 
-def test_a_mask_of_another_size_is_an_error_that_names_both(archive: Archive) -> None:
+def spoil(archive: Archive, how: str) -> dict:
+    """Make the mask of one defective image unusable; the image's row."""
     row = next(row for row in archive.rows if row.get("mask_uri"))
-    Image.new("1", (WIDTH // 2, HEIGHT // 2)).save(row["mask_uri"])
-    with pytest.raises(DataError) as caught:
-        evaluate(archive.write(), size=16)
-    for part in (row["mask_uri"], row["map_uri"], "16 x 12", "33 x 25"):
-        assert part in str(caught.value)
+    if how == "another size":
+        Image.new("1", (WIDTH // 2, HEIGHT // 2)).save(row["mask_uri"])
+    elif how == "all black":
+        Image.new("1", (WIDTH, HEIGHT)).save(row["mask_uri"])
+    elif how == "empty":
+        Path(row["mask_uri"]).write_bytes(b"")
+    else:
+        Path(row["mask_uri"]).unlink()
+    return row
 
 
-def test_unusable_masks_and_maps_are_named(archive: Archive) -> None:
+@pytest.mark.parametrize("size", [None, 16])
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("another size", "the mask is 16 x 12 pixels, its image 33 x 25"),
+        ("all black", "the mask is all black: it marks no defect"),
+        ("empty", "the file is empty"),
+        ("gone", "is not there"),
+    ],
+)
+def test_an_image_whose_mask_cannot_be_used_leaves_the_pixel_metrics(archive, how, reason, size) -> None:
+    row = spoil(archive, how)
+    found = evaluate(archive.write(), size=size)
+    assert found.unusable_masks == 1
+    assert (found.unusable[0].uri, found.unusable[0].category) == (row["mask_uri"], row["category"])
+    assert reason in found.unusable[0].reason
+    told = left_out([found, found])
+    assert "1 images" in told[0]
+    assert row["mask_uri"] in told[1]
+    archive.rows = [one | {"mask_uri": None} if one is row else one for one in archive.rows]
+    without = evaluate(archive.write(), size=size)
+    assert without.unusable_masks == 0
+    assert left_out([without]) == []
+    assert found.categories == without.categories  # as if it had no mask: its image's score counts still
+
+
+def test_a_map_that_holds_nan_is_named(archive: Archive) -> None:
     row = next(row for row in archive.rows if row.get("mask_uri"))
-    good = Path(row["mask_uri"]).read_bytes()
-    Path(row["mask_uri"]).write_bytes(b"")
-    with pytest.raises(DataError, match=r"_mask\.png cannot be used: .*empty"):
-        evaluate(archive.write())
-    Path(row["mask_uri"]).write_bytes(good)
     write_map(row["map_uri"], np.full((HEIGHT, WIDTH), np.nan))
     with pytest.raises(DataError, match=r"\.tiff: an anomaly map holds NaN"):
         evaluate(archive.write())
@@ -233,10 +259,11 @@ def test_tables_that_cannot_be_evaluated(archive: Archive) -> None:
     with pytest.raises(DataError, match=r"003\.png has neither a score nor an error"):
         evaluate(archive.write())
     archive.rows = [row | {"error": "the file is empty"} for row in archive.rows]
-    with pytest.raises(DataError, match=r"the first of 38 says: the file is empty"):
-        evaluate(archive.write())
+    nothing = evaluate(archive.write())
+    assert (nothing.images, nothing.errors, nothing.categories) == (0, 38, {})
+    assert set(nothing.mean.values()) == set(nothing.worst.values()) == {None}
     archive.rows = [row | {"split": "train"} for row in archive.rows]
-    with pytest.raises(DataError, match=r"there is none"):
+    with pytest.raises(DataError, match=r"no image whose split is 'test'"):
         evaluate(archive.write())
 
 

@@ -113,7 +113,7 @@ def test_the_report_in_words(tmp_path: Path) -> None:
     assert "anomalous images without a mask, left out of pixel metrics: 2\n" in words
     assert "unreadable images, they will be rows with an error: 2\n" in words
     assert f"    {uris['empty']}: the file is empty\n" in words
-    assert "masks that cannot be used: 3\n" in words
+    assert "masks that cannot be used, their images are left out of pixel metrics: 3\n" in words
     assert "masks without an image: 1\n    screw/ground_truth/dent/77_mask.png\n" in words
     assert "left out: 1\n    screw/cover.png\n" in words
     assert "files that are no images, left out: 1\n    readme.txt\n" in words

@@ -19,6 +19,7 @@ from raydiff import storage
 from raydiff.errors import ImageError, StorageError
 from raydiff.images import layouts, table
 from raydiff.images.decode import decode, decode_mask
+from raydiff.images.masks import OtherSize, fault, one_factor
 from raydiff.progress import console, phase
 
 FETCHES_AT_ONCE = 16
@@ -44,6 +45,14 @@ class Problem(NamedTuple):
     reason: str
 
 
+class Look(NamedTuple):
+    """What is wrong with a row's image, and with its mask."""
+
+    image: Problem | None = None
+    mask: Problem | None = None
+    other_size: OtherSize | None = None  # of the mask than of the image
+
+
 @dataclass(frozen=True)
 class IndexReport:
     """What `index` found."""
@@ -56,6 +65,7 @@ class IndexReport:
     checked: bool  # whether the files were read; if not, the next two are empty
     unreadable: tuple[Problem, ...]  # images; they stay in the table and become rows with an error
     bad_masks: tuple[Problem, ...]  # unreadable, all black, or of another size than their image
+    other_sizes: tuple[OtherSize, ...]  # of those masks that have another size than their image
     ignored: tuple[str, ...]  # these three as in `layouts.Found`
     misplaced: tuple[str, ...]
     unused_masks: tuple[str, ...]
@@ -78,22 +88,25 @@ def index(data_uri: str, out_uri: str, score_uri: str | None = None, check: bool
     without_mask: list[str] = []
     unreadable: list[Problem] = []
     bad_masks: list[Problem] = []
+    other_sizes: list[OtherSize] = []
     look = partial(examine, threading.Semaphore(DECODES_AT_ONCE))
     with phase("index", total=len(found.images)) as progress, ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
         for batch in found.images.to_batches(table.ROW_GROUP):  # so that not all wait in the pool's queue
             rows = batch.to_pylist()
-            problems = pool.map(look, rows) if check else [(None, None)] * len(rows)
-            for row, (of_image, of_mask) in zip(rows, problems, strict=True):
+            looks = pool.map(look, rows) if check else [Look()] * len(rows)
+            for row, found_out in zip(rows, looks, strict=True):
                 key = (row["category"], row["split"], row["defect"])
                 images[key] += 1
                 masks[key] += row["mask_uri"] is not None
                 normals[row["category"]] += row["split"] == "train" and row["label"] != 1
                 if row["label"] == 1 and row["mask_uri"] is None:
                     without_mask.append(row["uri"])
-                if of_image:
-                    unreadable.append(of_image)
-                if of_mask:
-                    bad_masks.append(of_mask)
+                if found_out.image:
+                    unreadable.append(found_out.image)
+                if found_out.mask:
+                    bad_masks.append(found_out.mask)
+                if found_out.other_size:
+                    other_sizes.append(found_out.other_size)
                 progress.advance(note=f"{len(unreadable)} unreadable" if unreadable else "")
     order = sorted(images, key=lambda key: (key[0], key[1] == "test", key[2] or ""))
     return IndexReport(
@@ -105,6 +118,7 @@ def index(data_uri: str, out_uri: str, score_uri: str | None = None, check: bool
         checked=check,
         unreadable=tuple(unreadable),
         bad_masks=tuple(bad_masks),
+        other_sizes=tuple(other_sizes),
         ignored=found.ignored,
         misplaced=found.misplaced,
         unused_masks=found.unused_masks,
@@ -132,7 +146,7 @@ def print_report(report: IndexReport, to: Console = console) -> None:
         ("categories with no normals to train on", report.without_normals),
         ("anomalous images without a mask, left out of pixel metrics", report.without_mask),
         ("unreadable images, they will be rows with an error", _lines(report.unreadable)),
-        ("masks that cannot be used", _lines(report.bad_masks)),
+        ("masks that cannot be used, their images are left out of pixel metrics", _lines(report.bad_masks)),
         ("masks without an image", report.unused_masks),
         ("images outside train/<folder>/ and test/<folder>/, left out", report.misplaced),
         ("files that are no images, left out", report.ignored),
@@ -143,14 +157,16 @@ def print_report(report: IndexReport, to: Console = console) -> None:
                 to.print(f"    {name}", markup=False)
             if len(names) > NAMES_PRINTED:
                 to.print(f"    and {len(names) - NAMES_PRINTED} more", markup=False)
+    if said := one_factor(report.other_sizes):
+        to.print(f"masks of another size than their image: {said}", markup=False)
 
 
 def _lines(problems: tuple[Problem, ...]) -> tuple[str, ...]:
     return tuple(f"{problem.uri}: {problem.reason}" for problem in problems)
 
 
-def examine(decoding: threading.Semaphore, row: dict[str, Any]) -> tuple[Problem | None, Problem | None]:
-    """What is wrong with a row's image, and with its mask."""
+def examine(decoding: threading.Semaphore, row: dict[str, Any]) -> Look:
+    """Read a row's image and its mask once."""
 
     def pixels(uri: str, decoder: Callable[[bytes], np.ndarray]) -> np.ndarray:
         data = storage.read_bytes(uri)
@@ -158,18 +174,16 @@ def examine(decoding: threading.Semaphore, row: dict[str, Any]) -> tuple[Problem
             return decoder(data)
 
     try:
-        height, width = pixels(row["uri"], decode).shape[:2]
+        shape = pixels(row["uri"], decode).shape
     except (ImageError, StorageError) as error:
-        return Problem(row["uri"], str(error)), None
+        return Look(Problem(row["uri"], str(error)))
     if row["mask_uri"] is None:
-        return None, None
+        return Look()
     try:
         mask = pixels(row["mask_uri"], decode_mask)
     except (ImageError, StorageError) as error:
-        return None, Problem(row["mask_uri"], str(error))
-    if mask.shape != (height, width):
-        reason = f"the mask is {mask.shape[1]} x {mask.shape[0]} pixels, its image {width} x {height}"
-        return None, Problem(row["mask_uri"], reason)
-    if not mask.any():
-        return None, Problem(row["mask_uri"], "the mask is all black: it marks no defect")
-    return None, None
+        return Look(mask=Problem(row["mask_uri"], str(error)))
+    found = fault(mask, shape)
+    if not found:
+        return Look()
+    return Look(None, Problem(row["mask_uri"], str(found)), found if isinstance(found, OtherSize) else None)

@@ -12,8 +12,9 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from raydiff import storage
-from raydiff.errors import DataError, ImageError
+from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
 from raydiff.images.decode import decode_mask, resize_mask
+from raydiff.images.masks import fault
 from raydiff.metrics.binned import BinnedPixelMetrics
 from raydiff.metrics.curve import OneClassError, PixelMetrics
 from raydiff.metrics.exact import auroc, average_precision, f1_max, pixel_curve
@@ -26,6 +27,7 @@ from raydiff.scoring.table import read_parts
 # at most; every category of MVTec AD is below it at its original size.
 EXACT_PIXELS = 200_000_000
 FIRST_LOOK_PIXELS = 4_000_000  # normal pixels that place the bins
+UNUSABLE_KEPT = 50  # masks that are named with their reason; the count is always whole
 
 _COLUMNS = [
     "uri",
@@ -75,6 +77,14 @@ class CategoryEvaluation(_Result):
 METRICS = tuple(name for name, field in CategoryEvaluation.model_fields.items() if field.annotation == float | None)
 
 
+class UnusableMask(_Result):
+    """A mask that leaves its image out of the pixel metrics, and why."""
+
+    uri: str
+    category: str
+    reason: str
+
+
 class Worst(_Result):
     """The category in which a metric is worst."""
 
@@ -92,6 +102,8 @@ class Evaluation(_Result):
     pixel_metrics: str  # "exact", or "binned" if that was so for any category
     images: int  # scored images of the test split
     errors: int  # images of the test split that could not be scored
+    unusable_masks: int = 0  # anomalous images that their mask leaves out of the pixel metrics
+    unusable: tuple[UnusableMask, ...] = ()  # the first of these
     categories: dict[str, CategoryEvaluation]
     mean: dict[str, float | None]  # over the categories that have the metric, each weighing the same
     worst: dict[str, Worst | None]
@@ -101,35 +113,39 @@ def evaluate(scores_uri: str, size: int | None = None) -> Evaluation:
     """Metrics of a score table's test split.
 
     Image metrics are made from rows with a label. Pixel metrics are made from rows with an anomaly map: a
-    normal image has an empty mask, an anomalous one without a mask is left out. Rows with an error only count
-    as errors. One category's pixels are in memory at a time, and of more than `EXACT_PIXELS` only histograms.
+    normal image has an empty mask, an anomalous one without a mask is left out. So is one whose mask cannot be read,
+    has another size or marks nothing; it is counted and named. Rows with an error only count as errors. One category's
+    pixels are in memory at a time, and of more than `EXACT_PIXELS` only histograms.
 
     Args:
         scores_uri: folder of the score table.
         size: side that maps (bilinear) and masks (nearest) are resized to; None leaves the original size.
 
     Raises:
-        DataError: if no score can be evaluated, the table is of several models, or a map or mask is unfit.
-        StorageError: if the table, a map or a mask cannot be read.
+        DataError: if there is no image of the test split, the table is of several models, or a map is unfit.
+        StorageError: if the table or a map cannot be read.
+        StorageUnavailable: if a mask's store does not answer.
     """
     rows = _test_rows(scores_uri)
+    if not rows.num_rows:
+        raise DataError(f"{scores_uri} holds no image whose split is 'test', so there is nothing to evaluate")
     scored = rows.filter(pc.is_null(rows["error"]))
-    if not scored.num_rows:
-        found = f"the first of {rows.num_rows} says: {rows['error'][0]}" if rows.num_rows else "there is none"
-        raise DataError(f"{scores_uri} needs scored images whose split is 'test' to be evaluated; {found}")
     _check_scores(scored)
-    method, model_id = (_only(scored, column, scores_uri) for column in ("method", "model_id"))
+    method, model_id = (_only(rows, column, scores_uri) for column in ("method", "model_id"))
     names = sorted(scored["category"].unique().to_pylist())
     with_pixels = scored.filter(_has_pixels())
     categories = {}
     kinds = set()
+    unusable: list[UnusableMask] = []
     with phase("evaluation", with_pixels.num_rows, "maps") as progress:
         for name in names:
             of_category = pc.field("category") == name
             pixels = with_pixels.filter(of_category)
-            metrics, kind = _pixel_metrics(_read_pixels(pixels, size, progress))
+            before = len(unusable)
+            metrics, kind = _pixel_metrics(_read_pixels(pixels, size, progress, unusable))
             kinds.add(kind)
-            categories[name] = _category(scored.filter(of_category), metrics, pixels.num_rows)
+            maps = pixels.num_rows - (len(unusable) - before)
+            categories[name] = _category(scored.filter(of_category), metrics, maps)
     return Evaluation(
         method=method,
         model_id=model_id,
@@ -138,6 +154,8 @@ def evaluate(scores_uri: str, size: int | None = None) -> Evaluation:
         pixel_metrics="binned" if "binned" in kinds else "exact",
         images=scored.num_rows,
         errors=rows.num_rows - scored.num_rows,
+        unusable_masks=len(unusable),
+        unusable=tuple(unusable[:UNUSABLE_KEPT]),
         categories=categories,
         mean={metric: mean_over(categories, metric) for metric in METRICS},
         worst={metric: _worst(categories, metric) for metric in METRICS},
@@ -206,19 +224,24 @@ def _or_none(metric: Any, scores: np.ndarray, labels: np.ndarray) -> float | Non
         return None
 
 
-def _read_pixels(rows: pa.Table, size: int | None, progress: Phase) -> Iterator[Pixels]:
-    """The pixels of each row's map, in an order that makes the first of them a fair sample."""
+def _read_pixels(rows: pa.Table, size: int | None, progress: Phase, unusable: list[UnusableMask]) -> Iterator[Pixels]:
+    """The pixels of each row's map, in an order that makes the first of them a fair sample.
+
+    Masks that leave their image out are added to `unusable`.
+    """
     for index in np.random.default_rng(0).permutation(rows.num_rows):
         row = {column: rows[column][index].as_py() for column in ("map_uri", "mask_uri", "label", "category")}
         anomaly_map = read_map(row["map_uri"])
+        progress.advance(note=row["category"])
         mask = np.zeros(anomaly_map.shape, dtype=bool)
         if row["label"] == 1:
-            mask = _read_mask(row["mask_uri"])
-            if mask.shape != anomaly_map.shape:
-                raise DataError(
-                    f"the mask {row['mask_uri']} is {_dimensions(mask)} pixels but the anomaly map "
-                    f"{row['map_uri']} is {_dimensions(anomaly_map)}; both must have the original image's size"
-                )
+            try:
+                mask = _read_mask(row["mask_uri"], anomaly_map.shape)
+            except StorageUnavailable:
+                raise
+            except (ImageError, StorageError) as error:
+                unusable.append(UnusableMask(uri=row["mask_uri"], category=row["category"], reason=str(error)))
+                continue
         if size is not None:
             anomaly_map = np.asarray(Image.fromarray(anomaly_map).resize((size, size), Image.Resampling.BILINEAR))
             mask = resize_mask(mask, size)
@@ -226,14 +249,13 @@ def _read_pixels(rows: pa.Table, size: int | None, progress: Phase) -> Iterator[
             yield split(anomaly_map, mask)
         except DataError as error:
             raise DataError(f"{row['map_uri']}: {error}") from None
-        progress.advance(note=row["category"])
 
 
-def _read_mask(uri: str) -> np.ndarray:
-    try:
-        return decode_mask(storage.read_bytes(uri))
-    except ImageError as error:
-        raise DataError(f"the mask {uri} cannot be used: {error}") from None
+def _read_mask(uri: str, shape: tuple[int, ...]) -> np.ndarray:
+    mask = decode_mask(storage.read_bytes(uri))
+    if found := fault(mask, shape):
+        raise ImageError(str(found))
+    return mask
 
 
 def _pixel_metrics(images: Iterator[Pixels]) -> tuple[PixelMetrics | None, str]:
@@ -274,7 +296,3 @@ def _worst(categories: dict[str, CategoryEvaluation], metric: str) -> Worst | No
         return None
     value, name = max(known) if metric in _LOWER_IS_BETTER else min(known)
     return Worst(category=name, value=value)
-
-
-def _dimensions(array: np.ndarray) -> str:
-    return f"{array.shape[1]} x {array.shape[0]}"

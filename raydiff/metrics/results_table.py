@@ -15,6 +15,8 @@ COLUMNS = {
     "aupro": "AUPRO",
 }
 
+NAMED = 5  # masks that are left out
+
 
 def results_table(evaluations: Iterable[tuple[str, Evaluation]]) -> Table:
     """A table of the main metrics: one row per category and method, then each method's mean.
@@ -45,3 +47,16 @@ def results_table(evaluations: Iterable[tuple[str, Evaluation]]) -> Table:
 
 def _cells(values: Mapping[str, float | None]) -> list[str]:
     return ["–" if values[name] is None else f"{values[name]:.3f}" for name in COLUMNS]
+
+
+def left_out(evaluations: Iterable[Evaluation]) -> list[str]:
+    """What the pixel metrics were not made from although it is anomalous: a line for the count, one for each of a few.
+
+    The models of a run are evaluated on the same masks, so each mask is named once.
+    """
+    counted = {evaluation.unusable: evaluation.unusable_masks for evaluation in evaluations}
+    masks = {mask.uri: mask.reason for unusable in counted for mask in unusable}
+    if not masks:
+        return []
+    lines = [f"left out of pixel metrics, because their masks cannot be used: {sum(counted.values())} images"]
+    return lines + [f"    {uri}: {reason}" for uri, reason in list(masks.items())[:NAMED]]
