@@ -13,11 +13,14 @@ import typer
 
 from raydiff import cli, cluster, methods, steps
 from raydiff.images.index import print_report
-from raydiff.metrics.results_table import results_table
 from raydiff.planning.show import print_plan
 from raydiff.planning.training import plan_training
 from raydiff.progress import console
+from raydiff.report.facts import archive_command
+from raydiff.run_folder import RunFolder
 from raydiff.selection.calibrate import DEFAULT_RATE
+from raydiff.selection.calibration import check_rate
+from raydiff.selection.pseudo_validation import PseudoValidationSettings
 from raydiff.selection.search_settings import SearchSettings
 from raydiff.training.workers import Workers
 
@@ -49,11 +52,15 @@ def main(
     # a mistake in the settings should show before an hour of work, not after
     recipes = {name: methods.recipe(name, preset, changes[name]) for name in names}
     asked = Workers.parse(workers) if workers else None
+    check_rate(false_alarm_rate)
+    PseudoValidationSettings.at_most(pseudo_images)
     if dry_run:
         plan = plan_training(data, out, recipes, per_category, asked, pseudo_images, false_alarm_rate, maps, address)
         print_plan(plan)
         return
-    print_report(steps.index(data, out))
+    found = steps.index(data, out)
+    print_report(found)
+    steps.check_enough(out, per_category, found.unreadable)
     cluster.connect(address, gpus)
     runs = list(steps.split(out).values()) if per_category else [out]
     reports = []
@@ -61,14 +68,21 @@ def main(
         for name in names:
             steps.train(run, name, preset, changes[name], asked, seed)
             steps.tune(run, name, SearchSettings(seed=seed), pseudo_images=pseudo_images)
+            tested = steps.has_test_images(run)
             with steps.serving(run, name) as handle:
                 steps.calibrate(handle, run, name, false_alarm_rate)
-                cli.print_scored(steps.score(handle, run, name, maps))
-            steps.evaluate(run, name, size)
+                if tested:
+                    cli.print_scored(steps.score(handle, run, name, maps))
+            if tested:
+                steps.evaluate(run, name, size)
         reports.append(steps.report(run))
-    console.print(results_table(pair for run in runs for pair in steps.results(run).items()))
+    cli.print_results(pair for run in runs for pair in steps.results(run).items())
     for run, place in zip(runs, reports, strict=True):
-        console.print(f"chosen by pseudo-validation, without a label: {steps.chosen(run)}", markup=False)
+        chosen = steps.chosen(run)
+        console.print(f"chosen by pseudo-validation, without a label: {chosen}", markup=False)
+        if chosen and not steps.has_test_images(run):
+            command = archive_command(RunFolder(run).model(chosen))
+            console.print(f"there are no test images; to score an archive: {command}", markup=False)
         console.print(f"report: {place}", markup=False)
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
 from typing import Annotated, Any
 
@@ -14,6 +14,8 @@ import typer
 
 from raydiff import methods
 from raydiff.errors import RaydiffError, SettingsError
+from raydiff.metrics.evaluate import Evaluation
+from raydiff.metrics.results_table import left_out, results_table
 from raydiff.progress import console, duration
 from raydiff.scoring.bulk import Summary
 from raydiff.scoring.part_scorer import Maps
@@ -182,9 +184,8 @@ def score(out: Out, model: Name, maps: MapsOption = "none") -> None:
 def evaluate(out: Out, model: Name, size: Size = None) -> None:
     """Metrics of the test images' scores and maps, where the data has labels."""
     from raydiff import steps
-    from raydiff.metrics.results_table import results_table
 
-    console.print(results_table([(model, steps.evaluate(out, model, size))]))
+    print_results([(model, steps.evaluate(out, model, size))])
 
 
 @app.command(epilog="Example: raydiff report --out runs/may")
@@ -267,6 +268,16 @@ def changes(
 def _passes(method: str, setting: str, among: Sequence[str]) -> bool:
     having = [other for other in among if setting in methods.get(other).TrainSettings.model_fields]
     return bool(having) and method not in having
+
+
+def print_results(evaluations: Iterable[tuple[str, Evaluation]]) -> None:
+    """The results of evaluated models, by name, and what they leave out; nothing where there are none."""
+    found = list(evaluations)
+    if not found:
+        return
+    console.print(results_table(found))
+    for line in left_out(evaluation for _, evaluation in found):
+        console.print(line, markup=False)
 
 
 def print_scored(summary: Summary | None) -> None:

@@ -16,8 +16,9 @@ from ray.serve.handle import DeploymentHandle
 from raydiff import cluster, methods, storage
 from raydiff.errors import DataError, SettingsError
 from raydiff.images import table
+from raydiff.images.holdout import check_enough as check_normals
 from raydiff.images.holdout import roles
-from raydiff.images.index import IndexReport
+from raydiff.images.index import IndexReport, Problem
 from raydiff.images.index import index as index_images
 from raydiff.metrics.evaluate import Evaluation
 from raydiff.metrics.evaluate import evaluate as evaluate_scores
@@ -61,6 +62,20 @@ def index(data: str, out: str, score: str | None = None) -> IndexReport:
     return report
 
 
+def check_enough(out: str, per_category: bool, unreadable: Sequence[Problem] = ()) -> None:
+    """Whether the run has normals enough for every step; before hours of training, not after.
+
+    Args:
+        per_category: as `split` makes them.
+        unreadable: what `index` could not read.
+
+    Raises:
+        DataError: if not.
+    """
+    images = table.read(_existing(out).images)
+    check_normals(images, roles(images), per_category, {problem.uri for problem in unreadable})
+
+
 def split(out: str) -> dict[str, str]:
     """A run for each category that has images to fit, by its name; every step works on these as on any run."""
     run = _existing(out)
@@ -88,6 +103,8 @@ def train(
     """Fit a method on the run's images with the role `fit`; its model folder takes the method's name."""
     run = _existing(out)
     settings = methods.recipe(method, preset, changes)
+    if not table.read(run.table("fit")).num_rows:
+        raise DataError(f"{run.uri} has no normal image to train on; `raydiff index` shows what there is")
     cluster.connect()
     return train_method(method, settings, run.table("fit"), run.model(method), run.work, workers, seed)
 
@@ -105,8 +122,7 @@ def tune(
     `pseudo_images` bounds both the normal images and the anomalies made of them, per category. The run's table and plot
     of all trials are written anew.
     """
-    bounds = {} if pseudo_images is None else dict.fromkeys(("normals", "anomalies"), pseudo_images)
-    size = PseudoValidationSettings.parse(bounds)
+    size = PseudoValidationSettings.at_most(pseudo_images)
     run = _existing(out)
     if save_as:
         load(run.model(name), "cpu").save(run.model(save_as))
@@ -183,16 +199,31 @@ def calibrate(handle: DeploymentHandle, out: str, name: str, rate: float = DEFAU
     return calibrate_model(handle, uri, run.table("calibrate"), scores, rate, shared)
 
 
+def has_test_images(out: str) -> bool:
+    """Whether the run has images to score and to evaluate."""
+    return table.read(_existing(out).table("test")).num_rows > 0
+
+
 def score(handle: DeploymentHandle, out: str, name: str, maps: Maps = "none") -> Summary:
-    """Score the run's test images."""
+    """Score the run's test images.
+
+    Raises:
+        DataError: if it has none.
+    """
     run = _existing(out)
+    _check_tested(out)
     uri = run.model(name)
     return score_table(handle, uri, run.table("test"), run.scores(name, describe(uri)["id"]), maps)
 
 
 def evaluate(out: str, name: str, size: int | None = None) -> Evaluation:
-    """Metrics of a model's test score table; they describe it and decide nothing."""
+    """Metrics of a model's test score table; they describe it and decide nothing.
+
+    Raises:
+        DataError: if the run has no test images.
+    """
     run = _existing(out)
+    _check_tested(out)
     model_id = describe(run.model(name))["id"]
     found = evaluate_scores(run.scores(name, model_id), size)
     storage.write_json(run.evaluation(name, model_id), found.model_dump(mode="json"))
@@ -200,12 +231,17 @@ def evaluate(out: str, name: str, size: int | None = None) -> Evaluation:
 
 
 def report(out: str) -> str:
-    """Write the run's report over all its models; its URI."""
+    """Write the run's report over all its models; its URI.
+
+    Where the run has no test images it shows the held-out normals that calibrated its models.
+    """
     run = _existing(out)
-    entries = [_entry(run, name) for name in run.models()]
+    tested = has_test_images(out)
+    entries = [_entry(run, name, tested) for name in run.models()]
     scored = [entry for entry in entries if storage.exists(entry.scores_uri)]
     if not scored:
-        raise DataError(f"{run.uri} holds no score table yet; run `raydiff score --out {run.uri}` first")
+        missing, step = ("score table", "score") if tested else ("calibrated model", "calibrate")
+        raise DataError(f"{run.uri} holds no {missing} yet; run `raydiff {step} --out {run.uri}` first")
     return write_report(run.report, scored, champion=chosen(out))
 
 
@@ -233,16 +269,26 @@ def chosen(out: str) -> str | None:
     return champion(found) if found else None
 
 
-def _entry(run: RunFolder, name: str) -> ReportEntry:
+def _entry(run: RunFolder, name: str, tested: bool) -> ReportEntry:
     model_id = describe(run.model(name))["id"]
     evaluation, tuning = run.evaluation(name, model_id), run.tuning(name)
+    held_out = run.scores(name, describe(run.model(name), calibrated=False)["id"], "calibrate")
     return ReportEntry(
         name=name,
-        scores_uri=run.scores(name, model_id),
+        scores_uri=run.scores(name, model_id) if tested else held_out,
+        held_out=not tested,
         evaluation_uri=evaluation if storage.exists(evaluation) else None,
         model_uri=run.model(name),
         tuning_uri=tuning if storage.exists(tuning) else None,
     )
+
+
+def _check_tested(out: str) -> None:
+    if not has_test_images(out):
+        raise DataError(
+            f"{RunFolder(out).uri} has no test images: index some (test/<defect>/, a table's split, --score), or score "
+            "other images with jobs/score_archive.py"
+        )
 
 
 def _existing(out: str) -> RunFolder:

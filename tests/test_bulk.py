@@ -28,7 +28,7 @@ from raydiff.scoring import bulk, table
 from raydiff.scoring.bulk import score_table
 from raydiff.scoring.deployment import Scorer, deployed
 from raydiff.scoring.maps import read_map
-from raydiff.scoring.part_scorer import PartScorer, map_place
+from raydiff.scoring.part_scorer import PartScorer
 from raydiff.scoring.scored import Scored
 from raydiff.scoring.unfinished import Unfinished, work_uri
 from raydiff.selection.calibration import Calibration
@@ -276,22 +276,6 @@ def test_what_a_killed_job_left_deployed_is_taken_down(handle, folders):
     serve.run(left, name="raydiff-77000000", route_prefix=None)
     with deployed(str(folders / "calibrated"), replicas=1):
         assert "raydiff-77000000" not in serve.status().applications
-
-
-@pytest.mark.parametrize(
-    ("uri", "category", "split", "defect", "place"),
-    [
-        ("/d/bolt/test/spot/001.png", "bolt", "test", "spot", "bolt/test/spot/001"),
-        ("/d/a/bolt/test/spot/001.png", "a/bolt", "test", "spot", "a/bolt/test/spot/001"),  # a name twice in the data
-        ("s3://b/d/bolt/test/good/0.1.jpg", "bolt", "test", "good", "bolt/test/good/0.1"),
-        ("s3://b/bolt/2026/x.png", "bolt", "test", None, "b/bolt/2026/x.png"),  # a folder of images to score
-        ("/d/ko/x.png", "bolt", "test", "ko", "d/ko/x.png"),
-        ("/d/screw/test/spot/1.png", "bolt", "test", "spot", "d/screw/test/spot/1.png"),  # a table of the user's own
-        ("x.png", "bolt", "train", "good", "x.png"),
-    ],
-)
-def test_where_a_map_goes(uri, category, split, defect, place):
-    assert map_place(uri, category, split, defect) == place
 
 
 def test_the_rate_is_of_all_that_was_done_since_the_first_image_was_read():

@@ -7,9 +7,9 @@ from collections import Counter, defaultdict
 import pyarrow as pa
 import pytest
 
-from raydiff.errors import SettingsError
+from raydiff.errors import DataError, SettingsError
 from raydiff.images import table
-from raydiff.images.holdout import roles
+from raydiff.images.holdout import check_enough, roles
 
 HELD_OUT = {"tune", "calibrate", "tune+calibrate"}
 
@@ -122,3 +122,42 @@ def test_categories_without_normals_and_an_empty_table() -> None:
 def test_a_share_out_of_range(holdout: float) -> None:
     with pytest.raises(SettingsError, match="at least 0, below 1"):
         roles(images({"a": 3}), holdout=holdout)
+
+
+def given_up(counts: dict[str, int], per_category: bool = False, unreadable=()) -> str:
+    """Why a run of so many normals a category is refused; empty where it is not."""
+    found = images(counts)
+    try:
+        check_enough(found, roles(found), per_category, unreadable)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def test_too_few_normals_are_refused_with_their_numbers() -> None:
+    assert given_up({"a": 8}) == ""
+    assert given_up({"a": 8, "b": 1}) == ""  # b is fitted, and takes the threshold of all
+    assert "(a 7); give at least 8 that can be read of one category" in given_up({"a": 7})
+    assert "(a 1, b 3)" in given_up({"a": 1, "b": 3})
+    assert "there is no normal image to train on (none was found)" in given_up({"a": 0})
+    many = given_up(dict.fromkeys("abcdefg", 2))
+    assert "(a 2, b 2, c 2, d 2, e 2 and 2 more)" in many
+
+
+def test_each_category_has_to_have_enough_for_a_model_of_its_own() -> None:
+    assert given_up({"a": 8, "b": 9}, per_category=True) == ""
+    said = given_up({"a": 8, "b": 3}, per_category=True)
+    assert "(b 3)" in said
+    assert "leave --per-category out" in said
+    assert given_up({"a": 8, "b": 0}, per_category=True) == ""  # b is there to be tested only
+
+
+def test_what_cannot_be_read_counts_for_nothing() -> None:
+    found = images({"a": 8})
+    by_role = dict(zip(found["uri"].to_pylist(), roles(found), strict=True))
+    held_out = [uri for uri, role in by_role.items() if role == "tune+calibrate"]
+    fit = [uri for uri, role in by_role.items() if role == "fit"]
+    assert given_up({"a": 8}, unreadable=fit[:5]) == ""
+    assert "(a 7 and 1 that cannot be read)" in given_up({"a": 8}, unreadable=held_out[:1])
+    assert "(a 2 and 6 that cannot be read)" in given_up({"a": 8}, unreadable=fit)
+    assert "all 8 that were found cannot be read" in given_up({"a": 8}, unreadable=fit + held_out)

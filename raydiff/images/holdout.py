@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 
-from raydiff.errors import SettingsError
+from raydiff.errors import DataError, SettingsError
 
+ENOUGH_TO_HOLD_OUT = 8  # normals of a category, of which two are held out at least
 ENOUGH_FOR_HALVES = 20  # held-out images of a category
+CATEGORIES_NAMED = 5  # of those that have too few
 
 
 def roles(images: pa.Table, holdout: float = 0.25, seed: int = 0) -> list[str]:
@@ -51,9 +54,57 @@ def roles(images: pa.Table, holdout: float = 0.25, seed: int = 0) -> list[str]:
     return found
 
 
+def check_enough(
+    images: pa.Table, given: Sequence[str], per_category: bool = False, unreadable: Collection[str] = ()
+) -> None:
+    """Whether there are normals enough to fit, to tune on and to calibrate with, so that no step ends for want of them.
+
+    An anomaly is made of two images, so some category has to have two of them to tune on; any one calibrates.
+
+    Args:
+        images: an image table.
+        given: the role of each of its rows.
+        per_category: a run for each category that has images to fit, and so each has to have enough.
+        unreadable: uris that cannot be read, and so count for nothing.
+
+    Raises:
+        DataError: naming the categories that have too few, and how many are needed.
+    """
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    lost: Counter[str] = Counter()
+    for uri, category, role in zip(images["uri"].to_pylist(), images["category"].to_pylist(), given, strict=True):
+        if role not in ("test", "unused"):
+            lost[category] += uri in unreadable
+            counts[category].update([] if uri in unreadable else ["normals", *role.split("+")])
+    if not any(each["normals"] for each in counts.values()):
+        found = f"all {lost.total()} that were found cannot be read" if lost.total() else "none was found"
+        raise DataError(f"there is no normal image to train on ({found}); `raydiff index` shows what there is")
+
+    def lacks(run: Collection[str]) -> bool:
+        fit, calibrate = (any(counts[name][role] for name in run) for role in ("fit", "calibrate"))
+        return not (fit and calibrate and any(counts[name]["tune"] >= 2 for name in run))
+
+    runs = [[name] for name in counts] if per_category else [list(counts)]
+    short = sorted(name for run in runs if lacks(run) for name in run)
+    if short:
+        shown = ", ".join(
+            f"{name} {counts[name]['normals']}{_unreadable(lost[name])}" for name in short[:CATEGORIES_NAMED]
+        )
+        more = f" and {len(short) - CATEGORIES_NAMED} more" if len(short) > CATEGORIES_NAMED else ""
+        which = "each category, because each has a model of its own (or leave --per-category out)"
+        raise DataError(
+            f"too few normal images to hold some out for tuning and calibration ({shown}{more}); give at least "
+            f"{ENOUGH_TO_HOLD_OUT} that can be read of {which if per_category else 'one category'}"
+        )
+
+
+def _unreadable(count: int) -> str:
+    return f" and {count} that cannot be read" if count else ""
+
+
 def _held_out(normals: int, holdout: float) -> int:
     share = int(normals * holdout)
-    return max(share, 2) if holdout and normals >= 8 else share
+    return max(share, 2) if holdout and normals >= ENOUGH_TO_HOLD_OUT else share
 
 
 def _shuffled(rows: list[int], uris: list[str], seed: int) -> list[int]:

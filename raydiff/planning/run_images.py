@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
-from raydiff.errors import DataError
 from raydiff.planning.tuning import TuningSets, tuning_sets
 from raydiff.run_folder import ROLES
-from raydiff.selection.calibration import Calibration
-from raydiff.selection.pseudo_validation import PseudoValidationSettings, pseudo_validation_set
+from raydiff.selection.pseudo_validation import PseudoValidationSettings
 
 
 @dataclass(frozen=True)
@@ -47,22 +44,6 @@ def runs_of(
 
     found = [run(category, [category]) for category in categories] if per_category else [run("", categories)]
     return [each for each in found if each.roles["fit"]]
-
-
-def check(runs: Sequence[RunImages], data: str, size: PseudoValidationSettings, rate: float) -> None:
-    """Raise what the job would only raise after the training.
-
-    Raises:
-        DataError: if there are too few images for a step.
-    """
-    if not runs:
-        raise DataError(f"{data} holds no normal image to train on; `raydiff index` shows what there is")
-    for run in runs:
-        nothing: Any = None
-        if not run.sets.normals:
-            pseudo_validation_set(nothing, {}, size, 0)
-        if not run.roles["calibrate"]:
-            Calibration.fit({}, rate)
 
 
 def by_category(images: pa.Table, given: Sequence[str]) -> dict[str, dict[str, int]]:

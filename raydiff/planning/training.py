@@ -16,18 +16,18 @@ import pyarrow as pa
 from raydiff import cluster, methods, storage
 from raydiff.images import index as indexing
 from raydiff.images import layouts
-from raydiff.images.holdout import roles
+from raydiff.images.holdout import check_enough, roles
 from raydiff.methods.base import GradientSettings, ScoreSettings, TrainSettings
 from raydiff.planning import measure
 from raydiff.planning.method import Costs, Resources, World, method_section
 from raydiff.planning.plan import Plan, Section, Step
-from raydiff.planning.run_images import RunImages, by_category, check, runs_of
+from raydiff.planning.run_images import RunImages, by_category, runs_of
 from raydiff.planning.timing import timed
 from raydiff.planning.tuning import grid
 from raydiff.progress import phase
 from raydiff.run_folder import RunFolder
 from raydiff.scoring.part_scorer import Maps
-from raydiff.selection.calibration import CategoryCalibration
+from raydiff.selection.calibration import check_rate
 from raydiff.selection.pseudo_validation import PseudoValidationSettings
 from raydiff.selection.space import load_space
 from raydiff.training.workers import Workers, begins_with, planned, scaling
@@ -58,13 +58,12 @@ def plan_training(
     run = RunFolder(out)
     storage.probe(data)
     storage.probe(run.uri)
-    bounds = {} if pseudo_images is None else dict.fromkeys(("normals", "anomalies"), pseudo_images)
-    size = PseudoValidationSettings.parse(bounds)
-    CategoryCalibration.parse({"scores": (0.0,), "rate": rate})
+    size = PseudoValidationSettings.at_most(pseudo_images)
+    check_rate(rate)
     images = layouts.survey(data).images
     given = roles(images)
     runs = runs_of(images, given, per_category, size)
-    check(runs, data, size, rate)
+    check_enough(images, given, per_category)
     spaces = {name: grid(load_space(name), methods.get(name).ScoreSettings()) for name in recipes}
     cluster.connect(address)
     world = _world(workers)

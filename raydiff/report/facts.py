@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,23 @@ def promised(calibration: Calibration | None, category: str) -> bool:
         return False
     used = calibration.of(category)
     return used.promised and used is calibration.categories.get(category)
+
+
+def untested(runs: Sequence[Run]) -> str:
+    """What the report shows of runs that have no images to test on; empty where every run has some."""
+    held_out = [run for run in runs if run.held_out]
+    if not held_out:
+        return ""
+    return (
+        "There are no images to test on, so nothing here says how many defects are found. Scores, histograms and "
+        f"gallery of {_list([run.name for run in held_out])} show held-out normal images: those that set the alarm "
+        "threshold."
+    )
+
+
+def archive_command(model_uri: str) -> str:
+    """How an archive is scored with a model: what comes after a run."""
+    return f"python jobs/score_archive.py --model {shlex.quote(model_uri)} --data ARCHIVE --out SCORES"
 
 
 def verdicts(runs: Sequence[Run]) -> list[Verdict]:

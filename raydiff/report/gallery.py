@@ -102,6 +102,12 @@ def pick(run: Run, distance: NDArray[np.float64], per_group: int) -> list[tuple[
         return chosen
 
     bad, good = run.label == ANOMALOUS, run.label == NORMAL
+    if run.held_out:
+        highest = nearest(-distance, np.ones(len(distance), bool))
+        found = [
+            ("Highest held-out", "held-out normal images with the highest scores: is each of them normal?", highest)
+        ]
+        return [group for group in found if group[2]]
     found = [
         ("Worst misses", "anomalous images with the lowest scores", nearest(distance, bad)),
         ("Worst false alarms", "normal images with the highest scores", nearest(-distance, good)),

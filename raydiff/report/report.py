@@ -80,11 +80,14 @@ def write_report(
             version=raydiff.__version__,
             runs=loaded,
             overview=[_overview(run) for run in loaded],
+            untested=facts.untested(loaded),
+            next_commands=[facts.archive_command(run.model_uri) for run in loaded if run.held_out and run.model_uri],
             verdicts=facts.verdicts(loaded),
             no_verdict=facts.no_verdict(loaded),
             metrics=_METRICS,
             rates=_RATES,
             results=list(_results(loaded)),
+            unusable=_unusable_masks(loaded),
             defects=list(_defects(loaded)),
             tuning=[_tuning(run) for run in loaded if run.tuning],
             left_out=len(runs.categories(loaded)) - len(shown),
@@ -167,6 +170,14 @@ def _block(title: str, lines: Sequence[_Line], note: str = "") -> dict[str, Any]
         if len(values) > 1 and name not in _RATES:
             best[name] = max(values)
     return {"title": title, "note": note, "lines": lines, "best": best}
+
+
+def _unusable_masks(loaded: Sequence[Run]) -> dict[str, Any]:
+    """Masks that left their images out of the pixel metrics: how many in the run with most, and the first of them."""
+    evaluations = [run.evaluation for run in loaded if run.evaluation]
+    rows = {mask["uri"]: mask["reason"] for found in evaluations for mask in found.get("unusable", ())}
+    count = max((found.get("unusable_masks", 0) for found in evaluations), default=0)
+    return {"count": count, "rows": list(rows.items())[:MAX_ERRORS]}
 
 
 def _defects(loaded: Sequence[Run]) -> Iterator[tuple[str, str, list[dict[str, Any] | None]]]:

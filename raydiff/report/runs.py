@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class ReportEntry(Settings):
 
     name: str  # as shown; every entry has its own
     scores_uri: str
+    held_out: bool = False  # it is the score table of the normals that calibrate: there are no images to test on
     evaluation_uri: str | None = None  # JSON written by `raydiff evaluate`
     model_uri: str | None = None  # the model folder
     tuning_uri: str | None = None  # JSON written by `raydiff tune`
@@ -48,12 +49,17 @@ class ReportEntry(Settings):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A loaded entry: the test split of its score table. Arrays have one value a row of the table."""
+    """A loaded entry: the test split of its score table, or the held-out normals where there is nothing to test on.
+
+    Arrays have one value a row of the table.
+    """
 
     name: str
     method: str
     model_id: str
     scores_uri: str
+    held_out: bool
+    model_uri: str | None
     table: pa.Table
     categories: list[str]  # sorted
     category: NDArray[np.intp]  # position in `categories`
@@ -97,9 +103,9 @@ def load(entry: ReportEntry) -> Run:
         DataError: if there is no score table, or no image of the test split in it.
         StorageError: if something else that the entry names cannot be read.
     """
-    is_test = pc.field("split") == "test"
-    parts = score_table.read_parts(entry.scores_uri)
-    table = pa.concat_tables([part.filter(is_test).select(_COLUMNS) for part in parts])
+    table = pa.concat_tables([part.select([*_COLUMNS, "split"]) for part in score_table.read_parts(entry.scores_uri)])
+    if not entry.held_out:
+        table = table.filter(pc.field("split") == "test")
     if not table.num_rows:
         raise DataError(f"{entry.scores_uri} has no image whose split is 'test'; score the images to report on into it")
     model = storage.read_json(storage.join(entry.model_uri, "model.json")) if entry.model_uri else None
@@ -109,11 +115,13 @@ def load(entry: ReportEntry) -> Run:
     order = np.argsort(np.array(names, dtype=object), kind="stable")
     place = np.empty(len(names), dtype=np.intp)
     place[order] = np.arange(len(names))
-    return Run(
+    found = Run(
         name=entry.name,
         method=_first(table, "method"),
         model_id=_first(table, "model_id"),
         scores_uri=entry.scores_uri,
+        held_out=entry.held_out,
+        model_uri=entry.model_uri,
         table=table,
         categories=[names[i] for i in order],
         category=place[encoded.indices.to_numpy(zero_copy_only=False)],
@@ -127,6 +135,15 @@ def load(entry: ReportEntry) -> Run:
         model=model,
         calibration=Calibration.parse(calibration) if calibration else None,
     )
+    return _with_thresholds(found) if entry.held_out else found
+
+
+def _with_thresholds(run: Run) -> Run:
+    """Held-out normals are scored before there is a threshold; here it is beside them."""
+    if run.calibration is None:
+        return run
+    thresholds = np.array([run.calibration.of(name).threshold for name in run.categories])[run.category]
+    return replace(run, threshold=thresholds, alarm=run.scored & (run.score > thresholds))
 
 
 def categories(runs: Sequence[Run]) -> list[str]:

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import logging
-import posixpath
 from collections.abc import Sequence
 from datetime import date
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from raydiff.errors import ClusterError, RaydiffError
 from raydiff.patience import patiently
 from raydiff.report.overlay import overlay
 from raydiff.scoring import table
+from raydiff.scoring.map_place import map_place
 from raydiff.scoring.maps import write_map
 from raydiff.scoring.scored import Scored
 from raydiff.scoring.unfinished import work_uri
@@ -153,15 +153,3 @@ class PartScorer:
         picture.save(buffer, "PNG")
         patiently(storage.write_bytes, uri, buffer.getvalue())
         return uri
-
-
-def map_place(uri: str, category: str | None, split: str | None, defect: str | None) -> str:
-    """Where an image's map goes, without its ending: MVTec's evaluation layout `category/test/defect/stem` for images
-    that lie so, and else the image's own path (without scheme and leading slash, with its ending: `1.png` and `1.jpg`
-    are two images).
-    """
-    path = uri.split("://", 1)[-1].lstrip("/")
-    layout = path.split("/")[-4:]
-    if len(layout) == 4 and layout[1:3] == [split, defect] and (category or "").split("/")[-1] == layout[0]:
-        return "/".join([category or layout[0], *layout[1:3], posixpath.splitext(layout[3])[0]])
-    return path

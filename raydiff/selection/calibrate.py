@@ -11,7 +11,7 @@ from raydiff.model import Model, load
 from raydiff.progress import console
 from raydiff.scoring import table as score_table_file
 from raydiff.scoring.bulk import score_table
-from raydiff.selection.calibration import Calibration
+from raydiff.selection.calibration import Calibration, check_rate
 
 DEFAULT_RATE = 0.01
 
@@ -34,8 +34,10 @@ def calibrate(
         shared_with_tuning: categories whose images tuning has seen too.
 
     Raises:
+        SettingsError: if the rate is not above 0 and below 1.
         DataError: if no normal image could be scored.
     """
+    check_rate(rate)
     score_table(handle, model_uri, table_uri, scores_uri, calibrated=False)
     scores: dict[str, list[float]] = defaultdict(list)
     for part in score_table_file.read_parts(scores_uri):

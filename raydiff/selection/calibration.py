@@ -15,10 +15,20 @@ from functools import cached_property
 
 from pydantic import Field
 
-from raydiff.errors import DataError
+from raydiff.errors import DataError, SettingsError
 from raydiff.settings import Settings
 
 MAX_SCORES = 10_000  # per category, drawn at random from more; a larger number sharpens no promise
+
+
+def check_rate(rate: float) -> None:
+    """Whether a false-alarm rate can be asked for.
+
+    Raises:
+        SettingsError: if it is not above 0 and below 1.
+    """
+    if not 0 < rate < 1:
+        raise SettingsError(f"the false-alarm rate is a share of normal images: above 0, below 1 (got {rate:g})")
 
 
 class CategoryCalibration(Settings):

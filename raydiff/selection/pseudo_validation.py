@@ -32,6 +32,15 @@ class PseudoValidationSettings(Settings):
     normals: int = Field(24, ge=2)  # most held-out normal images per category
     anomalies: int = Field(40, ge=2)  # anomalies made per category
 
+    @classmethod
+    def at_most(cls, images: int | None) -> PseudoValidationSettings:
+        """With a bound on both, or as usual.
+
+        Raises:
+            SettingsError: if it is below two.
+        """
+        return cls.parse({} if images is None else dict.fromkeys(("normals", "anomalies"), images))
+
 
 @dataclass(frozen=True)
 class ScoringSet:
