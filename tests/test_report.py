@@ -480,6 +480,8 @@ def _bare(name: str, method: str = "lafite", auroc: tuple[float, float] = (0.9, 
     count = len(columns.get("score", [0.0]))
     nothing = np.full(count, np.nan)
     values: dict[str, Any] = {
+        "held_out": False,
+        "model_uri": None,
         "table": None,
         "categories": list(CATEGORIES),
         "category": np.zeros(count, dtype=np.intp),
@@ -603,13 +605,66 @@ def test_outline_surrounds_the_defect_even_a_tiny_one() -> None:
     np.testing.assert_array_equal(np.abs(changed - [20, 30]).max(axis=0), [3, 3])
 
 
+def _held_out(make: Make, name: str, method: str = "lafite") -> ReportEntry:
+    """A run that has no images to test on: the normals that calibrated it, scored before there was a threshold."""
+
+    def edit(rows: list[dict[str, Any]]) -> None:
+        rows[:] = [
+            row | {"split": "train", "p_value": None, "threshold": None, "is_anomalous": None, "mask_uri": None}
+            for row in rows
+            if row["label"] == 0
+        ]
+
+    entry = make(name, method, maps="none", edit=edit)
+    return entry.model_copy(update={"held_out": True, "evaluation_uri": None})
+
+
+def test_a_run_without_test_images_shows_its_held_out_normals(make: Make, tmp_path: Path) -> None:
+    entries = [_held_out(make, "lafite"), _held_out(make, "nearest_patch", "nearest_patch")]
+    uri = write_report(f"{tmp_path}/out", entries, champion="lafite")
+    words = _text(uri)
+    assert "There are no images to test on" in words
+    assert "gallery of lafite and nearest_patch show held-out normal images" in words
+    for entry in entries:
+        command = f"python jobs/score_archive.py --model {entry.model_uri} --data ARCHIVE --out SCORES"
+        assert command in words
+    assert "image AUROC 0.930 at telling" in words  # pseudo-validation stays
+    assert "Promises at most 1 % false alarms" in words
+    assert "Highest held-out" in words
+    for absent in ("Results on the labelled test set", "Worst misses", "Worst false alarms", "Measured on labelled"):
+        assert absent not in words
+    (run, _) = map(runs.load, entries)
+    assert len(run.score) == 24  # 12 normal images in each of two categories
+    expected = {name: run.calibration.of(name).threshold for name in run.categories}
+    for category, threshold in expected.items():
+        assert set(run.threshold[run.rows(category)]) == {threshold}
+    np.testing.assert_array_equal(run.alarm, run.score > run.threshold)
+
+
+def test_masks_that_cannot_be_used_are_listed(make: Make, tmp_path: Path) -> None:
+    entries = [make("lafite"), make("nearest_patch", "nearest_patch")]
+    for entry in entries:
+        assert entry.evaluation_uri
+        found = storage.read_json(entry.evaluation_uri)
+        named = [{"uri": f"/d/<{n}>_mask.png", "category": "cup", "reason": "the mask is all black"} for n in range(2)]
+        storage.write_json(entry.evaluation_uri, found | {"unusable_masks": 3, "unusable": named})
+    words = _text(write_report(f"{tmp_path}/out", entries))
+    assert "Left out of the pixel metrics, because their masks cannot be used: 3 anomalous images, of which" in words
+    assert words.count("the mask is all black") == 2
+    assert "/d/<1>_mask.png" in words
+
+
 @pytest.mark.browser
-def test_a_browser_shows_every_picture(make: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["tested", "held out"])
+def test_a_browser_shows_every_picture(make: Make, tmp_path: Path, kind: str) -> None:
     chromium = shutil.which("chromium")
     if chromium is None:
         assert not os.environ.get("CI"), "Chromium is not installed; CI needs it (Debian package chromium)"
         pytest.skip("CHROMIUM IS NOT INSTALLED: the report was not opened in a browser (Debian package chromium)")
-    entries = [make("lafite"), make("nearest_patch", "nearest_patch", (0.91, 0.88))]
+    if kind == "tested":
+        entries = [make("lafite"), make("nearest_patch", "nearest_patch", (0.91, 0.88))]
+    else:
+        entries = [_held_out(make, "lafite")]
     uri = write_report(f"{tmp_path}/out", entries, champion="lafite")
     # Only this copy may run a script, which counts what the browser could not show.
     page = storage.read_bytes(uri).decode()
