@@ -17,6 +17,7 @@ from main_job import ROOT, tiny
 from PIL import Image
 from typer.testing import CliRunner
 
+import raydiff
 from raydiff import progress, storage
 from raydiff.errors import DataError
 from raydiff.metrics.evaluate import Evaluation
@@ -25,6 +26,7 @@ from raydiff.scoring import table
 
 pytestmark = pytest.mark.ray
 
+CATEGORIES = ("bolt", "cloth")
 SIZE = 40
 DEFECTIVE = 3  # test images of each kind and category
 # What there is to test on: folders, masks of the defective images, and how they are spoilt.
@@ -39,7 +41,7 @@ TESTS = {
     "unreadable": ("good", "spot", "masks", "unreadable"),
     "no labels": ("good", "spot", "table"),
 }
-NORMALS = {"1": (1, 1), "3": (3, 3), "8": (8, 8), "8 and 3": (8, 3), "0": (0, 0)}
+NORMALS = {"1": (1, 1), "3": (3, 3), "8": (8, 8), "8 and 3": (8, 3), "8 and 0": (8, 0), "0": (0, 0)}
 FEW = [  # for the default suite
     ("nothing", "8 and 3", False, False),
     ("all masks bad", "8", True, True),
@@ -53,7 +55,7 @@ ALL = list(itertools.product(TESTS, NORMALS, (False, True), (False, True)))
 def write(folder: Path, test: str, normals: str, equal: bool) -> str:
     """A data set of two categories; what --data names."""
     kinds = TESTS[test]
-    for number, (category, count) in enumerate(zip(("bolt", "cloth"), NORMALS[normals], strict=True)):
+    for number, (category, count) in enumerate(zip(CATEGORIES, NORMALS[normals], strict=True)):
         images = made_images(count + 2 * DEFECTIVE, SIZE, seed=number)
         if equal:
             images[:] = images[:1]
@@ -100,7 +102,7 @@ def check(folder: Path, test: str, normals: str, equal: bool, per_category: bool
     out = RunFolder(str(folder / "run"))
     arguments = ["--data", data, "--out", out.uri, "--methods", "nearest_patch", "--preset", "demo", "--pseudo-images"]
     arguments += ["4", "--false-alarm-rate", "0.3", *tiny("nearest_patch"), *["--per-category"] * per_category]
-    enough = normals == "8" or (normals == "8 and 3" and not per_category)
+    enough = normals in ("8", "8 and 0") or (normals == "8 and 3" and not per_category)
     if not enough:
         with pytest.raises(DataError, match=r"too few normal images|no normal image|holds no images"):
             train_all(*arguments)
@@ -108,9 +110,18 @@ def check(folder: Path, test: str, normals: str, equal: bool, per_category: bool
         assert not list((folder / "run").glob("**/models"))
         return
     printed = train_all(*arguments)
-    runs = [RunFolder(out.category(name)) for name in ("bolt", "cloth")] if per_category else [out]
+    assert ("models" in {folder.name for folder in Path(out.uri).iterdir()}) == (not per_category)
+    fitted = [name for name, count in zip(CATEGORIES, NORMALS[normals], strict=True) if count]
+    runs = [RunFolder(out.category(name)) for name in fitted] if per_category else [out]
     for run in runs:
-        check_ended(run, printed, test, 2 // len(runs))
+        check_ended(run, printed, test, 1 if per_category else 2)
+    if per_category:
+        models = [raydiff.load(run.model("nearest_patch"), "cpu") for run in runs]
+        assert [list(model.card["training_images"]) for model in models] == [[name] for name in fitted]
+        assert len({model.id for model in models}) == len(fitted)
+    if test not in ("nothing", "unreadable"):
+        results = printed[printed.index("image AUROC") :]
+        assert all(word in results for word in (*(fitted if per_category else CATEGORIES), "mean"))
 
 
 def check_ended(run: RunFolder, printed: str, test: str, categories: int) -> None:
@@ -133,7 +144,7 @@ def check_ended(run: RunFolder, printed: str, test: str, categories: int) -> Non
     bad = categories * DEFECTIVE if "bad masks" in kinds else 0
     assert found.unusable_masks == bad
     assert ("Left out of the pixel metrics" in page) == bool(bad)
-    assert ("all 6 are 0.5 times as large" in printed) == ("bad masks" in kinds)
+    assert ("all 6 are 0.5 times as large" in printed) == bool(bad)
     labelled = {"good", "spot"} <= set(kinds) and not {"unreadable", "table"} & set(kinds)
     assert (found.mean["image_auroc"] is not None) == labelled
     masked = {"masks", "some masks"} & set(kinds) and not {"unreadable", "bad masks"} & set(kinds)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 import typer
 from conftest import made_images, with_defect
 from main_job import ROOT, check_scored, job, small_data, tiny
@@ -18,7 +17,6 @@ import raydiff
 from raydiff import cli, progress, storage
 from raydiff.images.decode import decode
 from raydiff.run_folder import RunFolder
-from raydiff.scoring import table
 
 pytestmark = pytest.mark.ray
 
@@ -135,29 +133,6 @@ def test_an_archive(steps_run, command, tmp_path):
     assert rows[6]["error"] == "the file is empty"
     printed = command(app_of("score_archive"), *arguments, "--maps", "png", "--replicas", "1")
     assert "scored: nothing was missing" in printed
-
-
-def test_a_model_for_each_category(data, command, tmp_path):
-    whole = RunFolder(str(tmp_path / "run"))
-    options = ["--methods", "nearest_patch", "--preset", "demo", "--false-alarm-rate", "0.2", "--per-category"]
-    options += ["--pseudo-images", "4"]
-    arguments = ["--data", str(data), "--out", whole.uri, *options, *tiny("nearest_patch")]
-    printed = command(app_of("train_all"), *arguments)
-    assert not storage.exists(storage.join(whole.uri, "models"))
-    banks = []
-    for category in ("bolt", "cloth"):
-        run = RunFolder(whole.category(category))
-        model = raydiff.load(run.model("nearest_patch"), "cpu")
-        banks.append(model.method.memory_bank)
-        assert list(model.card["training_images"]) == [category]
-        rows = table.read(run.scores("nearest_patch", model.id)).to_pylist()
-        assert [row["category"] for row in rows] == [category] * 8
-        assert f"report: {run.report}" in printed
-        assert Path(run.report).exists()
-    assert not torch.equal(*banks)
-    results = printed[printed.index("image AUROC") :]
-    for word in ("bolt", "cloth", "mean"):
-        assert word in results
 
 
 def app_of(job):
