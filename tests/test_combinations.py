@@ -55,6 +55,7 @@ ALL = list(itertools.product(TESTS, NORMALS, (False, True), (False, True)))
 def write(folder: Path, test: str, normals: str, equal: bool) -> str:
     """A data set of two categories; what --data names."""
     kinds = TESTS[test]
+    folder.mkdir()
     for number, (category, count) in enumerate(zip(CATEGORIES, NORMALS[normals], strict=True)):
         images = made_images(count + 2 * DEFECTIVE, SIZE, seed=number)
         if equal:
