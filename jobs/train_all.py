@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from raydiff import cli, cluster, methods, steps
+from raydiff.images.folder_names import FolderNames
 from raydiff.images.index import print_report
 from raydiff.metrics.results_table import results_table
 from raydiff.planning.show import print_plan
@@ -41,6 +42,8 @@ def main(
     address: cli.Address = None,
     gpus: cli.Gpus = None,
     per_category: Annotated[bool, typer.Option("--per-category", help="A model for each category.")] = False,
+    normal: cli.NormalOption = None,
+    anomalous: cli.AnomalousOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
 ) -> None:
     """Train, tune, calibrate, score and evaluate every method on one set of images."""
@@ -49,11 +52,13 @@ def main(
     # a mistake in the settings should show before an hour of work, not after
     recipes = {name: methods.recipe(name, preset, changes[name]) for name in names}
     asked = Workers.parse(workers) if workers else None
+    named = FolderNames.parse(normal, anomalous)
     if dry_run:
-        plan = plan_training(data, out, recipes, per_category, asked, pseudo_images, false_alarm_rate, maps, address)
+        given = data, out, recipes, per_category, asked, pseudo_images, false_alarm_rate, maps, address
+        plan = plan_training(*given, named=named)
         print_plan(plan)
         return
-    print_report(steps.index(data, out))
+    print_report(steps.index(data, out, named=named))
     cluster.connect(address, gpus)
     runs = list(steps.split(out).values()) if per_category else [out]
     reports = []

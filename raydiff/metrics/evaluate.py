@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
-from raydiff import storage
 from raydiff.errors import DataError, ImageError
-from raydiff.images.decode import decode_mask, resize_mask
+from raydiff.images.decode import resize_mask
+from raydiff.images.masks import read_mask
 from raydiff.metrics.binned import BinnedPixelMetrics
 from raydiff.metrics.curve import OneClassError, PixelMetrics
 from raydiff.metrics.exact import auroc, average_precision, f1_max, pixel_curve
@@ -231,7 +231,7 @@ def _read_pixels(rows: pa.Table, size: int | None, progress: Phase) -> Iterator[
 
 def _read_mask(uri: str) -> np.ndarray:
     try:
-        return decode_mask(storage.read_bytes(uri))
+        return read_mask(uri)
     except ImageError as error:
         raise DataError(f"the mask {uri} cannot be used: {error}") from None
 
