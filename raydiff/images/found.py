@@ -157,7 +157,7 @@ def refuse_misplaced(root: str, placed: Collection[str], misplaced: Sequence[str
             lost.setdefault(folders[:depth], []).append(path)
             if folders[:depth] not in homes:  # a tree without any placed image stands for itself, not each folder in it
                 break
-    for folder in sorted(lost, key=lambda folder: (-len(lost[folder]), folder)):
+    for folder in sorted(lost, key=lambda folder: (-len(lost[folder]), -len(folder), folder)):
         total = len(lost[folder]) + homes[folder]
         if len(lost[folder]) * 10 > total:
             raise DataError(

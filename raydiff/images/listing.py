@@ -23,6 +23,7 @@ from raydiff.images.names import (
     printable,
     stem,
 )
+from raydiff.patience import patiently
 
 NAMES_KEPT = 5  # of files that are left out
 FOLDERS_KEPT = 20  # names of folders that are left out; the rest are counted together
@@ -42,8 +43,9 @@ class Listing:
     """The images of a folder or table, as tables in `archive.SCHEMA` when iterated over.
 
     A folder's images are unlabelled; a folder of a category's name says what they show, and the last date in a path
-    when they were taken. Files that are no images, hidden ones, masks (in ground_truth/, or `x_mask.png` beside `x.png`),
-    raydiff's own maps and the folders of a NAS or the system are left out. A table is as in `own_table`; its rows say themselves what they are.
+    when they were taken. Files that are no images, hidden ones, masks (in ground_truth/, or `x_mask.png` beside
+    `x.png`), raydiff's own maps and the folders of a NAS or the system are left out. A table is as in `own_table`; its
+    rows say themselves what they are.
 
     Args:
         uri: the folder or table.
@@ -114,7 +116,7 @@ class Listing:
             return True
         if self._in_vain >= ASKED_IN_VAIN:
             return False
-        found = any(storage.exists(image + extension) for extension in (*IMAGE_EXTENSIONS, *_UPPER))
+        found = any(patiently(storage.exists, image + extension) for extension in (*IMAGE_EXTENSIONS, *_UPPER))
         self._in_vain = 0 if found else self._in_vain + 1
         return found
 

@@ -19,27 +19,10 @@ UNLABELLED = ("test_private", "test_private_mixed")  # MVTec AD 2: images with n
 
 _OUTPUTS = "anomaly_maps"  # what scoring writes, should it lie inside its input
 # Thumbnails, waste baskets, snapshots and repairs of Synology, QNAP, NetApp, ZFS, Windows, macOS and Linux.
-_SYSTEM = frozenset(
-    [
-        "@eadir",
-        "#recycle",
-        "#snapshot",
-        "@tmp",
-        "@appstore",
-        "@sharebin",
-        "@recycle",
-        "@recently-snapshot",
-        "@__thumb",
-        "~snapshot",
-        "$recycle.bin",
-        "recycler",
-        "system volume information",
-        "found.000",
-        "lost+found",
-        "__macosx",
-        "network trash folder",
-        "temporary items",
-    ]
+_SYSTEM = re.compile(
+    r"@eadir|#recycle|#snapshot|@tmp|@appstore|@sharebin|@recycle|@recently-snapshot|@__thumb|~snapshot|\$recycle\.bin|"
+    r"recycler|system volume information|found\.\d{3}|lost\+found|__macosx|network trash folder|temporary items",
+    re.IGNORECASE,
 )
 _MASK_WORDS = r"masks?|gt|labels?|ground_?truth|seg|segmentation|annotation"
 _OF_MASK = re.compile(rf"(.+)([-_. ](?:{_MASK_WORDS}))", re.IGNORECASE)
@@ -54,8 +37,7 @@ def is_image(path: str) -> bool:
 def folder_left_out(path: str) -> str | None:
     """The first folder of a path that holds no images: hidden, a NAS's or the system's, or of our own maps."""
     for folder in path.split("/")[:-1]:
-        lower = folder.lower()
-        if lower.startswith(".") or lower == _OUTPUTS or lower in _SYSTEM:
+        if folder.startswith(".") or folder == _OUTPUTS or _SYSTEM.fullmatch(folder):
             return folder
     return None
 
