@@ -12,9 +12,11 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 from rich.console import Console
+from typer.testing import CliRunner
 
-from raydiff import storage
+from raydiff import cli, steps, storage
 from raydiff.errors import DataError, ImageError, SettingsError
+from raydiff.images import table
 from raydiff.images.folder_names import FolderNames
 from raydiff.images.found import LEFT_OUT, Found
 from raydiff.images.index import index, print_report
@@ -22,6 +24,7 @@ from raydiff.images.layouts import survey
 from raydiff.images.listing import ASKED_IN_VAIN, Listing
 from raydiff.images.masks import read_mask
 from raydiff.images.pairing import beside, pair
+from raydiff.planning.training import plan_training
 
 BLACK, MARKED = 0, 255
 
@@ -151,6 +154,19 @@ def test_a_mask_of_a_mask_is_a_mask():
         "d/a_mask.png": "d/a.png",
         "d/a_mask_gt.png": "d/a.png",
     }
+
+
+@pytest.mark.parametrize("paths", [("a/images/1.png", "a/masks/1.png"), ("1.png", "Mask/1_GT.png")])
+def test_a_folder_of_masks_beside_plain_images_stops(tmp_path, paths):
+    put(tmp_path, *paths)
+    with pytest.raises(DataError, match="looks like masks or other pictures of the images beside it"):
+        survey(str(tmp_path))
+
+
+def test_a_scene_measured_in_several_ways_stops_in_a_plain_folder_too(tmp_path):
+    put(tmp_path, "bagel/rgb/0.png", "bagel/xyz/0.tiff")
+    with pytest.raises(DataError, match="bagel/xyz/ looks like masks or other pictures"):
+        survey(str(tmp_path))
 
 
 # What a NAS and a system leave
@@ -489,6 +505,28 @@ def test_options_that_are_no_names(normal, anomalous):
 def test_options_are_split_at_commas_and_repeated():
     assert FolderNames.parse(["OK, good", "fine"], None) == FolderNames(("OK", "good", "fine"))
     assert not FolderNames.parse(None, None)
+
+
+def test_the_command_takes_the_options(tmp_path):
+    put(tmp_path / "plant", *(f"OK/{number}.png" for number in range(5)), "NG/1.png", "scratch/1.png")
+    given = ["index", "--data", str(tmp_path / "plant"), "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(cli.app, [*given, "--normal", "OK", "--anomalous", "NG", "--anomalous", "scratch"])
+    assert result.exit_code == 0, result.output
+    labels = table.read(str(tmp_path / "run/images.parquet"))["label"].to_pylist()
+    assert Counter(labels) == {0: 5, 1: 2}
+    refused = CliRunner().invoke(cli.app, [*given, "--pack", "--normal", "OK"])
+    assert "whose images have no labels" in str(refused.exception)
+
+
+def test_a_plan_looks_at_the_folders_as_the_job_does(tmp_path):
+    put(tmp_path / "plant", "OK/1.png", "NG/1.png")
+    out = str(tmp_path / "run")
+    with pytest.raises(DataError) as of_plan:
+        plan_training(str(tmp_path / "plant"), out, {}, False, None, None, 0.01, "none", named=named("FINE", "NG"))
+    with pytest.raises(DataError) as of_job:
+        steps.index(str(tmp_path / "plant"), out, named=named("FINE", "NG"))
+    assert "in a folder called FINE" in str(of_plan.value)
+    assert str(of_plan.value) == str(of_job.value)
 
 
 def test_a_table_takes_no_names_of_folders(tmp_path):

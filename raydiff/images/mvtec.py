@@ -15,17 +15,15 @@ from typing import NamedTuple
 from raydiff.errors import DataError
 from raydiff.images.found import Finding, Folder, Layout, Row, category_names, in_several_ways, refuse_misplaced
 from raydiff.images.marked import DEFECT, labels_by_masks, refuse_marked_normals
-from raydiff.images.names import MASKS, NORMAL, SPLITS, UNLABELLED, few, stem
+from raydiff.images.names import CHANNELS, MASK_FOLDERS, MASKS, NORMAL, RGB, SPLITS, UNLABELLED, few, stem
 from raydiff.images.pairing import pair
 
 KNOWN = (
     "<category>/train/good/, validation/good/, test/<defect>/ (or test_public/, test_private/) and "
     "ground_truth/<defect>/; move the images there or away, or name your own folders with --normal and --anomalous"
 )
-_IMAGES, _MASKS = "rgb", "gt"
-# What else is measured of the same scene, each in a folder of its own.
-_CHANNELS = ("xyz", "depth", "normals", "pointcloud", "pcd", "ir", "infrared", "thermal", "nir", "uv", "heatmap")
-_NO_IMAGES = (*_CHANNELS, _MASKS, MASKS, "mask", "masks", "label", "labels")
+_GT = "gt"  # masks, beside rgb/
+_NO_IMAGES = (*CHANNELS, *MASK_FOLDERS)
 
 
 class _Place(NamedTuple):
@@ -135,7 +133,7 @@ def _rgb(images: Iterable[_Place], root: str) -> tuple[list[_Place], list[_Place
         if not below.intersection(_NO_IMAGES) or len(below) == 1:
             kept += places
             continue
-        if _IMAGES not in below or below - {_IMAGES, *_NO_IMAGES}:
+        if RGB not in below or below - {RGB, *_NO_IMAGES}:
             found = sorted({place.rest[0] if place.rest else "images beside them" for place in places})
             raise DataError(
                 f"{'/'.join((root, *names))}/ holds {few(found)}, which look like several pictures of one scene; known "
@@ -145,9 +143,9 @@ def _rgb(images: Iterable[_Place], root: str) -> tuple[list[_Place], list[_Place
         for place in places:
             channel, rest = place.rest[0].lower(), place.rest[1:]
             moved = place._replace(rest=rest, key="/".join((place.group, *rest, stem(place.path.rpartition("/")[2]))))
-            if channel == _IMAGES:
+            if channel == RGB:
                 kept.append(moved)
-            elif channel == _MASKS:
+            elif channel == _GT:
                 masks.append(moved)
             else:
                 others[channel] += 1

@@ -17,6 +17,11 @@ SPLITS = {
 }
 UNLABELLED = ("test_private", "test_private_mixed")  # MVTec AD 2: images with no folder that says what they show
 
+RGB = "rgb"  # MVTec 3D-AD: the pictures, where a scene is measured in several ways
+MASK_FOLDERS = ("gt", MASKS, "groundtruth", "mask", "masks", "label", "labels")
+# What else is measured of the same scene, each in a folder of its own.
+CHANNELS = ("xyz", "depth", "normals", "pointcloud", "pcd", "ir", "infrared", "thermal", "nir", "uv", "heatmap")
+
 _OUTPUTS = "anomaly_maps"  # what scoring writes, should it lie inside its input
 # Thumbnails, waste baskets, snapshots and repairs of Synology, QNAP, NetApp, ZFS, Windows, macOS and Linux.
 _SYSTEM = re.compile(

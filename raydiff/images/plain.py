@@ -9,16 +9,17 @@ from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images.folder_names import options_for
 from raydiff.images.found import Folder, Layout, Row
-from raydiff.images.names import ABNORMAL, NORMAL, few
+from raydiff.images.names import ABNORMAL, CHANNELS, MASK_FOLDERS, NORMAL, RGB, base_of_mask, few, stem
 
 
 def plain_layout(folder: Folder) -> Layout:
     """All images as normals to train on.
 
     Raises:
-        DataError: if a folder's name says that its images are none, with the options that say so.
+        DataError: if a folder's name says that its images are no normals, or masks or depths of others.
     """
     refuse_defects(folder.uri, folder.images)
+    refuse_other_pictures(folder.uri, folder.images)
     name = storage.name(folder.uri)
     rows = [
         Row(uri, name, path.split("/")[0] if "/" in path else name, "train", 0, "good")
@@ -48,3 +49,32 @@ def refuse_defects(root: str, paths: Iterable[str]) -> None:
             f"{root} was taken for a folder of normals, but it holds folders {few(sorted(told))}, which cannot all be "
             f"normal; say which are, as in {options_for(told)}, or give the folder of normals alone"
         )
+
+
+def refuse_other_pictures(root: str, paths: Iterable[str]) -> None:
+    """Refuse folders called as masks are whose files are called as the images beside them, and xyz/ beside rgb/.
+
+    Raises:
+        DataError: naming the folder.
+    """
+    inside: dict[tuple[str, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for path in paths:
+        *folders, _ = path.split("/")
+        name = stem(path).rpartition("/")[2]
+        inside[tuple(folders)][""].add(name)
+        if folders:
+            inside[tuple(folders[:-1])][folders[-1]].add(name)
+    for above, folders_there in inside.items():
+        for folder, files in folders_there.items():
+            if folder.lower() not in (*MASK_FOLDERS, *CHANNELS):
+                continue
+            others = set().union(*(names for other, names in folders_there.items() if other != folder))
+            known = {name for name in files if name in others or ((of := base_of_mask(name)) and of[0] in others)}
+            masks = folder.lower() in MASK_FOLDERS and len(known) * 2 >= len(files)
+            channel = folder.lower() in CHANNELS and RGB in map(str.lower, folders_there)
+            if masks or channel:
+                raise DataError(
+                    f"{root} was taken for a folder of normals, but {'/'.join((*above, folder))}/ looks like masks or "
+                    "other pictures of the images beside it; give the folder of images alone, or rename it if it holds "
+                    "a product"
+                )

@@ -15,13 +15,12 @@ from raydiff.errors import DataError
 from raydiff.images.folder_names import FolderNames
 from raydiff.images.found import Finding, Folder, Layout, Row, category_names, in_several_ways, refuse_misplaced
 from raydiff.images.marked import refuse_marked_normals
-from raydiff.images.names import MASKS, NORMAL, SPLITS, few, stem
+from raydiff.images.names import MASK_FOLDERS, MASKS, NORMAL, SPLITS, few, stem
 from raydiff.images.pairing import pair
-from raydiff.images.plain import refuse_defects
+from raydiff.images.plain import refuse_defects, refuse_other_pictures
 
 TEST_SHARE = 5  # one normal in so many is a test image, where the folders name no test set
 _PICTURES = ("images", "image", "imgs", "img", "data", "pictures")
-_MASK_FOLDERS = (MASKS, "groundtruth", "gt", "mask", "masks")
 
 
 class _Place(NamedTuple):
@@ -126,6 +125,7 @@ def _places(folder: Folder, named: FolderNames, found: Layout) -> tuple[list[_Pl
         place = _Place(path, tuple(prefix), split, label, group, key)
         (images if mask is None else masks).append(place)
     refuse_defects(folder.uri, rest)
+    refuse_other_pictures(folder.uri, rest)
     return images, masks
 
 
@@ -141,7 +141,7 @@ def _mask_folders(folder: Folder, named: FolderNames) -> set[tuple[str, ...]]:
     for path in folder.images:
         folders = tuple(path.split("/")[:-1])
         for at, part in enumerate(folders):
-            if part.lower() in _MASK_FOLDERS and named.label(part) is None:
+            if part.lower() in MASK_FOLDERS and named.label(part) is None:
                 called.add(folders[: at + 1])
                 if part.lower() != MASKS and any(named.label(below) == 0 for below in folders[at + 1 :]):
                     with_normals.add(folders[: at + 1])
