@@ -149,6 +149,13 @@ def test_two_masks_beside_an_image_are_one_too_many(tmp_path):
         survey(str(tmp_path))
 
 
+def test_masks_beside_images_to_score_are_no_images(tmp_path):
+    put(tmp_path, "bolts/1.png", "new/2.png", "new/2_GT.png")
+    found = survey(str(tmp_path / "bolts"), str(tmp_path / "new"))
+    assert [storage.name(uri) for uri in found.images["uri"].to_pylist()] == ["1.png", "2.png"]
+    assert found.findings == (("masks beside images to score, left out", ("2_GT.png",), 1),)
+
+
 def test_a_mask_of_a_mask_is_a_mask():
     assert beside(["d/a.png", "d/a_mask.png", "d/a_mask_gt.png", "a_gt.png"]) == {
         "d/a_mask.png": "d/a.png",
@@ -159,7 +166,7 @@ def test_a_mask_of_a_mask_is_a_mask():
 @pytest.mark.parametrize("paths", [("a/images/1.png", "a/masks/1.png"), ("1.png", "Mask/1_GT.png")])
 def test_a_folder_of_masks_beside_plain_images_stops(tmp_path, paths):
     put(tmp_path, *paths)
-    with pytest.raises(DataError, match="looks like masks or other pictures of the images beside it"):
+    with pytest.raises(DataError, match="looks like masks or other pictures of images beside it"):
         survey(str(tmp_path))
 
 
@@ -167,6 +174,9 @@ def test_a_scene_measured_in_several_ways_stops_in_a_plain_folder_too(tmp_path):
     put(tmp_path, "bagel/rgb/0.png", "bagel/xyz/0.tiff")
     with pytest.raises(DataError, match="bagel/xyz/ looks like masks or other pictures"):
         survey(str(tmp_path))
+    put(tmp_path, "bagel/NG/rgb/0.png")
+    with pytest.raises(DataError, match="bagel/xyz/ looks like masks or other pictures"):
+        survey(str(tmp_path), named=named(anomalous="NG"))
 
 
 # What a NAS and a system leave

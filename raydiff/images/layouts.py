@@ -21,7 +21,7 @@ from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images import own_table
 from raydiff.images.folder_names import FolderNames
-from raydiff.images.found import Folder, Found, Layout, Row, as_table, list_folder
+from raydiff.images.found import Finding, Folder, Found, Layout, Row, as_table, list_folder
 from raydiff.images.marked import marked_layout
 from raydiff.images.mvtec import is_mvtec, mvtec_layout
 from raydiff.images.names import IMAGE_EXTENSIONS, category_of, few
@@ -72,6 +72,9 @@ def survey(uri: str, score_uri: str | None = None, named: FolderNames = AS_FOLDE
         rows = rows + _rows_to_score(to_score, {row.category for row in rows})
         ignored += to_score.ignored
         findings += to_score.findings
+        if masks := to_score.beside:
+            what = "masks beside images to score, left out"
+            findings += (Finding(what, tuple(map(storage.name, masks.values())), len(masks)),)
     return Found(as_table(rows, uri), found.name, ignored, tuple(found.misplaced), tuple(found.unused_masks), findings)
 
 

@@ -74,7 +74,6 @@ def refuse_other_pictures(root: str, paths: Iterable[str]) -> None:
             channel = folder.lower() in CHANNELS and RGB in map(str.lower, folders_there)
             if masks or channel:
                 raise DataError(
-                    f"{root} was taken for a folder of normals, but {'/'.join((*above, folder))}/ looks like masks or "
-                    "other pictures of the images beside it; give the folder of images alone, or rename it if it holds "
-                    "a product"
+                    f"{root}: {'/'.join((*above, folder))}/ looks like masks or other pictures of images beside it, "
+                    "not like images to train on; give the folder of images alone, or rename it if it holds a product"
                 )

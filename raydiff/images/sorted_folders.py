@@ -125,7 +125,7 @@ def _places(folder: Folder, named: FolderNames, found: Layout) -> tuple[list[_Pl
         place = _Place(path, tuple(prefix), split, label, group, key)
         (images if mask is None else masks).append(place)
     refuse_defects(folder.uri, rest)
-    refuse_other_pictures(folder.uri, rest)
+    refuse_other_pictures(folder.uri, [place.path for place in images])
     return images, masks
 
 
