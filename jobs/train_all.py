@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from raydiff import cli, cluster, methods, steps
+from raydiff.images.folder_names import FolderNames
 from raydiff.images.index import print_report
 from raydiff.planning.show import print_plan
 from raydiff.planning.training import plan_training
@@ -44,6 +45,8 @@ def main(
     address: cli.Address = None,
     gpus: cli.Gpus = None,
     per_category: Annotated[bool, typer.Option("--per-category", help="A model for each category.")] = False,
+    normal: cli.NormalOption = None,
+    anomalous: cli.AnomalousOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
 ) -> None:
     """Train, tune, calibrate, score and evaluate every method on one set of images."""
@@ -54,11 +57,13 @@ def main(
     asked = Workers.parse(workers) if workers else None
     check_rate(false_alarm_rate)
     PseudoValidationSettings.at_most(pseudo_images)
+    named = FolderNames.parse(normal, anomalous)
     if dry_run:
-        plan = plan_training(data, out, recipes, per_category, asked, pseudo_images, false_alarm_rate, maps, address)
+        given = data, out, recipes, per_category, asked, pseudo_images, false_alarm_rate, maps, address
+        plan = plan_training(*given, named=named)
         print_plan(plan)
         return
-    found = steps.index(data, out)
+    found = steps.index(data, out, named=named)
     print_report(found)
     steps.check_enough(out, per_category, found.unreadable)
     cluster.connect(address, gpus)

@@ -31,6 +31,14 @@ app.add_typer(cluster_app, name="cluster")
 
 
 Data = Annotated[str, typer.Option(help="Images: a folder, file:// or s3:// URI, or a CSV/Parquet table.")]
+NormalOption = Annotated[
+    list[str] | None,
+    typer.Option("--normal", help="A folder's name that means normal images, as OK in line4/OK; several with commas."),
+]
+AnomalousOption = Annotated[
+    list[str] | None,
+    typer.Option("--anomalous", help="A folder's name that means defects, as NG in line4/NG; several with commas."),
+]
 Out = Annotated[str, typer.Option(help="The run's folder; local or an object-storage URI.")]
 Name = Annotated[str, typer.Option("--model", help="Which of the run's models, by name.")]
 Method = Annotated[str, typer.Option(help=f"One of {', '.join(methods.names())}.")]
@@ -85,19 +93,24 @@ def index(
     pack: Annotated[
         bool, typer.Option(help="Pack the files into OUT as an archive of few large ones, for jobs/score_archive.py.")
     ] = False,
+    normal: NormalOption = None,
+    anomalous: AnomalousOption = None,
 ) -> None:
     """Find the images, write the image table and say what is in it."""
     from raydiff import steps
     from raydiff.images import pack as packing
+    from raydiff.images.folder_names import FolderNames
     from raydiff.images.index import print_report
 
     if pack:
         if score:
             raise SettingsError("--pack takes one folder; give it as --data, without --score")
+        if normal or anomalous:
+            raise SettingsError("--pack makes an archive, whose images have no labels; leave out --normal, --anomalous")
         packing.print_packed(packing.pack(data, out), out)
         return
 
-    print_report(steps.index(data, out, score))
+    print_report(steps.index(data, out, score, FolderNames.parse(normal, anomalous)))
 
 
 @app.command(epilog="Example: raydiff train --out runs/may --method lafite --preset small --backbone-weights hub")

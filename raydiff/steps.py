@@ -16,10 +16,12 @@ from ray.serve.handle import DeploymentHandle
 from raydiff import cluster, methods, storage
 from raydiff.errors import DataError, SettingsError
 from raydiff.images import table
+from raydiff.images.folder_names import FolderNames
 from raydiff.images.holdout import check_enough as check_normals
 from raydiff.images.holdout import roles
 from raydiff.images.index import IndexReport, Problem
 from raydiff.images.index import index as index_images
+from raydiff.images.layouts import AS_FOLDERS_SAY
 from raydiff.metrics.evaluate import Evaluation
 from raydiff.metrics.evaluate import evaluate as evaluate_scores
 from raydiff.model import Model, describe, load
@@ -44,12 +46,12 @@ from raydiff.training.workers import Workers
 BOTH = "tune+calibrate"  # a category too small to be held out twice
 
 
-def index(data: str, out: str, score: str | None = None) -> IndexReport:
-    """Find the images of `data`, write the image table and give each image its role."""
+def index(data: str, out: str, score: str | None = None, named: FolderNames = AS_FOLDERS_SAY) -> IndexReport:
+    """Find the images of `data`, write the image table and give each image its role; `named` as of `find_images`."""
     run = RunFolder(out)
     storage.probe(data)
     storage.probe(run.uri)
-    report = index_images(data, run.images, score)
+    report = index_images(data, run.images, score, named=named)
     images = table.read(run.images)
     given = pa.array(roles(images))
     counts = []

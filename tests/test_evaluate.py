@@ -110,6 +110,22 @@ def test_evaluation_is_what_scikit_learn_finds(archive: Archive) -> None:
         assert category.aupro == pytest.approx(metrics.aupro(archive.images[name]))
 
 
+def test_a_folder_of_masks_is_as_one_that_unites_them(archive: Archive) -> None:
+    expected = evaluate(archive.write())
+    for row in archive.rows:
+        if not row.get("mask_uri"):
+            continue
+        mask = np.array(Image.open(row["mask_uri"]))
+        folder = Path(row["mask_uri"].removesuffix("_mask.png"))
+        folder.mkdir()
+        for name, columns in (("000", slice(None, 12)), ("001", slice(8, None))):  # they overlap
+            part = np.zeros_like(mask)
+            part[:, columns] = mask[:, columns]
+            Image.fromarray(part).save(folder / f"{name}.png")
+        row["mask_uri"] = f"{folder}/"
+    assert evaluate(archive.write()) == expected
+
+
 def test_each_defect_stands_against_all_normals(archive: Archive) -> None:
     archive.rows[-1]["defect"] = None  # an anomaly of unknown kind
     category = evaluate(archive.write()).categories["bolt"]

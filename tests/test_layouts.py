@@ -14,6 +14,7 @@ from PIL import Image
 from raydiff import storage
 from raydiff.errors import DataError, StorageError
 from raydiff.images import table
+from raydiff.images.found import LEFT_OUT
 from raydiff.images.layouts import find_images, survey
 
 
@@ -166,16 +167,20 @@ def test_categories_without_train_and_anomalous_training_images(root: str) -> No
 
 
 def test_images_at_places_without_a_meaning_are_told(root: str) -> None:
-    put(root, "c/train/good/1.png", "c/preview.png", "c/train/2.png", "c/validation/good/3.png")
-    assert list(rows(root, "split")) == ["c/train/good/1.png"]
-    assert survey(root).misplaced == ("c/preview.png", "c/train/2.png", "c/validation/good/3.png")
+    put(root, *(f"c/train/good/{i}.png" for i in range(19)), "c/preview.png", "c/train/2.png")
+    assert set(rows(root, "split").values()) == {"train"}
+    assert survey(root).misplaced == ("c/preview.png", "c/train/2.png")
 
 
 def test_hidden_files_and_our_own_outputs_are_no_images(root: str) -> None:
     put(root, "c/train/good/1.png", "c/train/good/._1.png", "__MACOSX/c/train/good/1.png")
     put(root, "out/anomaly_maps/c/test/good/1.tiff", ".ipynb_checkpoints/c/train/good/1.png")
     assert rows(root, "category") == {"c/train/good/1.png": "c"}
-    assert len(survey(root).ignored) == 4
+    found = survey(root)
+    assert found.ignored == ("c/train/good/._1.png",)
+    ((what, names, number),) = found.findings
+    assert (what, number) == (LEFT_OUT, 3)
+    assert "__MACOSX: 1, such as __MACOSX/c/train/good/1.png" in names
 
 
 def test_a_folder_of_normals(root: str) -> None:
@@ -211,7 +216,7 @@ def test_a_folder_of_normals_with_one_folder_a_category(root: str) -> None:
 )
 def test_defects_are_not_taken_for_normals(root: str, paths: tuple[str, ...]) -> None:
     put(root, *paths)
-    with pytest.raises(DataError, match="cannot all be normal; move them to <category>/train/good/"):
+    with pytest.raises(DataError, match="cannot all be normal; say which are, as in --"):
         find_images(root)
 
 

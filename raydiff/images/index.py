@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from raydiff import storage
 from raydiff.errors import ImageError, StorageError
 from raydiff.images import layouts, table
-from raydiff.images.decode import decode, decode_mask
-from raydiff.images.masks import OtherSize, fault, one_factor
+from raydiff.images.decode import decode
+from raydiff.images.folder_names import FolderNames
+from raydiff.images.found import Finding
+from raydiff.images.mask_faults import OtherSize, fault, one_factor
+from raydiff.images.masks import DECODES_AT_ONCE, FETCHES_AT_ONCE, read_mask
 from raydiff.progress import console, phase
 
-FETCHES_AT_ONCE = 16
-# An unpacked image may be a hundred times its file, so fewer are unpacked at once than fetched.
-DECODES_AT_ONCE = min(4, os.cpu_count() or 1)
 NAMES_PRINTED = 5  # of each kind of finding
 
 
@@ -66,21 +63,28 @@ class IndexReport:
     unreadable: tuple[Problem, ...]  # images; they stay in the table and become rows with an error
     bad_masks: tuple[Problem, ...]  # unreadable, all black, or of another size than their image
     other_sizes: tuple[OtherSize, ...]  # of those masks that have another size than their image
-    ignored: tuple[str, ...]  # these three as in `layouts.Found`
+    ignored: tuple[str, ...]  # these four as in `found.Found`
     misplaced: tuple[str, ...]
     unused_masks: tuple[str, ...]
+    findings: tuple[Finding, ...]
 
 
-def index(data_uri: str, out_uri: str, score_uri: str | None = None, check: bool = True) -> IndexReport:
+def index(
+    data_uri: str,
+    out_uri: str,
+    score_uri: str | None = None,
+    check: bool = True,
+    named: FolderNames = layouts.AS_FOLDERS_SAY,
+) -> IndexReport:
     """Write the image table of `data_uri` and `score_uri` (see `layouts.find_images`) to the file `out_uri`.
 
     With `check`, every image and mask is fetched and decoded once.
 
     Raises:
-        DataError: if the layout is none that is known.
+        DataError: if the layout is none that is known, or not clear.
         StorageError: if a folder cannot be listed or the table cannot be written.
     """
-    found = layouts.survey(data_uri, score_uri)
+    found = layouts.survey(data_uri, score_uri, named)
     table.write(out_uri, found.images)
     images: Counter[tuple[str, str, str | None]] = Counter()
     masks: Counter[tuple[str, str, str | None]] = Counter()
@@ -122,6 +126,7 @@ def index(data_uri: str, out_uri: str, score_uri: str | None = None, check: bool
         ignored=found.ignored,
         misplaced=found.misplaced,
         unused_masks=found.unused_masks,
+        findings=found.findings,
     )
 
 
@@ -142,23 +147,30 @@ def print_report(report: IndexReport, to: Console = console) -> None:
     to.print(f"{total} images ({report.layout}), in {report.table_uri}", markup=False)
     if not report.checked:
         to.print("the files were not read, so unreadable ones are not known", markup=False)
-    for what, names in (
+    for what, names, number in (*report.findings, *_findings(report)):
+        # Bold, and one below the other at the end, so that no eye slides over it.
+        to.print(f"{what}: {number}", style="bold", markup=False)
+        for name in names[:NAMES_PRINTED]:
+            to.print(f"    {name}", markup=False)
+        if len(names) > NAMES_PRINTED:
+            to.print(f"    and {len(names) - NAMES_PRINTED} more", markup=False)
+
+
+def _findings(report: IndexReport) -> list[Finding]:
+    """What was found about the images and masks themselves, and what has no place."""
+    found = (
         ("categories with no normals to train on", report.without_normals),
         ("anomalous images without a mask, left out of pixel metrics", report.without_mask),
         ("unreadable images, they will be rows with an error", _lines(report.unreadable)),
         ("masks that cannot be used, their images are left out of pixel metrics", _lines(report.bad_masks)),
         ("masks without an image", report.unused_masks),
-        ("images outside train/<folder>/ and test/<folder>/, left out", report.misplaced),
+        ("images at no place that has a meaning, left out", report.misplaced),
         ("files that are no images, left out", report.ignored),
-    ):
-        if names:
-            to.print(f"{what}: {len(names)}", markup=False)
-            for name in names[:NAMES_PRINTED]:
-                to.print(f"    {name}", markup=False)
-            if len(names) > NAMES_PRINTED:
-                to.print(f"    and {len(names) - NAMES_PRINTED} more", markup=False)
+    )
+    findings = [Finding(what, tuple(names), len(names)) for what, names in found if names]
     if said := one_factor(report.other_sizes):
-        to.print(f"masks of another size than their image: {said}", markup=False)
+        findings.append(Finding("masks of another size than their image", (said,), len(report.other_sizes)))
+    return findings
 
 
 def _lines(problems: tuple[Problem, ...]) -> tuple[str, ...]:
@@ -168,19 +180,16 @@ def _lines(problems: tuple[Problem, ...]) -> tuple[str, ...]:
 def examine(decoding: threading.Semaphore, row: dict[str, Any]) -> Look:
     """Read a row's image and its mask once."""
 
-    def pixels(uri: str, decoder: Callable[[bytes], np.ndarray]) -> np.ndarray:
-        data = storage.read_bytes(uri)
-        with decoding:
-            return decoder(data)
-
     try:
-        shape = pixels(row["uri"], decode).shape
+        data = storage.read_bytes(row["uri"])
+        with decoding:
+            shape = decode(data).shape
     except (ImageError, StorageError) as error:
         return Look(Problem(row["uri"], str(error)))
     if row["mask_uri"] is None:
         return Look()
     try:
-        mask = pixels(row["mask_uri"], decode_mask)
+        mask = read_mask(row["mask_uri"], decoding)
     except (ImageError, StorageError) as error:
         return Look(mask=Problem(row["mask_uri"], str(error)))
     found = fault(mask, shape)

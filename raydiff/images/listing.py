@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator
 
 import pyarrow as pa
@@ -11,9 +12,23 @@ import pyarrow as pa
 from raydiff import storage
 from raydiff.images import own_table
 from raydiff.images.archive import SCHEMA
-from raydiff.images.layouts import MASKS, category_of, is_image
+from raydiff.images.names import (
+    IMAGE_EXTENSIONS,
+    MASKS,
+    base_of_mask,
+    category_of,
+    folder_left_out,
+    is_image,
+    is_text,
+    printable,
+    stem,
+)
+from raydiff.patience import patiently
 
 NAMES_KEPT = 5  # of files that are left out
+FOLDERS_KEPT = 20  # names of folders that are left out; the rest are counted together
+# So many names that end as a mask's does, of which none has its image beside it: an archive whose images are called so.
+ASKED_IN_VAIN = 200
 
 # 2026-05-07, 20260507T101500, 2026/05/07, year=2026/month=05/day=07
 _DAY = re.compile(
@@ -21,13 +36,16 @@ _DAY = re.compile(
     r"|(0[1-9]|1[0-2])([0-2]\d|3[01])(?:\d{4}|\d{6})?)(?!\d)"
 )
 
+_UPPER = tuple(extension.upper() for extension in IMAGE_EXTENSIONS)
+
 
 class Listing:
     """The images of a folder or table, as tables in `archive.SCHEMA` when iterated over.
 
     A folder's images are unlabelled; a folder of a category's name says what they show, and the last date in a path
-    when they were taken. Files that are no images, hidden ones, masks (ground_truth/) and raydiff's own maps are left
-    out. A table is as in `own_table`; its rows say themselves what they are.
+    when they were taken. Files that are no images, hidden ones, masks (in ground_truth/, or `x_mask.png` beside
+    `x.png`), raydiff's own maps and the folders of a NAS or the system are left out. A table is as in `own_table`; its
+    rows say themselves what they are.
 
     Args:
         uri: the folder or table.
@@ -47,6 +65,8 @@ class Listing:
         self.unknown = 0
         self.left_out = 0
         self.left_out_names: list[str] = []
+        self.left_out_folders: Counter[str] = Counter()  # files in folders of a NAS, the system, ...; by its name
+        self._in_vain = 0
 
     def __iter__(self) -> Iterator[pa.Table]:
         return own_table.read_batches(self.uri) if own_table.is_table(self.uri) else self._folder()
@@ -63,9 +83,10 @@ class Listing:
         dataset = storage.name(self.uri)
         for page in storage.walk_files(self.uri):
             rows = []
+            there = {stem(uri) for uri in page if is_image(self._path(uri))}
             for uri in page:
                 path = self._path(uri)
-                if is_image(path) and MASKS not in path.split("/"):
+                if self._is_shown(path) and not self._is_mask(uri, there):
                     row = {"uri": uri, "dataset": dataset, "category": self._category(path), "day": day_of(path)}
                     rows.append({**row, "split": "test"})
                 else:
@@ -78,10 +99,34 @@ class Listing:
             self.unknown += 1
         return found or (path.split("/")[0] if "/" in path else storage.name(self.uri))
 
+    def _is_shown(self, path: str) -> bool:
+        return is_image(path) and is_text(path) and MASKS not in path.lower().split("/")[:-1]
+
+    def _is_mask(self, uri: str, there: Collection[str]) -> bool:
+        """Whether a file called as a mask is (`x_GT.png`) has its image beside it, in this page or as the store says.
+
+        An archive may have millions of files: no names are held, and after some in vain it is not asked again.
+        """
+        folder, slash, name = stem(uri).rpartition("/")
+        called = base_of_mask(name)
+        if not called:
+            return False
+        image = folder + slash + called[0]
+        if image in there:
+            return True
+        if self._in_vain >= ASKED_IN_VAIN:
+            return False
+        found = any(patiently(storage.exists, image + extension) for extension in (*IMAGE_EXTENSIONS, *_UPPER))
+        self._in_vain = 0 if found else self._in_vain + 1
+        return found
+
     def _leave_out(self, path: str) -> None:
         self.left_out += 1
-        if len(self.left_out_names) < NAMES_KEPT:
-            self.left_out_names.append(path)
+        if folder := folder_left_out(path):
+            few = folder in self.left_out_folders or len(self.left_out_folders) < FOLDERS_KEPT
+            self.left_out_folders[printable(folder) if few else "others"] += 1
+        elif len(self.left_out_names) < NAMES_KEPT:
+            self.left_out_names.append(printable(path))
 
 
 def day_of(path: str) -> datetime.date | None:

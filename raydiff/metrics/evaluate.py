@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
-from raydiff import storage
 from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
-from raydiff.images.decode import decode_mask, resize_mask
-from raydiff.images.masks import fault
+from raydiff.images.decode import resize_mask
+from raydiff.images.mask_faults import fault
+from raydiff.images.masks import read_mask
 from raydiff.metrics.binned import BinnedPixelMetrics
 from raydiff.metrics.curve import OneClassError, PixelMetrics
 from raydiff.metrics.exact import auroc, average_precision, f1_max, pixel_curve
@@ -252,7 +252,7 @@ def _read_pixels(rows: pa.Table, size: int | None, progress: Phase, unusable: li
 
 
 def _read_mask(uri: str, shape: tuple[int, ...]) -> np.ndarray:
-    mask = decode_mask(storage.read_bytes(uri))
+    mask = read_mask(uri)
     if found := fault(mask, shape):
         raise ImageError(str(found))
     return mask

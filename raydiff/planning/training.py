@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from raydiff import cluster, methods, storage
 from raydiff.images import index as indexing
-from raydiff.images import layouts
+from raydiff.images import layouts, masks
+from raydiff.images.folder_names import FolderNames
 from raydiff.images.holdout import check_enough, roles
 from raydiff.methods.base import GradientSettings, ScoreSettings, TrainSettings
 from raydiff.planning import measure
@@ -44,6 +45,7 @@ def plan_training(
     maps: Maps,
     address: str | None = None,
     seconds: float = measure.SECONDS,
+    named: FolderNames = layouts.AS_FOLDERS_SAY,
 ) -> Plan:
     """What the main job would do with these settings; nothing is written.
 
@@ -51,6 +53,7 @@ def plan_training(
         recipes: train settings by the method's name.
         address: as of `cluster.connect`.
         seconds: of each piece that is measured.
+        named: as of `layouts.find_images`.
 
     Raises:
         RaydiffError: what the job would raise, as far as it can be known before.
@@ -60,7 +63,7 @@ def plan_training(
     storage.probe(run.uri)
     size = PseudoValidationSettings.at_most(pseudo_images)
     check_rate(rate)
-    images = layouts.survey(data).images
+    images = layouts.survey(data, named=named).images
     given = roles(images)
     runs = runs_of(images, given, per_category, size)
     check_enough(images, given, per_category)
@@ -118,12 +121,12 @@ def _spread(images: pa.Table, most: int) -> pa.Table:
 def _index_step(images: pa.Table, seconds: float) -> Step:
     """Looking at every image once, which the job's own process does."""
     rows = _spread(images, measure.ROWS).to_pylist()
-    look = partial(indexing.examine, Semaphore(indexing.DECODES_AT_ONCE))
+    look = partial(indexing.examine, Semaphore(masks.DECODES_AT_ONCE))
 
     def look_at(some: list[dict[str, Any]]) -> int:
         return len(list(pool.map(look, some)))
 
-    with ThreadPoolExecutor(indexing.FETCHES_AT_ONCE) as pool:
+    with ThreadPoolExecutor(masks.FETCHES_AT_ONCE) as pool:
         groups = [rows[start : start + len(rows) // 4 + 1] for start in range(0, len(rows), len(rows) // 4 + 1)]
         each = timed([partial(look_at, group) for group in groups], seconds)
     return Step("index", len(images) * each.wall, f"{len(images)} images, each looked at once")

@@ -14,7 +14,8 @@ from scipy import ndimage
 
 from raydiff import storage
 from raydiff.errors import RaydiffError
-from raydiff.images.decode import decode, decode_mask
+from raydiff.images.decode import decode
+from raydiff.images.masks import read_mask
 from raydiff.report.overlay import map_scale, overlay
 from raydiff.report.runs import ANOMALOUS, NORMAL, UNKNOWN, Run
 from raydiff.scoring.maps import read_map
@@ -170,7 +171,7 @@ def _pictures(run: Run, row: int, scale: tuple[float, float] | None) -> tuple[by
         elif map_uri and scale:
             heat = overlay(heat, _resize_map(read_map(map_uri), width, height), *scale)
         if mask_uri:
-            heat = outline(heat, decode_mask(storage.read_bytes(mask_uri)))
+            heat = outline(heat, read_mask(mask_uri))
     except RaydiffError as error:
         problem = str(error)
     return _jpeg(small), _jpeg(heat) if heat is not small else None, problem

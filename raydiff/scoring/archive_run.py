@@ -121,7 +121,7 @@ def tell(data_uri: str, listing: Listing, growth: archive.Growth) -> None:
         DataError: if that is not one image.
     """
     if not growth.new and not growth.known:
-        found = ", ".join(listing.left_out_names) or "nothing"
+        found = ", ".join((*listing.left_out_names, *listing.left_out_folders)) or "nothing"
         raise DataError(f"{data_uri} holds no images; found {found}")
     console.print(f"listing: {growth.new} new images, {growth.known} known", markup=False)
     if growth.repeated:
@@ -129,6 +129,8 @@ def tell(data_uri: str, listing: Listing, growth: archive.Growth) -> None:
     _tell_unknown(listing)
     if listing.left_out:
         console.print(f"listing: {listing.left_out} files that are no images (or masks) are left out:", markup=False)
+        for folder, files in listing.left_out_folders.items():
+            console.print(f"    {files} in folders called {folder}", markup=False)
         for name in listing.left_out_names:
             console.print(f"    {name}", markup=False)
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from raydiff import storage
 from raydiff.errors import DataError, ImageError, StorageError
-from raydiff.images.decode import decode_mask, resize_mask
+from raydiff.images.decode import resize_mask
+from raydiff.images.masks import read_mask
 
 AUTO, FULL = "auto", "full"
 
@@ -59,7 +60,7 @@ def _users_mask(folder: str, row: Mapping[str, Any], size: int) -> NDArray[np.bo
     for place in places:
         if storage.exists(place):
             try:
-                return resize_mask(decode_mask(storage.read_bytes(place)), size)
+                return resize_mask(read_mask(place), size)
             except (ImageError, StorageError) as error:
                 raise DataError(f"foreground mask {place}: {error}") from None
     raise DataError(f"{row['uri']} has no foreground mask; looked for {' and '.join(places)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raydiff.images.masks import OtherSize, fault, one_factor
+from raydiff.images.mask_faults import OtherSize, fault, one_factor
 
 
 def sizes(*pairs):
