@@ -60,8 +60,7 @@ def main(
     named = FolderNames.parse(normal, anomalous)
     if dry_run:
         given = data, out, recipes, per_category, asked, pseudo_images, false_alarm_rate, maps, address
-        plan = plan_training(*given, named=named)
-        print_plan(plan)
+        print_plan(plan_training(*given, named=named))
         return
     found = steps.index(data, out, named=named)
     print_report(found)

@@ -125,7 +125,7 @@ def test_a_mask_that_cannot_be_read_makes_its_image_neither(tmp_path):
     put(root, "a_GT.png", value=BLACK)
     (root / "b_GT.png").write_bytes(b"")
     assert rows(survey(str(root)), root)["b.png"] == ("bolts", "test", None, None, "b_GT.png")
-    assert "masks that cannot be used: 1" in said(root)
+    assert "masks that cannot be used, their images are left out of pixel metrics: 1" in said(root)
 
 
 def test_a_mask_beside_an_image_of_a_split_must_agree_with_its_folder(tmp_path):
@@ -317,7 +317,7 @@ def test_loco_has_a_folder_of_masks_for_an_image(tmp_path):
     Image.new("L", (5, 4)).save(masks / "002.png")
     with pytest.raises(ImageError, match="are 6 x 4 and 5 x 4 pixels"):
         read_mask(str(masks))
-    assert "masks that cannot be used: 1" in said(root)
+    assert "masks that cannot be used, their images are left out of pixel metrics: 1" in said(root)
 
 
 @pytest.mark.parametrize(

@@ -375,7 +375,7 @@ def test_an_archive_without_images_is_refused_as_by_the_job(model, tmp_path):
 def test_a_dry_run_plans_and_does_nothing_else(monkeypatch, tmp_path, job):
     asked, shown = [], []
     for place in ("training.plan_training", "archive.plan_archive"):
-        monkeypatch.setattr(f"raydiff.planning.{place}", lambda *arguments: asked.append(arguments))
+        monkeypatch.setattr(f"raydiff.planning.{place}", lambda *arguments, **named: asked.append(arguments))
     monkeypatch.setattr("raydiff.planning.show.print_plan", shown.append)
     app = typer.Typer()
     app.command()(runpy.run_path(str(ROOT / "jobs" / f"{job}.py"))["main"])
