@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raydiff import storage
+from raydiff.errors import DataError
 from raydiff.images import table
 from raydiff.images.shards import ROWS_PER_PART, ROWS_PER_SHARD, Shard, listing_of, shard_name, shards
-from raydiff.errors import DataError
 from raydiff.patience import patiently
 from raydiff.progress import console
 
@@ -89,8 +89,8 @@ def _alike(images_uri: str, there: list[Shard], found: Iterator[pa.Table]) -> tu
     others = [field.name for field in table.extra(first) if field.name not in schema.names]
     if others:
         console.print(
-            f"listing: {', '.join(others)} left out: the images listed before have no such columns; give another folder "
-            "for the results to have them carried",
+            f"listing: {', '.join(others)} left out: the images listed before have no such columns; give another "
+            "folder for the results to have them carried",
             markup=False,
         )
 

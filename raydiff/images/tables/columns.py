@@ -88,8 +88,9 @@ def settle(schema: pa.Schema, where: str, notes: Notes) -> Columns:
 
 def _carried(schema: pa.Schema, names: list[str], notes: Notes) -> dict[str, pa.Field]:
     taken = {name.lower() for name in (*SCORES.names, *KNOWN)}
+    ours = {name for name in names if name.lower() in taken}
     found: dict[str, pa.Field] = {}
-    for name in names:
+    for name in sorted(names, key=lambda name: name in ours):  # the others keep their names
         kind = _kept(schema.field(name).type)
         if kind is None:
             notes.say(f"column {name!r} left out, because it holds {schema.field(name).type} and no plain values")
@@ -97,7 +98,7 @@ def _carried(schema: pa.Schema, names: list[str], notes: Notes) -> dict[str, pa.
         new = name
         while new.lower() in taken:
             new = PREFIX + new
-        taken.add(new.lower())
+        taken.add(new.lower())  # to many readers of tables, names that differ in case are one
         found[name] = pa.field(new, kind)
     same = [repr(name) for name, field in found.items() if field.name == name]
     if same:

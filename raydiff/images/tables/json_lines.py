@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images.tables.files import BATCH, Batch, TextFile, row_name
 
@@ -39,15 +40,12 @@ class JsonLines(TextFile):
         fields = [self.schema.field(name) for name in names]
         objects = self._objects()
         while some := list(islice(objects, BATCH)):
-            columns = [
-                pa.array([_value(found.get(field.name), field.type) for *_, found in some], field.type)
-                for field in fields
-            ]
+            columns = [_column([found.get(field.name) for *_, found in some], field.type) for field in fields]
             yield Batch(pa.table(columns, schema=pa.schema(fields)), some[0][0] - 1, [line for _, line, _ in some])
 
     def said(self) -> list[str]:
         """As of `files.TableFile`."""
-        return ["JSON lines", *super().said()] if ".json" not in self.uri.lower() else super().said()
+        return ["JSON lines", *super().said()] if "json" not in storage.name(self.uri).lower() else super().said()
 
     def _objects(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
         """Row, line and object."""
@@ -90,6 +88,12 @@ def _type(kinds: set[str]) -> pa.DataType:
     if kinds == {"int"}:
         return pa.int64()
     return pa.float64() if kinds and kinds <= {"int", "float"} else pa.string()
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_nested(kind):
+        return pa.nulls(len(values), kind)
+    return pa.array([_value(value, kind) for value in values], kind)
 
 
 def _value(value: Any, kind: pa.DataType) -> Any:

@@ -30,11 +30,9 @@ class Separated(TextFile):
             told = _SEP.fullmatch(first.strip("\r\n"))
             header = next((line for line in lines if line.strip()), "") if told else first
             self.separator = told[1] if told else _separator(header)
-            rest = chain([header], lines)  # a name may go over several lines
-            try:
-                self.names = [name.strip() for name in next(self._reader(rest), [])]
-            except csv.Error as error:
-                raise DataError(f"{uri}: the header cannot be read: {error}") from None
+            self._told = False
+            _, names = next(self._records(chain([header], lines)), (1, []))  # a name may go over several lines
+        self.names = [name.strip() for name in names]
         self._told = bool(told)
         self.schema: pa.Schema = pa.schema([(name, pa.string()) for name in self.names])
 
@@ -44,6 +42,7 @@ class Separated(TextFile):
         first = 0
         with self.lines() as lines:
             records = self._records(lines)
+            next(records)
             while True:
                 rows: list[list[str]] = []
                 at: list[int] = []
@@ -76,9 +75,8 @@ class Separated(TextFile):
         return csv.reader(lines, delimiter=self.separator, skipinitialspace=True, strict=True)
 
     def _records(self, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
-        """The rows below the header, with the line that each begins at."""
+        """The header and the rows below it, with the line that each begins at."""
         source = _Lines(lines)
-        header = True
         if self._told:
             next(line for line in source if line.strip())
         reader = self._reader(source)
@@ -95,12 +93,8 @@ class Separated(TextFile):
                     ) from None
             if cells is None:
                 return
-            if not any(cell and not cell.isspace() for cell in cells):
-                continue
-            if header:
-                header = False
-                continue
-            yield begins, cells
+            if any(cell and not cell.isspace() for cell in cells):
+                yield begins, cells
 
     def _without_spaces(self, source: _Lines) -> list[str] | None:
         """The cells of the last line, which may have spaces between a closing quote and a separator."""
