@@ -212,7 +212,7 @@ def test_an_archives_images_are_unknown_where_nothing_is_told(tmp_path: Path) ->
 def test_further_columns_are_carried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     csv = "serial,uri,Camera 2,score,Given_Score\n0012,a.png,,0.50,x\n0013,b.png,left,1e3,y\n"
     found = own_table.read(written(tmp_path, "t.csv", csv))
-    assert found.column_names == [*table.SCHEMA.names, "serial", "Camera 2", "given_given_score", "Given_Score"]
+    assert found.column_names == [*table.SCHEMA.names, "serial", "Camera 2", "Given_Score", "given_given_score"]
     assert found["serial"].to_pylist() == ["0012", "0013"]
     assert found["Camera 2"].to_pylist() == [None, "left"]
     assert found["given_given_score"].to_pylist() == ["0.50", "1e3"]
