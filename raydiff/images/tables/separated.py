@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from typing import Any
 
 import pyarrow as pa
 
@@ -71,55 +72,47 @@ class Separated(TextFile):
     def _separator_name(self) -> str:
         return _NAMES.get(self.separator, repr(self.separator))
 
-    def _reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
+    def _reader(self, lines: Iterator[str]) -> Any:
         return csv.reader(lines, delimiter=self.separator, skipinitialspace=True, strict=True)
 
     def _records(self, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
         """The header and the rows below it, with the line that each begins at."""
-        source = _Lines(lines)
+        last = [""]
+        kept = _keeping(lines, last)
+        before = 0
         if self._told:
-            next(line for line in source if line.strip())
-        reader = self._reader(source)
+            before = next(number for number, line in enumerate(kept, 1) if line.strip())
+        reader = self._reader(kept)
         while True:
-            begins = source.read + 1
+            begins = reader.line_num + 1
             try:
                 cells = next(reader, None)
             except csv.Error as error:
-                cells = self._without_spaces(source) if source.read == begins else None
+                cells = self._without_spaces(last[0]) if reader.line_num == begins else None
                 if cells is None:
                     raise DataError(
-                        f"{self.uri}, line {begins} cannot be read ({error}); a quote must be closed, and one within a "
-                        "cell is written twice"
+                        f"{self.uri}, line {before + begins} cannot be read ({error}); a quote must be closed, and one "
+                        "within a cell is written twice"
                     ) from None
             if cells is None:
                 return
-            if any(cell and not cell.isspace() for cell in cells):
-                yield begins, cells
+            if any(cells):
+                yield before + begins, cells
 
-    def _without_spaces(self, source: _Lines) -> list[str] | None:
-        """The cells of the last line, which may have spaces between a closing quote and a separator."""
-        line = re.sub(rf'"[ \t]+(?={re.escape(self.separator)}|[\r\n]|$)', '"', source.last)
+    def _without_spaces(self, line: str) -> list[str] | None:
+        """The cells of a line that may have spaces between a closing quote and a separator."""
+        line = re.sub(rf'"[ \t]+(?={re.escape(self.separator)}|[\r\n]|$)', '"', line)
         try:
             return next(self._reader(iter([line])), None)
         except csv.Error:
             return None
 
 
-class _Lines:
-    """Lines that are counted as they are read."""
-
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._lines = lines
-        self.read = 0
-        self.last = ""
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        self.last = next(self._lines)
-        self.read += 1
-        return self.last
+def _keeping(lines: Iterator[str], last: list[str]) -> Iterator[str]:
+    """The lines, the last of them kept."""
+    for line in lines:
+        last[0] = line
+        yield line
 
 
 def _separator(header: str) -> str:

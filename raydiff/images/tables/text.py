@@ -13,7 +13,7 @@ from typing import IO, Any
 from raydiff.errors import DataError
 
 CHUNK = 1 << 20  # bytes read at a time
-LONGEST_LINE = 1_000_000  # characters; no table has longer ones, and a file without line ends is not held whole
+LONGEST_LINE = 1_000_000  # characters, and a reading more; a file without line ends is not held whole
 
 _MARKS = (  # of the byte orders, the longer ones first
     (codecs.BOM_UTF8, "utf-8-sig", "UTF-8"),
@@ -34,17 +34,7 @@ def lines(file: IO[bytes], where: str) -> tuple[Utf8, Iterator[str]]:
         DataError: while they are read, if this is no text, naming the line.
     """
     decoded = Utf8(file, where)
-    text = io.TextIOWrapper(io.BufferedReader(decoded, CHUNK), "utf-8", newline="")
-    return decoded, _bounded(text, where)
-
-
-def _bounded(text: io.TextIOWrapper, where: str) -> Iterator[str]:
-    number = 0
-    while line := text.readline(LONGEST_LINE):
-        number += 1
-        if len(line) == LONGEST_LINE:
-            raise DataError(f"{where}, line {number} is longer than {LONGEST_LINE:,} characters; this is no table")
-        yield line
+    return decoded, io.TextIOWrapper(io.BufferedReader(decoded, CHUNK), "utf-8", newline="")
 
 
 class Utf8(io.RawIOBase):
@@ -58,6 +48,7 @@ class Utf8(io.RawIOBase):
         self._file, self._where = file, where
         self._ready = b""
         self._line = 1
+        self._unended = 0  # characters of a line so far
         self._only_ascii = True
         self._ended = False
         head = self._read()
@@ -99,6 +90,12 @@ class Utf8(io.RawIOBase):
             raise self._unknown(self._line + text[: match.start()].count("\n"))
         self._only_ascii = self._only_ascii and text.isascii()
         self._line += text.count("\n")
+        end = max(text.rfind("\n"), text.rfind("\r"))
+        self._unended = len(text) - end - 1 if end >= 0 else self._unended + len(text)
+        if self._unended > LONGEST_LINE:
+            raise DataError(
+                f"{self._where}, line {self._line} is longer than {LONGEST_LINE:,} characters; this is no table"
+            )
         self._ready = text.encode()
 
     def _as_windows(self, error: UnicodeDecodeError) -> str:

@@ -33,6 +33,8 @@ _SPLITS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), VALIDATION),
 }
 _NUMBER = re.compile(r"([01])[.,]0+")
+# What a relative path does not have, which is to be put behind its folder and no more.
+_NOT_PLAIN = re.compile(rf"^[/~.]|[:\\]|/[./]|^(?:{'|'.join(MISSING)})$", re.IGNORECASE)
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
@@ -135,14 +137,20 @@ class Cells:
         if not (_is_text(kind) or pa.types.is_null(kind)):
             raise DataError(f"{self.where}: column {name!r} holds {kind}; it must hold paths or URIs")
         given = self.batch.columns[name].to_pylist()
+        below = resolved("", folder)
+        special = [row for row, uri in enumerate(given) if uri is None or _NOT_PLAIN.search(uri)]
+        found = [below + uri if uri else None for uri in given]
         try:
-            found = [resolved(uri, folder) if uri and uri.lower() not in MISSING else None for uri in given]
+            for row in special:
+                uri = given[row]
+                found[row] = resolved(uri, folder) if uri and uri.lower() not in MISSING else None
         except ValueError:
             raise self._of_windows(name, given) from None
         if required and None in found:
             row = found.index(None)
             raise DataError(f"{self._at(name, row)}: {given[row]!r} must not be empty")
-        if any(uri and "\\" in uri and "://" not in uri and not uri.startswith("/") for uri in given):
+        relative = (given[row] for row in special if given[row] and "://" not in given[row])
+        if any("\\" in uri and not uri.startswith("/") for uri in relative):
             self.notes.say(f"column {name!r}: \\ in relative paths is taken for /")
         return found
 
@@ -215,6 +223,8 @@ def resolved(uri: str, folder: str) -> str:
         return uri
     scheme, mark, path = folder.rpartition("://")
     whole = f"{path}/{uri}"
+    if not uri:
+        return scheme + mark + whole
     return scheme + mark + (posixpath.normpath(whole) if "/." in whole or "//" in whole else whole)
 
 
