@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from math import isfinite
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,10 +20,10 @@ from raydiff.images.tables.notes import Notes
 from raydiff.images.tables.words import MISSING
 
 _RULE = "must be a date or time, as 2026-05-07 or 2026-05-07T10:15:00, or seconds since 1970"
-_CLOCK = r"(?:(?:[T\s]+|,\s*)\d{1,2}[:h.]\d{2}\b.*)?"  # after the date
+_CLOCK = r"([^\s,])(?:T|\s+|,\s*)\d{1,2}[:h.]\d{2}\b.*$"  # after the date
 _ISO = r"\d{4}-\d{2}-\d{2}(?:[T ].*)?"
-_YEAR_FIRST = re.compile(rf"([12]\d{{3}})([-/.]?)(\d{{2}})\2(\d{{2}})(?:{_CLOCK}|T?\d{{4}}(?:\d\d)?\D*)")
-_YEAR_LAST = re.compile(rf"(\d{{1,2}})([-/.])(\d{{1,2}})\2(\d{{4}}){_CLOCK}")
+_YEAR_FIRST = re.compile(r"([12]\d{3})([-/.]?)(\d{2})\2(\d{2})(?:T?\d{4}(?:\d\d)?\D*)?")
+_YEAR_LAST = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})")
 _NUMBER = re.compile(r"(\d{9,19})(?:[.,]\d+)?")
 # Of a second. Each is told by its size: from mid 1998 to 2286 the numbers of no two meet.
 _UNITS = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000, "nanoseconds": 1_000_000_000}
@@ -45,7 +45,6 @@ class Times:
         self.name, self.where, self.notes = name, where, notes
         self._batches = batches
         self._day_first: bool | None = None  # not asked yet
-        self._day = lru_cache(65_536)(self._read)
 
     def days(self, batch: Batch) -> pa.Array:
         """Of some rows, date32; null where there is none.
@@ -69,13 +68,15 @@ class Times:
                 return pc.utf8_slice_codeunits(column.cast(pa.string()), 0, 10).cast(pa.date32())
             except pa.ArrowException:  # no such day: found by its row below
                 pass
-        found = []
-        for row, value in enumerate(column.to_pylist()):
+        dates = _dates(column)
+        days = []
+        for code, value in enumerate(dates.dictionary.to_pylist()):
             try:
-                found.append(self._day(_digits(value) if isinstance(value, float) else str(value or "")))
+                days.append(self._read(value))
             except ValueError:
-                raise DataError(f"{self._at(batch, row)}: {value!r} {_RULE}") from None
-        return pa.array(found, pa.date32())
+                row = pc.index(dates.indices, code).as_py()
+                raise DataError(f"{self._at(batch, row)}: {column[row].as_py()!r} {_RULE}") from None
+        return pa.array(days, pa.date32()).take(dates.indices)
 
     def _read(self, value: str) -> datetime.date | None:
         text = value.strip()
@@ -105,13 +106,12 @@ class Times:
         """Whether the day comes first in the dates of this column."""
         unclear = day_first = month_first = None
         for batch in self._batches():
-            values = batch.columns[self.name]
-            column = values.cast(pa.string()).combine_chunks()
-            for row in pc.indices_nonzero(pc.fill_null(pc.match_substring_regex(column, "[-/]"), False)).to_pylist():
-                match = _YEAR_LAST.fullmatch(column[row].as_py().strip())
+            dates = _dates(batch.columns[self.name].combine_chunks())
+            for code, value in enumerate(dates.dictionary.to_pylist()):
+                match = _YEAR_LAST.fullmatch(value.strip())
                 if not match or match[2] == "." or match[1] == match[3]:
                     continue
-                text = f"{batch.row(row)}: {match[0]!r}"
+                text = f"{batch.row(pc.index(dates.indices, code).as_py())}: {match[0]!r}"
                 if int(match[1]) > 12:
                     day_first = day_first or text
                 elif int(match[3]) > 12:
@@ -136,8 +136,14 @@ class Times:
         return f"{self.where}: column {self.name!r}, {batch.row(row)}"
 
 
-def _digits(value: float) -> str:
-    return f"{value:.0f}" if value.is_integer() else str(value)
+def _dates(column: pa.Array) -> pa.DictionaryArray:
+    """A column's cells as text without the time of the day, each of them once."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_floating(column.type):  # a whole number has no decimals, and nan is nothing
+        whole = [str(int(value)) if isfinite(value) else None for value in column.to_pylist() if value is not None]
+        column = pc.replace_with_mask(column.cast(pa.string()), column.is_valid(), pa.array(whole, pa.string()))
+    return pc.replace_substring_regex(column.cast(pa.string()), _CLOCK, r"\1").dictionary_encode()
 
 
 def _is_text(kind: pa.DataType) -> bool:
