@@ -14,7 +14,7 @@ from raydiff import storage
 from raydiff.images.tables import text
 from raydiff.storage_errors import explained
 
-BATCH = 65_536  # rows read at a time
+BATCH = 16_384  # rows read at a time
 
 
 class Batch(NamedTuple):
