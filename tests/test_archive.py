@@ -161,7 +161,7 @@ def test_a_table_says_itself_what_its_images_are(tmp_path):
 
 def test_times_that_are_none_are_refused(tmp_path):
     (tmp_path / "own.csv").write_text("uri,time\na.png,yesterday\n")
-    with pytest.raises(DataError, match=r"own.csv: column 'time' must hold dates.*yesterday"):
+    with pytest.raises(DataError, match=r"own.csv: column 'time', row 1 \(line 2\): 'yesterday' must be a date"):
         list(Listing(str(tmp_path / "own.csv")))
 
 
@@ -181,3 +181,31 @@ def test_names_that_are_hard_to_read_stay_what_they_are(tmp_path):
     grow(str(tmp_path / "images"), Listing(str(tmp_path)))
     (shard,) = content(tmp_path / "images")
     assert sorted(shard) == sorted(str(tmp_path / name) for name in names)
+
+
+def with_columns(number: range, **columns) -> pa.Table:
+    rows = [{"uri": f"/{i:03d}.png", "dataset": "d", "category": "bolt", "split": "test"} for i in number]
+    found = pa.Table.from_pylist(rows, SCHEMA)
+    for name, column in columns.items():
+        found = found.append_column(name, column)
+    return found
+
+
+def test_further_columns_are_in_every_shard_in_their_own_types(tmp_path, capsys):
+    """Those of the first listing: what a later one has beyond them is left out and said, what it lacks is null."""
+    serial = pa.array([f"{i:04d}" for i in range(20)])
+    at = pa.array([1_777_777_777_777_777_000 + i for i in range(20)], pa.timestamp("ns"))
+    first = with_columns(range(20), serial=serial, at=at, exact=pa.array(range(20), pa.uint8()))
+    given = [first.slice(start, 3) for start in range(0, 20, 3)]
+    grow(str(tmp_path), given[::-1], rows_per_shard=8)
+    grow(str(tmp_path), [with_columns(range(18, 24), line=pa.array(["x"] * 6), exact=pa.array([7] * 6))])
+    found = [read_shard(shard.uri) for shard in shards(str(tmp_path))]
+    assert len({table.schema for table in found}) == 1
+    whole = pa.concat_tables(found)
+    assert whole.slice(0, 20).equals(first)
+    assert (
+        whole.slice(20).select(["serial", "at", "exact"]).to_pylist() == [{"serial": None, "at": None, "exact": 7}] * 4
+    )
+    assert "listing: line left out: the images listed before have no such columns" in capsys.readouterr().out
+    with pytest.raises(DataError, match="column 'exact' holds uint8 in the images listed before, and now string"):
+        grow(str(tmp_path), [with_columns(range(30, 32), exact=pa.array(["a", "b"]))])

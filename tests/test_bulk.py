@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -36,6 +37,13 @@ from raydiff.selection.calibration import Calibration
 pytestmark = pytest.mark.ray
 
 
+def with_columns(images: pa.Table) -> pa.Table:
+    """What a user's own table says beyond ours."""
+    numbers = range(len(images))
+    taken = pa.array([None, *(1_777_777_777_777_777_777 - number for number in numbers[1:])], pa.timestamp("ns"))
+    return images.append_column("serial", [[f"{number:04d}" for number in numbers]]).append_column("taken", taken)
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Two model folders with the same weights, one calibrated; tables of all and of few images of one archive."""
@@ -47,7 +55,7 @@ def folders(tmp_path_factory):
     Image.fromarray(made_images(1, 50)[0, :20]).save(root / "mvtec/cloth/test/good/006.png")  # not square
     images = find_images(str(root / "mvtec"))
     (root / "mvtec/cloth/test/spot/007.png").unlink()
-    image_table.write(str(root / "all.parquet"), images)
+    image_table.write(str(root / "all.parquet"), with_columns(images))
     rows = pc.and_(pc.equal(images["category"], "bolt"), pc.match_substring(images["uri"], "/00"))
     image_table.write(str(root / "few.parquet"), images.filter(rows))
     method, _ = fitted("nearest_patch", made_images(8))
@@ -89,8 +97,8 @@ def test_one_row_an_image(scored, folders):
     assert sorted(os.listdir(out)) == ["anomaly_maps", "manifest.json", "run.json", "score_table"]
     assert json.loads((out / "manifest.json").read_text())["complete"] is True
     assert len(pq.read_table(out / "score_table")) == 134  # as any reader of Parquet takes it
-    assert rows.schema == table.SCHEMA
-    assert rows.select(images.column_names).equals(images)
+    assert rows.schema.names == [*table.SCHEMA.names, "serial", "taken"]
+    assert rows.select(images.column_names).equals(images)  # each beside its own serial number
     bad = {row["uri"].split("mvtec/")[1]: row for row in rows.to_pylist() if row["error"]}
     assert sorted(bad) == ["bolt/test/spot/002.png", "cloth/test/good/005.png", "cloth/test/spot/007.png"]
     for row in bad.values():
@@ -286,3 +294,14 @@ def test_the_rate_is_of_all_that_was_done_since_the_first_image_was_read():
         meter.add({"images": 10, "errors": 1, "alarms": 2}, begun, now)
     assert meter.rate() == pytest.approx(40 / 8.0)
     assert meter.counts == {"images": 40, "errors": 4, "alarms": 8}
+
+
+def test_score_tables_of_several_columns_are_read_as_one(tmp_path):
+    """What a table of images says beyond ours, in some parts only: those written before have no such columns."""
+    given = pa.Table.from_pylist([{"uri": "b"}], table.SCHEMA).append_column("serial", [["0012"]])
+    table.write(table.part_uri(str(tmp_path), "0000-000000-1"), pa.Table.from_pylist([{"uri": "a"}], table.SCHEMA))
+    table.write(table.part_uri(str(tmp_path), "0000-000001-1"), given)
+    found = table.read(str(tmp_path))
+    assert found.schema.names == [*table.SCHEMA.names, "serial"]
+    assert found.select(["uri", "serial"]).to_pylist() == [{"uri": "a", "serial": None}, {"uri": "b", "serial": "0012"}]
+    assert table.read_file(table.parts(str(tmp_path))[1], ["serial"])["serial"].to_pylist() == ["0012"]

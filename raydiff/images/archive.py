@@ -12,7 +12,7 @@ import heapq
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -20,11 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raydiff import storage
+from raydiff.errors import DataError
 from raydiff.images import table
 from raydiff.images.shards import ROWS_PER_PART, ROWS_PER_SHARD, Shard, listing_of, shard_name, shards
 from raydiff.patience import patiently
+from raydiff.progress import console
 
-SCHEMA = table.SCHEMA.append(pa.field("day", pa.date32()))  # when the image was taken, null unknown
+SCHEMA = table.SCHEMA.append(pa.field(table.DAY, pa.date32()))  # when the image was taken, null unknown
 RUN_ROWS = 65_536  # sorted in memory at a time
 READ_ROWS = 1024  # of each run at a time, while they are merged
 
@@ -40,19 +42,25 @@ class Growth(NamedTuple):
 def grow(images_uri: str, found: Iterable[pa.Table], rows_per_shard: int = ROWS_PER_SHARD) -> Growth:
     """Add those images to the shards at `images_uri` that are not in them yet.
 
+    Further columns are carried along. Those of the first listing are the archive's: what a later one has beyond them is
+    left out (and said), what it lacks is null.
+
     Args:
-        found: the listing, as tables in SCHEMA, in any order.
+        found: the listing, as tables in SCHEMA and with the same further columns in each, in any order.
 
     Raises:
+        DataError: if a further column no longer holds what it held.
         StorageError: if a shard cannot be read or written. Shards are written whole; do it again to go on.
     """
     there = shards(images_uri)
     listing = 1 + max((listing_of(shard) for shard in there), default=0)
     counts = {"known": 0, "repeated": 0}
+    schema, found = _alike(images_uri, there, iter(found))
     with new_images(there, found, counts) as new:
         number = total = 0
         while chunk := list(islice(new, rows_per_shard)):
-            write_shard(images_uri, shard_name(listing, number, len(chunk)), pa.Table.from_pylist(chunk, SCHEMA))
+            rows = pa.Table.from_pylist(chunk, _in_python(schema)).cast(schema)
+            write_shard(images_uri, shard_name(listing, number, len(chunk)), rows)
             number += 1
             total += len(chunk)
     return Growth(total, **counts)
@@ -67,6 +75,51 @@ def new_images(
         runs = list(_sorted_runs(found, folder))
         rows = heapq.merge(*map(_rows, runs), key=itemgetter("uri"))
         yield _unknown(rows, _known(there), counts)
+
+
+def _alike(images_uri: str, there: list[Shard], found: Iterator[pa.Table]) -> tuple[pa.Schema, Iterator[pa.Table]]:
+    """The schema of an archive's shards, and a listing in it."""
+    first = next(found, SCHEMA.empty_table())
+    if there:
+        with storage.parquet(there[0].uri) as file:
+            extra = table.extra(file.schema_arrow)
+    else:
+        extra = table.extra(first)
+    schema = pa.schema([*SCHEMA, *extra])
+    others = [field.name for field in table.extra(first) if field.name not in schema.names]
+    if others:
+        console.print(
+            f"listing: {', '.join(others)} left out: the images listed before have no such columns; give another "
+            "folder for the results to have them carried",
+            markup=False,
+        )
+
+    def alike(rows: pa.Table) -> pa.Table:
+        columns = []
+        for field in schema:
+            if field.name not in rows.column_names:
+                columns.append(pa.nulls(len(rows), field.type))
+                continue
+            try:
+                columns.append(rows[field.name].cast(field.type))
+            except pa.ArrowException:
+                raise DataError(
+                    f"{images_uri}: column {field.name!r} holds {field.type} in the images listed before, and now "
+                    f"{rows[field.name].type}; rename it, or give another folder for the results"
+                ) from None
+        return pa.table(columns, schema=schema)
+
+    return schema, map(alike, chain([first], found))
+
+
+def _in_python(schema: pa.Schema) -> pa.Schema:
+    """The same with whole numbers in the place of times, as Python's own times are coarser than Arrow's."""
+
+    def plain(kind: pa.DataType) -> pa.DataType:
+        fine = pa.types.is_timestamp(kind) or pa.types.is_duration(kind) or pa.types.is_time64(kind)
+        return pa.int64() if fine else kind
+
+    return pa.schema([field.with_type(plain(field.type)) for field in schema])
 
 
 def write_shard(images_uri: str, name: str, rows: pa.Table) -> None:
@@ -103,7 +156,8 @@ def _sorted_runs(found: Iterable[pa.Table], folder: str) -> Iterator[str]:
 def _rows(path: str) -> Iterator[dict[str, Any]]:
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(READ_ROWS):
-            yield from batch.to_pylist()
+            rows = pa.Table.from_batches([batch])
+            yield from rows.cast(_in_python(rows.schema)).to_pylist()
 
 
 def _known(there: list[Shard]) -> Iterator[str]:

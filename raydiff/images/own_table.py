@@ -1,126 +1,186 @@
-"""A user's own table of images, CSV or Parquet, as an image table.
+"""A user's own table of images as an image table.
 
-Only `uri` is required; relative uris start from the folder of the table. What is left out is filled in:
+CSV in its many kinds, JSON lines, a list of URIs or Parquet (see `tables.formats`). Only `uri` is required; relative
+uris start from the folder of the table. What is left out is filled in:
 
 - `dataset` and `category`: the table's name without its extension;
 - `split` without `label`: train is normal, test unknown; `label` without `split`: normals train, all others
-  test; with neither, all images are normals to train on;
+  test; with neither, `defect` says what is normal, and without that all images are normals to train on (an archive's,
+  which are to be scored, are unknown);
 - `defect`: "good" for normals, else unknown; `mask_uri`: none.
 
-A column `time` (date, timestamp or ISO text) says when an image was taken, for the summary of an archive.
+A column `time` says when an image was taken, for the summary of an archive. All other columns are carried along into
+the score table. What was taken for what is printed when a table has been read.
 """
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 
 from raydiff import storage
 from raydiff.errors import DataError, StorageError
 from raydiff.images import table
+from raydiff.images.tables import columns, formats
+from raydiff.images.tables.files import Batch, row_name
+from raydiff.images.tables.notes import Notes
+from raydiff.images.tables.times import Times
+from raydiff.images.tables.words import VALIDATION, Cells
+from raydiff.progress import console
 
-_EXTENSIONS = (".csv", ".parquet")
-_TIME = "time"
-_BATCH = 65_536  # rows read at a time
+
+class _Read(NamedTuple):
+    rows: pa.Table  # of an image table
+    days: pa.Array
+    batch: Batch
 
 
 def is_table(uri: str) -> bool:
     """Whether `uri` names a table and not a folder."""
-    return uri.lower().endswith(_EXTENSIONS) and not storage.is_folder(uri)
+    return formats.has_tables_name(uri) and not storage.is_folder(uri)
 
 
 def read(uri: str) -> pa.Table:
-    """The image table that the user's table at `uri` (absolute) stands for.
+    """The image table that the user's table at `uri` (absolute) stands for, with its further columns.
 
     Raises:
         DataError: if it cannot be parsed, is empty or does not fit, naming the column and the row.
         StorageError: if it is missing or cannot be read.
     """
-    found = pa.concat_tables([batch.drop_columns("day") for batch in read_batches(uri)])
+    notes = Notes()
+    rows, lines = [], []
+    for each in _read(uri, notes, to_train=True):
+        rows.append(each.rows)
+        lines.append(
+            pa.array(each.batch.lines, pa.int64()) if each.batch.lines else pa.nulls(len(each.rows), pa.int64())
+        )
+    found = _once(pa.concat_tables(rows), pa.concat_arrays(lines), uri, notes)
+    _print(notes)
     return table.validate(found, uri)
 
 
 def read_batches(uri: str) -> Iterator[pa.Table]:
     """As `read`, but a batch of rows at a time, in the table's order, with a column `day` (date32, null unknown).
 
-    An image that is named again is left to the reader.
+    Images whose label is not told are unknown, as those to be scored are. One that is named again is left to the
+    reader.
     """
-    rows = 0
-    for parsed in _parsed(uri):
-        where = f"{uri}, after row {rows}" if rows else uri
-        days = _days(parsed, where)
-        given = parsed.drop_columns(_TIME) if _TIME in parsed.column_names else parsed
-        yield table.checked(_filled(table.cast(given, ["uri"], where), uri), where).append_column("day", days)
-        rows += len(parsed)
-    if not rows:
-        raise DataError(f"{uri} has no rows; give one row for each image")
+    notes = Notes()
+    place = len(table.SCHEMA)
+    for each in _read(uri, notes, to_train=False):
+        yield each.rows.add_column(place, pa.field(table.DAY, pa.date32()), each.days)
+    _print(notes)
 
 
-def _filled(given: pa.Table, uri: str) -> pa.Table:
-    """All columns of an image table, those that are missing made from the others."""
-    columns = {name: given[name].to_pylist() for name in given.column_names}
-    count = len(given)
-    stem = storage.name(uri).rpartition(".")[0]
-    columns.setdefault("dataset", [stem] * count)
-    columns.setdefault("category", [stem] * count)
-    if "label" not in columns:
-        splits = columns.get("split", ["train"] * count)
-        columns["label"] = [0 if split == "train" else None for split in splits]
-    columns.setdefault("split", ["train" if label == 0 else "test" for label in columns["label"]])
-    columns.setdefault("defect", ["good" if label == 0 else None for label in columns["label"]])
-    columns.setdefault("mask_uri", [None] * count)
-    folder = uri.rpartition("/")[0]
-    for name in ("uri", "mask_uri"):
-        columns[name] = [_resolved(value, folder) if value else value for value in columns[name]]
-    return pa.table([pa.array(columns[field.name], field.type) for field in table.SCHEMA], table.SCHEMA)
+def _print(notes: Notes) -> None:
+    for sentence in notes.sentences():
+        console.print(f"table: {sentence}", markup=False)
 
 
-def _days(parsed: pa.Table, where: str) -> pa.Array:
-    """The days of a table's times."""
-    if _TIME not in parsed.column_names:
-        return pa.nulls(len(parsed), pa.date32())
-    times = parsed[_TIME].combine_chunks()
-    try:
-        # ISO text may have a time, a zone and fractions; its day is its first ten letters.
-        return pc.utf8_slice_codeunits(times.cast(pa.string()), 0, 10).cast(pa.date32())
-    except pa.ArrowException as error:
-        raise DataError(
-            f"{where}: column 'time' must hold dates or times as in 2026-05-07T10:15:00 ({error})"
-        ) from None
-
-
-def _parsed(uri: str) -> Iterator[pa.Table]:
+def _read(uri: str, notes: Notes, to_train: bool) -> Iterator[_Read]:
     if not storage.exists(uri):
         raise StorageError(f"{uri} is not there; check the bucket, the folder and the name")
-    fs, path = storage.arrow_filesystem(uri)
-    try:
-        if not uri.lower().endswith(".csv"):
-            with pq.ParquetFile(path, filesystem=fs) as file:
-                for batch in file.iter_batches(_BATCH):
-                    yield pa.Table.from_batches([batch])
-            return
-        # All as text: a category "01" is not the number 1. An empty cell is no value.
-        options = pyarrow.csv.ConvertOptions(
-            column_types={name: pa.string() for name in (*table.SCHEMA.names, _TIME)},
-            strings_can_be_null=True,
-            null_values=[""],
-        )
-        with fs.open_input_stream(path) as stream, pyarrow.csv.open_csv(stream, convert_options=options) as reader:
-            for batch in reader:
-                yield pa.Table.from_batches([batch])
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{uri} cannot be read as a table: {error}") from None
+    file = formats.opened(uri)
+    found = columns.settle(file.schema, uri, notes)
+    time = found.known.get(columns.TIME)
+    times = Times(time, lambda: file.batches([time]), uri, notes) if time is not None else None
+    rows = 0
+    for batch in file.batches(found.wanted):
+        cells = Cells(batch, uri, notes)
+        images = pa.table(list(_filled(cells, found.known, uri, to_train).values()), table.SCHEMA)
+        for name, field in found.extra.items():
+            images = images.append_column(field, _carried(batch.columns[name], field.type))
+        days = times.days(batch) if times else pa.nulls(len(images), pa.date32())
+        yield _Read(table.checked(images, uri, batch.row), days, batch)
+        rows += len(images)
+    if not rows:
+        raise DataError(f"{uri} has no rows; give one row for each image")
+    for sentence in file.said():
+        notes.say(sentence)
 
 
-def _resolved(uri: str, folder: str) -> str:
-    if uri.startswith("file://"):
-        return storage.absolute(uri)
-    if "://" in uri or uri.startswith("/"):
-        return uri
-    scheme, mark, path = folder.rpartition("://")
-    return scheme + mark + posixpath.normpath(f"{path}/{uri}")
+def _carried(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
+    return column.cast(kind)
+
+
+def _filled(cells: Cells, known: dict[str, str], uri: str, to_train: bool) -> dict[str, list[Any]]:
+    """All columns of an image table, those that are missing made from the others."""
+    count = len(cells.batch.columns)
+    folder = uri.rpartition("/")[0]
+    name = formats.stem(uri)
+    found: dict[str, list[Any]] = {}
+
+    def given(column: str, required: bool = False) -> list[str | None] | None:
+        return cells.names(known[column], required) if column in known else None
+
+    uris = cells.places(known["uri"], folder, required=True)
+    masks = cells.places(known["mask_uri"], folder, required=False) if "mask_uri" in known else [None] * count
+    splits = cells.splits(known["split"]) if "split" in known else None
+    labels: list[int | None]
+    if "label" in known:
+        labels = cells.labels(known["label"])
+    else:
+        labels = cells.labels_of_defects(known["defect"]) if "defect" in known else [None] * count
+        if splits:
+            pairs = zip(labels, splits, strict=True)
+            labels = [0 if label is None and split in ("train", VALIDATION) else label for label, split in pairs]
+        elif "defect" not in known and to_train:
+            cells.notes.say("no column label, split or defect: all images are taken for normals to train on")
+            if any(masks):
+                row = next(row for row, mask in enumerate(masks) if mask)
+                raise DataError(
+                    f"{uri}: {cells.batch.row(row)} has a mask, and no column 'label' says whether it is anomalous; "
+                    "add one with 0 or 1"
+                )
+            labels = [0] * count
+    if splits is None:
+        splits = [VALIDATION] * count  # what a label alone says
+    defects = given("defect") or [None] * count
+    found["uri"] = uris
+    found["dataset"] = given("dataset", required=True) or [name] * count
+    found["category"] = given("category", required=True) or [name] * count
+    found["split"] = [
+        ("train" if label == 0 else "test") if split == VALIDATION else split
+        for split, label in zip(splits, labels, strict=True)
+    ]
+    found["label"] = labels
+    found["defect"] = [
+        "good" if label == 0 and not defect else defect for label, defect in zip(labels, defects, strict=True)
+    ]
+    found["mask_uri"] = masks
+    return found
+
+
+def _once(images: pa.Table, lines: pa.Array, uri: str, notes: Notes) -> pa.Table:
+    """Each image once.
+
+    Raises:
+        DataError: if two rows say different things of one image, naming both.
+    """
+    counts = images["uri"].value_counts()
+    if len(counts) == len(images):
+        return images
+    twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    again = pc.indices_nonzero(pc.is_in(images["uri"], value_set=twice)).to_pylist()
+    first: dict[str, tuple[int, dict[str, Any]]] = {}
+    left_out = set()
+    for row, found in zip(again, images.take(again).to_pylist(), strict=True):
+        before, same = first.setdefault(found["uri"], (row, found))
+        if before == row:
+            continue
+        for name in images.column_names:
+            if found[name] != same[name] and not (found[name] != found[name] and same[name] != same[name]):
+                places = [row_name(at + 1, lines[at].as_py()) for at in (before, row)]
+                raise DataError(
+                    f"{uri}: {places[0]} and {places[1]} both name {found['uri']!r}, but {name} is {same[name]!r} in "
+                    f"one and {found[name]!r} in the other; leave one out"
+                )
+        left_out.add(row)
+    notes.say(f"{len(left_out)} rows name an image again, with the same in each column; each image counts once")
+    kept = pa.array([row not in left_out for row in range(len(images))])
+    return images.filter(kept)

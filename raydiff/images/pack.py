@@ -19,7 +19,7 @@ from rich.console import Console
 
 from raydiff import cluster, storage
 from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
-from raydiff.images import archive
+from raydiff.images import archive, own_table
 from raydiff.images.listing import Listing
 from raydiff.images.shards import ROWS_PER_PART, Part, Shard, read_rows, shards
 from raydiff.patience import patiently
@@ -43,7 +43,7 @@ class Packed(NamedTuple):
 
 def is_packed(uri: str) -> bool:
     """Whether a folder is a packed archive."""
-    return not uri.lower().endswith((".csv", ".parquet")) and storage.exists(storage.join(uri, ABOUT))
+    return not own_table.is_table(uri) and storage.exists(storage.join(uri, ABOUT))
 
 
 def source(packed_uri: str) -> str:

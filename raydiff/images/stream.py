@@ -22,7 +22,7 @@ import ray.data
 
 from raydiff import storage
 from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
-from raydiff.images import guarded, pack
+from raydiff.images import guarded, pack, table
 from raydiff.images.decode import MAX_PIXELS, decode, resize
 from raydiff.images.shards import Part, read_rows
 from raydiff.patience import patiently
@@ -67,7 +67,9 @@ def stream(parts: Sequence[Part], reading: Reading, num_cpus: float = 1, attempt
 
     Columns:
         part, shard, start: which part;
-        record: the image table's row as JSON (Ray's blocks turn a column of nulls into one of NaN);
+        record: the image table's row as JSON (Ray's blocks turn a column of nulls into one of NaN), without the
+            columns that are carried along;
+        carried: those of all rows as an Arrow stream (see `carried`), beside the first;
         image, height, width, content_hash, error: as `Image`. No image ends the job and none vanishes;
         begun: when the part's reading began, in seconds since the epoch;
         stopped: why the whole part could not be read now (its storage does not answer, say), or empty; the block then
@@ -101,7 +103,7 @@ def decode_part(batch: dict[str, Any], reading: Reading, attempts: Any = None) -
         columns = decode_rows(rows, reading, pack.read_bytes(reading.packed_uri, part), careful)
     except (StorageError, DataError) as error:
         which["stopped"] = str(error)
-        columns = _columns([{}], [_nothing(reading.size, "")])
+        columns = _columns(pa.table({"uri": [""]}), [_nothing(reading.size, "")])
     return columns | {name: np.array([value] * len(columns["record"])) for name, value in which.items()}
 
 
@@ -119,11 +121,15 @@ def decode_rows(
     """
     files: list[Any] = list(data if data is not None else rows["uri"].to_pylist())
     if careful:
-        return _columns(
-            rows.to_pylist(), guarded.each(partial(read_image, reading=reading), files, ATTEMPTS, _killed(reading))
-        )
+        return _columns(rows, guarded.each(partial(read_image, reading=reading), files, ATTEMPTS, _killed(reading)))
     with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
-        return _columns(rows.to_pylist(), list(pool.map(partial(read_image, reading=reading), files)))
+        return _columns(rows, list(pool.map(partial(read_image, reading=reading), files)))
+
+
+def carried(batch: dict[str, Any]) -> pa.Table | None:
+    """The further columns of a block's rows (see `table.extra`) in their own types, None where there are none."""
+    packed = bytes(batch["carried"][0]) if len(batch["carried"]) else b""
+    return pa.ipc.open_stream(packed).read_all() if packed else None
 
 
 def read_image(file: str | bytes | ImageError, reading: Reading) -> Image:
@@ -154,10 +160,18 @@ def _nothing(size: int, error: str, digest: str = "") -> Image:
     return Image(np.zeros((size, size, 3), np.uint8), content_hash=digest, error=error)
 
 
-def _columns(rows: Sequence[dict[str, Any]], images: Sequence[Image]) -> dict[str, Any]:
+def _columns(rows: pa.Table, images: Sequence[Image]) -> dict[str, Any]:
     pixels, heights, widths, hashes, errors = zip(*images, strict=True)
+    extra = [field.name for field in table.extra(rows)]
+    beside = np.full(len(rows), b"", object)
+    if extra:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, rows.select(extra).schema) as stream_of_rows:
+            stream_of_rows.write_table(rows.select(extra))
+        beside[0] = sink.getvalue().to_pybytes()
     return {
-        "record": np.array([json.dumps(row, default=str) for row in rows]),
+        "record": np.array([json.dumps(row, default=str) for row in rows.drop_columns(extra).to_pylist()]),
+        "carried": beside,
         "image": np.stack(pixels),
         "height": np.array(heights, np.int32),
         "width": np.array(widths, np.int32),

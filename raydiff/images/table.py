@@ -1,9 +1,12 @@
-"""The image table: one row per image, sorted by uri."""
+"""The image table: one row per image, sorted by uri.
+
+Behind the columns of SCHEMA, and `day` in an archive's, stand those that a user's own table has beyond them. They are
+carried into the score table as they are.
+"""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,6 +27,7 @@ SCHEMA = pa.schema(
     ]
 )
 
+DAY = "day"  # when an image was taken, date32; in the image table of an archive
 ROW_GROUP = 1024  # rows; small groups let Ray Data read a table in parallel
 
 _NEVER_EMPTY = ("uri", "dataset", "category", "split")
@@ -60,6 +64,8 @@ def read(uri: str) -> pa.Table:
 def validate(images: pa.Table, where: str) -> pa.Table:
     """`images` in SCHEMA, sorted by uri, each once; other Arrow types of text and numbers are converted.
 
+    Further columns stay as they are, behind those of SCHEMA.
+
     Raises:
         DataError: naming the column and the row (the first is row 1) that is wrong in the table at `where`.
     """
@@ -68,50 +74,58 @@ def validate(images: pa.Table, where: str) -> pa.Table:
     if len(counts) < len(images):
         twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
         bad = pc.is_in(images["uri"], value_set=twice)
-        _refuse(images["uri"], "uri", bad, "must not appear twice", where)
+        _refuse(images["uri"], "uri", bad, "must not appear twice", where, row_number)
     return images.sort_by("uri")
 
 
-def checked(images: pa.Table, where: str) -> pa.Table:
+def row_number(index: int) -> str:
+    """A row as messages name it."""
+    return f"row {index + 1}"
+
+
+def checked(images: pa.Table, where: str, row: Callable[[int], str] = row_number) -> pa.Table:
     """`images` in SCHEMA, as they come: what can be said of each row alone.
+
+    Args:
+        row: what a row is called, by its index.
 
     Raises:
         DataError: as `validate`.
     """
-    images = cast(images, SCHEMA.names, where)
+    images = _cast(images, where, row)
     for name in _NEVER_EMPTY:
         empty = pc.fill_null(pc.equal(images[name], ""), True)
-        _refuse(images[name], name, empty, "must not be empty", where)
+        _refuse(images[name], name, empty, "must not be empty", where, row)
     for name in ("dataset", "category", "defect"):
         bad = pc.match_substring_regex(images[name], _NO_FOLDER)
-        _refuse(images[name], name, bad, "cannot be the name of a folder", where)
+        _refuse(images[name], name, bad, "cannot be the name of a folder", where, row)
     bad = _not_in(images["split"], ["train", "test"])
-    _refuse(images["split"], "split", bad, "must be train or test", where)
+    _refuse(images["split"], "split", bad, "must be train or test", where, row)
     return images
 
 
-def cast(images: pa.Table, required: Sequence[str], where: str) -> pa.Table:
-    """The columns of `images` in the types and the order of SCHEMA.
+def extra(images: pa.Table | pa.Schema) -> list[pa.Field]:
+    """The columns beyond those of SCHEMA and `day`, which are carried along."""
+    schema = images.schema if isinstance(images, pa.Table) else images
+    return [field for field in schema if field.name not in (*SCHEMA.names, DAY)]
 
-    Raises:
-        DataError: if a column is unknown, there twice, or required and missing, or does not hold its type.
-    """
+
+def _cast(images: pa.Table, where: str, row: Callable[[int], str]) -> pa.Table:
+    """The columns of `images` in the types and the order of SCHEMA, then the others."""
     found = images.column_names
     for name in found:
-        if name not in SCHEMA.names:
-            near = difflib.get_close_matches(name.lower(), SCHEMA.names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known columns: {', '.join(SCHEMA.names)}"
-            raise DataError(f"{where}: unknown column {name!r}; {hint}")
         if found.count(name) > 1:
             raise DataError(f"{where}: column {name!r} is there twice; take one out")
-    for name in required:
+    for name in SCHEMA.names:
         if name not in found:
             raise DataError(f"{where}: column {name!r} is missing; found: {', '.join(found) or 'none'}")
-    fields = [field for field in SCHEMA if field.name in found]
-    return pa.table([_column(images[field.name], field, where) for field in fields], schema=pa.schema(fields))
+    others = extra(images)
+    columns = [_column(images[field.name], field, where, row) for field in SCHEMA]
+    columns += [images[field.name] for field in others]
+    return pa.table(columns, schema=pa.schema([*SCHEMA, *others]))
 
 
-def _column(column: pa.ChunkedArray, field: pa.Field, where: str) -> pa.ChunkedArray:
+def _column(column: pa.ChunkedArray, field: pa.Field, where: str, row: Callable[[int], str]) -> pa.ChunkedArray:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
@@ -120,10 +134,10 @@ def _column(column: pa.ChunkedArray, field: pa.Field, where: str) -> pa.ChunkedA
     if field.name == "label":  # looked at before the cast, which would not say in which row it failed
         if text:
             bad = _not_in(column.cast(pa.string()), ["0", "1", "0.0", "1.0"])
-            _refuse(column, "label", bad, "must be 0, 1 or null", where)
+            _refuse(column, "label", bad, "must be 0, 1 or null", where, row)
             column = column.cast(pa.string())
         column = column.cast(pa.float64(), safe=False)
-        _refuse(column, "label", _not_in(column, [0.0, 1.0]), "must be 0, 1 or null", where)
+        _refuse(column, "label", _not_in(column, [0.0, 1.0]), "must be 0, 1 or null", where, row)
     return column.cast(field.type)
 
 
@@ -131,7 +145,9 @@ def _not_in(column: pa.ChunkedArray, allowed: list[str] | list[float]) -> pa.Chu
     return pc.and_(pc.is_valid(column), pc.invert(pc.is_in(column, value_set=pa.array(allowed, column.type))))
 
 
-def _refuse(column: pa.ChunkedArray, name: str, bad: pa.ChunkedArray, rule: str, where: str) -> None:
-    row = pc.index(pc.fill_null(bad, False), True).as_py()
-    if row >= 0:
-        raise DataError(f"{where}: column {name!r}, row {row + 1}: {column[row].as_py()!r} {rule}")
+def _refuse(
+    column: pa.ChunkedArray, name: str, bad: pa.ChunkedArray, rule: str, where: str, row: Callable[[int], str]
+) -> None:
+    index = pc.index(pc.fill_null(bad, False), True).as_py()
+    if index >= 0:
+        raise DataError(f"{where}: column {name!r}, {row(index)}: {column[index].as_py()!r} {rule}")

@@ -19,6 +19,7 @@ from ray.util.metrics import Counter
 
 from raydiff import storage
 from raydiff.errors import ClusterError, RaydiffError
+from raydiff.images.stream import carried
 from raydiff.patience import patiently
 from raydiff.report.overlay import overlay
 from raydiff.scoring import table
@@ -91,7 +92,7 @@ class PartScorer:
     def _score(self, rows: dict[str, Any]) -> dict[str, int]:
         records = self.records(rows)
         place = work_uri(self.scores_uri, str(rows["shard"][0]), int(rows["start"][0]))
-        table.write(place, pa.Table.from_pylist(records, schema=table.SCHEMA))
+        table.write(place, table.with_carried(pa.Table.from_pylist(records, schema=table.SCHEMA), carried(rows)))
         counts = {
             "images": len(records),
             "errors": sum(record["error"] is not None for record in records),

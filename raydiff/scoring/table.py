@@ -1,8 +1,11 @@
-"""The score table: one row per input image, bad ones too."""
+"""The score table: one row per input image, bad ones too.
+
+Behind the columns of SCHEMA stand those that a user's own table has beyond the image table's, as they were there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -71,14 +74,14 @@ def parts(scores_uri: str) -> list[str]:
 def write(uri: str, rows: pa.Table) -> None:
     """Write rows as one Parquet file, whole or not at all; writing it again replaces it with the same rows."""
     sink = pa.BufferOutputStream()
-    pq.write_table(rows.cast(SCHEMA), sink)
+    pq.write_table(rows.cast(_schema(rows.schema)), sink)
     patiently(storage.write_bytes, uri, sink.getvalue().to_pybytes())
 
 
 def read_file(uri: str, columns: list[str] | None = None) -> pa.Table:
     """One Parquet file of rows, or some of its columns."""
     data = pa.BufferReader(patiently(storage.read_bytes, uri))
-    return pq.read_table(data, schema=SCHEMA, columns=columns)
+    return pq.read_table(data, schema=_schema(pq.read_schema(data)), columns=columns)
 
 
 def read_parts(scores_uri: str) -> Iterator[pa.Table]:
@@ -88,4 +91,22 @@ def read_parts(scores_uri: str) -> Iterator[pa.Table]:
 
 def read(scores_uri: str) -> pa.Table:
     """The whole score table: a few hundred bytes a row, no pixels."""
-    return pa.concat_tables(list(read_parts(scores_uri)))
+    return concat(read_parts(scores_uri))
+
+
+def with_carried(rows: pa.Table, carried: pa.Table | None) -> pa.Table:
+    """Rows of the score table with the columns that their images' own table has beyond the image table's."""
+    if carried is None:
+        return rows
+    for field in carried.schema:
+        rows = rows.append_column(field, carried[field.name])
+    return rows
+
+
+def concat(parts: Iterable[pa.Table]) -> pa.Table:
+    """Several as one; a column that some lack is null there."""
+    return pa.concat_tables(list(parts), promote_options="default")
+
+
+def _schema(found: pa.Schema) -> pa.Schema:
+    return pa.schema([*SCHEMA, *(field for field in found if field.name not in SCHEMA.names)])

@@ -74,7 +74,7 @@ def finish(scores_uri: str, shard: Shard) -> Counts:
     """
     places = [work_uri(scores_uri, shard.name, part.start) for part in parts_of([shard])]
     with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-        rows = pa.concat_tables(list(pool.map(table.read_file, places)))
+        rows = table.concat(pool.map(table.read_file, places))
     if len(rows) != shard.rows:
         raise DataError(f"{shard.uri}: {shard.rows} images, {len(rows)} scores; it was changed while it was scored")
     table.write(table.part_uri(scores_uri, shard.name), rows)
