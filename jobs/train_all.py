@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from raydiff import cli, cluster, methods, steps
-from raydiff.images.folder_names import FolderNames
 from raydiff.images.index import print_report
+from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.planning.show import print_plan
 from raydiff.planning.training import plan_training
 from raydiff.progress import console

@@ -99,8 +99,8 @@ def index(
     """Find the images, write the image table and say what is in it."""
     from raydiff import steps
     from raydiff.images import pack as packing
-    from raydiff.images.folder_names import FolderNames
     from raydiff.images.index import print_report
+    from raydiff.images.layouts.folder_names import FolderNames
 
     if pack:
         if score:

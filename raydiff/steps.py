@@ -16,12 +16,12 @@ from ray.serve.handle import DeploymentHandle
 from raydiff import cluster, methods, storage
 from raydiff.errors import DataError, SettingsError
 from raydiff.images import table
-from raydiff.images.folder_names import FolderNames
 from raydiff.images.holdout import check_enough as check_normals
 from raydiff.images.holdout import roles
 from raydiff.images.index import IndexReport, Problem
 from raydiff.images.index import index as index_images
-from raydiff.images.layouts import AS_FOLDERS_SAY
+from raydiff.images.layouts.folder_names import FolderNames
+from raydiff.images.survey import AS_FOLDERS_SAY
 from raydiff.metrics.evaluate import Evaluation
 from raydiff.metrics.evaluate import evaluate as evaluate_scores
 from raydiff.model import Model, describe, load

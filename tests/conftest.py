@@ -241,7 +241,7 @@ def job_environment(tmp_path):
 def fit_table(tmp_path_factory):
     """URI of a table of 80 normals in two categories (two parts, one a worker), one of them unreadable."""
     from raydiff.images import table
-    from raydiff.images.layouts import find_images
+    from raydiff.images.survey import find_images
 
     root = tmp_path_factory.mktemp("train")
     write_mvtec(root / "mvtec", train=40, test=1, size=32)

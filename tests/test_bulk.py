@@ -21,9 +21,9 @@ import raydiff
 from raydiff.errors import ClusterError, DataError, SettingsError
 from raydiff.images import table as image_table
 from raydiff.images.decode import decode
-from raydiff.images.layouts import find_images
 from raydiff.images.shards import ROWS_PER_PART, Shard
 from raydiff.images.stream import Reading, decode_rows
+from raydiff.images.survey import find_images
 from raydiff.model import Model, describe
 from raydiff.scoring import bulk, table
 from raydiff.scoring.bulk import score_table

@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 from raydiff import cli, steps, storage
 from raydiff.errors import DataError, ImageError, SettingsError
 from raydiff.images import table
-from raydiff.images.folder_names import FolderNames
-from raydiff.images.found import LEFT_OUT, Found
 from raydiff.images.index import index, print_report
-from raydiff.images.layouts import survey
+from raydiff.images.layouts.folder_names import FolderNames
+from raydiff.images.layouts.found import LEFT_OUT, Found
+from raydiff.images.layouts.pairing import beside, pair
 from raydiff.images.listing import ASKED_IN_VAIN, Listing
 from raydiff.images.masks import read_mask
-from raydiff.images.pairing import beside, pair
+from raydiff.images.survey import survey
 from raydiff.planning.training import plan_training
 
 BLACK, MARKED = 0, 255

@@ -16,7 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from raydiff import storage
 from raydiff.errors import DataError, StorageError
 from raydiff.images import table
-from raydiff.images.layouts import find_images, survey
+from raydiff.images.survey import find_images, survey
 
 ROW: dict[str, Any] = {
     "uri": "/data/1.png",

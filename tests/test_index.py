@@ -15,7 +15,7 @@ from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images import decode, table
 from raydiff.images.index import Group, IndexReport, index, print_report
-from raydiff.images.layouts import find_images
+from raydiff.images.survey import find_images
 
 
 def put(root: str, path: str, value: int = 90, size: tuple[int, int] = (6, 4)) -> str:

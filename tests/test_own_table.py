@@ -17,8 +17,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from raydiff import storage
 from raydiff.errors import DataError
-from raydiff.images import own_table, table
-from raydiff.images.tables import files, json_lines, separated, text, uri_list
+from raydiff.images import table
+from raydiff.images.tables import files, json_lines, own_table, separated, text, uri_list
 
 
 def written(tmp_path: Path, name: str, content: str | bytes | pa.Table) -> str:

@@ -18,9 +18,10 @@ from typer.testing import CliRunner
 
 from raydiff import cluster, methods, progress, steps, storage
 from raydiff.errors import ClusterError, RaydiffError
-from raydiff.images import archive, layouts
+from raydiff.images import archive
 from raydiff.images.holdout import roles
 from raydiff.images.stream import Reading
+from raydiff.images.survey import survey
 from raydiff.methods.base import GradientSettings
 from raydiff.model import Model, describe, load
 from raydiff.planning import archive as archive_plan
@@ -184,7 +185,7 @@ def test_the_images_of_a_run_are_those_of_the_real_one(tmp_path, per_category):
     data, out = write_mvtec(tmp_path / "mvtec", train=12, test=3), str(tmp_path / "run")
     steps.index(str(data), out)
     places = steps.split(out) if per_category else {"": out}
-    images = layouts.survey(str(data)).images
+    images = survey(str(data)).images
     found = run_images.runs_of(images, roles(images), per_category, PseudoValidationSettings())
     assert [run.name for run in found] == list(places)
     for run in found:

@@ -14,12 +14,13 @@ from rich.table import Table
 
 from raydiff import storage
 from raydiff.errors import ImageError, StorageError
-from raydiff.images import layouts, table
+from raydiff.images import table
 from raydiff.images.decode import decode
-from raydiff.images.folder_names import FolderNames
-from raydiff.images.found import Finding
+from raydiff.images.layouts.folder_names import FolderNames
+from raydiff.images.layouts.found import Finding
 from raydiff.images.mask_faults import OtherSize, fault, one_factor
 from raydiff.images.masks import DECODES_AT_ONCE, FETCHES_AT_ONCE, read_mask
+from raydiff.images.survey import AS_FOLDERS_SAY, survey
 from raydiff.progress import console, phase
 
 NAMES_PRINTED = 5  # of each kind of finding
@@ -74,9 +75,9 @@ def index(
     out_uri: str,
     score_uri: str | None = None,
     check: bool = True,
-    named: FolderNames = layouts.AS_FOLDERS_SAY,
+    named: FolderNames = AS_FOLDERS_SAY,
 ) -> IndexReport:
-    """Write the image table of `data_uri` and `score_uri` (see `layouts.find_images`) to the file `out_uri`.
+    """Write the image table of `data_uri` and `score_uri` (see `survey.find_images`) to the file `out_uri`.
 
     With `check`, every image and mask is fetched and decoded once.
 
@@ -84,7 +85,7 @@ def index(
         DataError: if the layout is none that is known, or not clear.
         StorageError: if a folder cannot be listed or the table cannot be written.
     """
-    found = layouts.survey(data_uri, score_uri, named)
+    found = survey(data_uri, score_uri, named)
     table.write(out_uri, found.images)
     images: Counter[tuple[str, str, str | None]] = Counter()
     masks: Counter[tuple[str, str, str | None]] = Counter()

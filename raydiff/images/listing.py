@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterator
 import pyarrow as pa
 
 from raydiff import storage
-from raydiff.images import own_table
 from raydiff.images.archive import SCHEMA
 from raydiff.images.names import (
     IMAGE_EXTENSIONS,
@@ -23,6 +22,7 @@ from raydiff.images.names import (
     printable,
     stem,
 )
+from raydiff.images.tables import own_table
 from raydiff.patience import patiently
 
 NAMES_KEPT = 5  # of files that are left out

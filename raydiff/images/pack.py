@@ -19,9 +19,10 @@ from rich.console import Console
 
 from raydiff import cluster, storage
 from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
-from raydiff.images import archive, own_table
+from raydiff.images import archive
 from raydiff.images.listing import Listing
 from raydiff.images.shards import ROWS_PER_PART, Part, Shard, read_rows, shards
+from raydiff.images.tables import own_table
 from raydiff.patience import patiently
 from raydiff.progress import console, phase
 

@@ -15,9 +15,10 @@ import pyarrow as pa
 
 from raydiff import cluster, methods, storage
 from raydiff.images import index as indexing
-from raydiff.images import layouts, masks
-from raydiff.images.folder_names import FolderNames
+from raydiff.images import masks
 from raydiff.images.holdout import check_enough, roles
+from raydiff.images.layouts.folder_names import FolderNames
+from raydiff.images.survey import AS_FOLDERS_SAY, survey
 from raydiff.methods.base import GradientSettings, ScoreSettings, TrainSettings
 from raydiff.planning import measure
 from raydiff.planning.method import Costs, Resources, World, method_section
@@ -45,7 +46,7 @@ def plan_training(
     maps: Maps,
     address: str | None = None,
     seconds: float = measure.SECONDS,
-    named: FolderNames = layouts.AS_FOLDERS_SAY,
+    named: FolderNames = AS_FOLDERS_SAY,
 ) -> Plan:
     """What the main job would do with these settings; nothing is written.
 
@@ -53,7 +54,7 @@ def plan_training(
         recipes: train settings by the method's name.
         address: as of `cluster.connect`.
         seconds: of each piece that is measured.
-        named: as of `layouts.find_images`.
+        named: as of `survey.find_images`.
 
     Raises:
         RaydiffError: what the job would raise, as far as it can be known before.
@@ -63,7 +64,7 @@ def plan_training(
     storage.probe(run.uri)
     size = PseudoValidationSettings.at_most(pseudo_images)
     check_rate(rate)
-    images = layouts.survey(data, named=named).images
+    images = survey(data, named=named).images
     given = roles(images)
     runs = runs_of(images, given, per_category, size)
     check_enough(images, given, per_category)

@@ -13,10 +13,11 @@ import pyarrow as pa
 
 from raydiff import cluster, storage
 from raydiff.errors import DataError
-from raydiff.images import archive, own_table, pack
+from raydiff.images import archive, pack
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.listing import Listing
 from raydiff.images.shards import Shard, shards
+from raydiff.images.tables import own_table
 from raydiff.model import describe
 from raydiff.progress import console, phase
 from raydiff.scoring.bulk import Summary, claim, is_complete, score_table

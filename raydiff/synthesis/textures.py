@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as V
 from raydiff import storage
 from raydiff.errors import DataError, ImageError, StorageError
 from raydiff.images.decode import decode, resize
-from raydiff.images.layouts import find_images
+from raydiff.images.survey import find_images
 from raydiff.synthesis.perlin import fractal_noise, perlin_noise
 
 PROCEDURAL = "procedural"

@@ -7,6 +7,7 @@ from itertools import islice
 
 import pyarrow as pa
 
+from raydiff.images.names import IMAGE_EXTENSIONS
 from raydiff.images.tables.files import BATCH, Batch, TextFile, as_text
 
 SEPARATORS = (",", ";", "\t", "|")
@@ -14,8 +15,6 @@ SEPARATORS = (",", ";", "\t", "|")
 
 def is_list(uri: str) -> bool:
     """Whether a file is one: a .txt whose first line names an image and has no separator in it."""
-    from raydiff.images.layouts import IMAGE_EXTENSIONS  # which reads tables in its turn
-
     if not uri.lower().removesuffix(".gz").endswith(".txt"):
         return False
     with TextFile(uri).lines() as lines:

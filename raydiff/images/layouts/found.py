@@ -12,7 +12,7 @@ import pyarrow as pa
 from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images import names, table
-from raydiff.images.pairing import beside, in_words
+from raydiff.images.layouts.pairing import beside, in_words
 
 LEFT_OUT = "files in folders of a NAS or the system, hidden ones or our maps, left out"
 

@@ -14,8 +14,8 @@ from PIL import Image
 from raydiff import storage
 from raydiff.errors import DataError, StorageError
 from raydiff.images import table
-from raydiff.images.found import LEFT_OUT
-from raydiff.images.layouts import find_images, survey
+from raydiff.images.layouts.found import LEFT_OUT
+from raydiff.images.survey import find_images, survey
 
 
 def _png() -> bytes:

@@ -1,12 +1,12 @@
 """What images there are: several layouts, one image table.
 
-- **MVTec AD** and its relatives, see `mvtec`: `<category>/train/good/`, `<category>/test/<defect>/`, masks in
+- **MVTec AD** and its relatives, see `layouts.mvtec`: `<category>/train/good/`, `<category>/test/<defect>/`, masks in
   `<category>/ground_truth/`. The root may be one category, a folder of categories, or a folder of such folders: each
   of these is then a dataset.
-- **Folder of normals**, see `plain`: images in the folder itself, or one folder a category.
-- **A mask beside each image**, see `marked`: black for normals.
-- **Folders that the user names** normal and anomalous, see `sorted_folders`.
-- **Table**: CSV or Parquet, see `own_table`.
+- **Folder of normals**, see `layouts.plain`: images in the folder itself, or one folder a category.
+- **A mask beside each image**, see `layouts.marked`: black for normals.
+- **Folders that the user names** normal and anomalous, see `layouts.sorted_folders`.
+- **Table**: CSV, JSON lines, a list of URIs or Parquet, see `tables`.
 
 What is none of these, or would train on images that may not be normal, is refused.
 """
@@ -19,14 +19,14 @@ import pyarrow as pa
 
 from raydiff import storage
 from raydiff.errors import DataError
-from raydiff.images import own_table
-from raydiff.images.folder_names import FolderNames
-from raydiff.images.found import Finding, Folder, Found, Layout, Row, as_table, list_folder
-from raydiff.images.marked import marked_layout
-from raydiff.images.mvtec import is_mvtec, mvtec_layout
+from raydiff.images.layouts.folder_names import FolderNames
+from raydiff.images.layouts.found import Finding, Folder, Found, Layout, Row, as_table, list_folder
+from raydiff.images.layouts.marked import marked_layout
+from raydiff.images.layouts.mvtec import is_mvtec, mvtec_layout
+from raydiff.images.layouts.plain import plain_layout
+from raydiff.images.layouts.sorted_folders import sorted_layout
 from raydiff.images.names import IMAGE_EXTENSIONS, category_of, few
-from raydiff.images.plain import plain_layout
-from raydiff.images.sorted_folders import sorted_layout
+from raydiff.images.tables import own_table
 
 AS_FOLDERS_SAY = FolderNames()
 

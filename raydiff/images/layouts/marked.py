@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from raydiff import storage
 from raydiff.errors import DataError
-from raydiff.images.found import Finding, Folder, Layout, Row
+from raydiff.images.layouts.found import Finding, Folder, Layout, Row
 from raydiff.images.masks import marks
 from raydiff.images.names import few
 

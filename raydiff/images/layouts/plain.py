@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from raydiff import storage
 from raydiff.errors import DataError
-from raydiff.images.folder_names import options_for
-from raydiff.images.found import Folder, Layout, Row
+from raydiff.images.layouts.folder_names import options_for
+from raydiff.images.layouts.found import Folder, Layout, Row
 from raydiff.images.names import ABNORMAL, CHANNELS, MASK_FOLDERS, NORMAL, RGB, base_of_mask, few, stem
 
 

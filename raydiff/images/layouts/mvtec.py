@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from raydiff.errors import DataError
-from raydiff.images.found import Finding, Folder, Layout, Row, category_names, in_several_ways, refuse_misplaced
-from raydiff.images.marked import DEFECT, labels_by_masks, refuse_marked_normals
+from raydiff.images.layouts.found import Finding, Folder, Layout, Row, category_names, in_several_ways, refuse_misplaced
+from raydiff.images.layouts.marked import DEFECT, labels_by_masks, refuse_marked_normals
+from raydiff.images.layouts.pairing import pair
 from raydiff.images.names import CHANNELS, MASK_FOLDERS, MASKS, NORMAL, RGB, SPLITS, UNLABELLED, few, stem
-from raydiff.images.pairing import pair
 
 KNOWN = (
     "<category>/train/good/, validation/good/, test/<defect>/ (or test_public/, test_private/) and "

@@ -12,12 +12,12 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from raydiff.errors import DataError
-from raydiff.images.folder_names import FolderNames
-from raydiff.images.found import Finding, Folder, Layout, Row, category_names, in_several_ways, refuse_misplaced
-from raydiff.images.marked import refuse_marked_normals
+from raydiff.images.layouts.folder_names import FolderNames
+from raydiff.images.layouts.found import Finding, Folder, Layout, Row, category_names, in_several_ways, refuse_misplaced
+from raydiff.images.layouts.marked import refuse_marked_normals
+from raydiff.images.layouts.pairing import pair
+from raydiff.images.layouts.plain import refuse_defects, refuse_other_pictures
 from raydiff.images.names import MASK_FOLDERS, MASKS, NORMAL, SPLITS, few, stem
-from raydiff.images.pairing import pair
-from raydiff.images.plain import refuse_defects, refuse_other_pictures
 
 TEST_SHARE = 5  # one normal in so many is a test image, where the folders name no test set
 _PICTURES = ("images", "image", "imgs", "img", "data", "pictures")
