@@ -59,8 +59,8 @@ PLAIN = "uri,category,label\nä/1.png,bolt,0\nä/2.png,nut,1\nä/3.png,nut,\n"
         ("t.csv", PLAIN.encode("utf-16-le"), "encoding UTF-16"),
         ("t.txt", PLAIN.replace(",", "\t").replace("\n", "\r\n").encode("utf-16"), "encoding UTF-16"),  # Excel's
         ("t.csv", PLAIN.encode("cp1252"), "encoding Windows-1252, because it is not UTF-8"),
-        ("t.csv.gz", gzip.compress(PLAIN.encode()), ""),
-        ("t.TSV.GZ", gzip.compress(PLAIN.replace(",", "\t").encode()), "separator tab"),
+        ("t.csv.gz", gzip.compress(PLAIN.encode(), mtime=0), ""),
+        ("t.TSV.GZ", gzip.compress(PLAIN.replace(",", "\t").encode(), mtime=0), "separator tab"),
         ("t.csv", "URI,Category , LABEL\n" + PLAIN.partition("\n")[2], "column 'Category' is 'category'"),
         (
             "t.csv",
@@ -90,7 +90,8 @@ PLAIN = "uri,category,label\nä/1.png,bolt,0\nä/2.png,nut,1\nä/3.png,nut,\n"
                 "".join(
                     json.dumps({"uri": f"ä/{n}.png", "category": c, "label": label}) + "\n"
                     for n, c, label in ((1, "bolt", 0.0), (2, "nut", 1), (3, "nut", None))
-                ).encode()
+                ).encode(),
+                mtime=0,
             ),
             "",
         ),
@@ -373,7 +374,7 @@ def memory() -> Iterator[str]:
 def test_tables_in_a_store(memory: str) -> None:
     for name, content in (
         ("t.csv", ("\ufeff" + PLAIN).encode("utf-16-le")),
-        ("t.csv.gz", gzip.compress(PLAIN.encode())),
+        ("t.csv.gz", gzip.compress(PLAIN.encode(), mtime=0)),
         ("t.jsonl", b'{"uri": "../x.png", "label": 0}\n'),
         ("t.txt", b"x.png\n"),
     ):
