@@ -51,7 +51,7 @@ class Tiff:
         return replace(self, **changes)
 
     def segments(self) -> Iterator[bytes]:
-        height, width, channels = self.samples.shape
+        height, width, _ = self.samples.shape
         planes = np.moveaxis(self.samples, 2, 0)[..., None] if self.planar else self.samples[None]
         for plane in planes:
             if not self.tile:

@@ -23,7 +23,7 @@ _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # no stuffed byte, no res
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 # Bytes that could come behind an incomplete file's last one.
 _TAILS = tuple(hashlib.sha256(bytes([number])).digest().replace(b"\xff", b"\0") for number in range(8))
-_SMALL = 2**16  # pixels; so many are decoded twice in no time
+_SMALL = 2**16  # pixels; so many are decoded again in no time
 _MOST_SCANS = 200  # of a progressive picture; sound ones have some ten, each costs a pass over all pixels
 
 
@@ -65,7 +65,7 @@ def read(data: bytes, max_pixels: int) -> Samples:
     if end < 0:
         _check_whole(whole[:-2], frame, image, _TAILS)
     elif frame.kind in _PROGRESSIVE or frame.scans or frame.width * frame.height <= _SMALL:
-        _check_whole(data[:end], frame, image, _TAILS[:1])
+        _check_whole(data[:end], frame, image, _TAILS[:3])
     elif frame.kind in _SEQUENTIAL and _flat_end(image):
         _check_whole(data[:end], frame, _load(data, small=True), _TAILS[:1], small=True)
     return pillow.samples(image, blurred=True)

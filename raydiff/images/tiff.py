@@ -271,9 +271,9 @@ def _samples(page: Page, said: Facts, values: np.ndarray) -> Samples:
     elif kind == _PALETTE:
         colours, white = _colour_map(page, said)[colours[..., 0]], 255
     elif kind == _CMYK:
-        inks = ~(colours if said.bits == 8 else (colours >> 8).astype(np.uint8))
-        light = inks[..., :3].astype(np.uint16) * inks[..., 3:]
-        colours, white = ((light + 127) // 255).astype(np.uint8), 255
+        inks = white - colours  # what each lets through
+        light = (inks[..., :3].astype(np.uint32) * inks[..., 3:] + white // 2) // white
+        colours = light.astype(inks.dtype)
     return Samples(colours, white, alpha, opaque, said.orientation, blurred)
 
 
