@@ -160,7 +160,7 @@ def test_tiff(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_tiff_of_which_nobody_can_say_how_it_looks(kind: str) -> None:
-    assert check((name, page.file(), None) for name, page in tiffs(kind, *REFUSED[kind])) == 0
+    assert check((name, page.file(), None) for name, page in [*tiffs(kind, *REFUSED[kind])][::5]) == 0
 
 
 @pytest.mark.parametrize(("order", "big", "tile"), LAYOUTS)

@@ -66,7 +66,7 @@ def rgb(samples: Samples) -> np.ndarray:
 
 def mask(samples: Samples) -> np.ndarray:
     """bool (height, width): True where a pixel is not black and can be seen."""
-    bright = (_levels(samples) >= 128 if samples.blurred else samples.colours != 0).any(axis=2)
+    bright: np.ndarray = (_levels(samples) >= 128 if samples.blurred else samples.colours != 0).any(axis=2)
     alpha = samples.alpha
     return bright if alpha is None or not alpha.any() else bright & (alpha != 0)
 

@@ -36,8 +36,8 @@ class Page:
         (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, place)
         if count > _MOST_TAGS:
             raise ValueError(f"a directory of {count} tags")
-        pointer = "u8" if big else "u4"
-        entry = np.dtype([("tag", "u2"), ("type", "u2"), ("count", pointer), ("value", pointer)]).newbyteorder(order)
+        pointer = order + ("u8" if big else "u4")
+        entry = np.dtype([("tag", order + "u2"), ("type", order + "u2"), ("count", pointer), ("value", pointer)])
         start = place + (8 if big else 2)
         entries = np.frombuffer(data, entry, count, start)
         self._entries: dict[int, tuple[int, int, int]] = {}
