@@ -101,16 +101,14 @@ def test_the_size_is_judged_before_anything_is_unpacked() -> None:
 
 def test_strips_that_lie_over_each_other() -> None:
     page = Tiff(np.zeros((4000, 4, 1), np.uint8), rows=1, codec="lzw")
-    data = page.file() + bytes(100_000)
-    starts = (8,) * 4000
-    lying = lie(page, t273=starts, t279=(len(data) // 2,) * 4000)
+    lying = lie(page, t273=(8,) * 4000, t279=(20_000,) * 4000)
     assert "over each other" in refused(lying)
 
 
 @pytest.mark.parametrize("codec", ["deflate", "lzw", "zstd", "lzma", "packbits"])
 def test_a_strip_that_unpacks_to_much_more_than_it_should_gives_its_pixels_only(codec: str) -> None:
     bomb = bytes(2**23)
-    packed = imagecodecs.packbits_encode(bomb) if codec == "packbits" else CODECS[codec][1](bomb)
+    packed = b"\x81\0" * 2**16 if codec == "packbits" else CODECS[codec][1](bomb)
     number = CODECS[codec][0]
     tags = {256: 5, 257: 5, 258: 8, 259: number, 262: 1, 273: 8, 277: 1, 278: 5, 279: len(packed)}
     data = assemble(packed, [{tag: ("I", (value,)) for tag, value in tags.items()}], "<", False)

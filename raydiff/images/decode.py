@@ -31,8 +31,11 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
       bits in a 16-bit file therefore looks dark. 16-bit colour arrives as its high byte, at most one level
       less.
     - Float must be finite and within [0, 1]; 32-bit and signed integers have no agreed range and are refused.
-    - Alpha is composited over black: what no viewer can see must not move a score.
+    - Alpha is composited over black: what no viewer can see must not move a score. Alpha that is zero everywhere
+      says nothing (frame grabbers write it so): then the colours count.
     - A TIFF must hold one page; reduced copies (thumbnails, pyramids) do not count.
+    - What viewers show differently is refused: unmarked CMYK in a JPEG, grey channels of unknown meaning.
+    - A JPEG may lack its end marker, but no pixel.
 
     Raises:
         ImageError: if the file is empty, truncated, of another kind, larger than `max_pixels` (told from its

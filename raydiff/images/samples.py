@@ -66,7 +66,8 @@ def rgb(samples: Samples) -> np.ndarray:
 
 def mask(samples: Samples) -> np.ndarray:
     """bool (height, width): True where a pixel is not black and can be seen."""
-    bright: np.ndarray = (_levels(samples) >= 128 if samples.blurred else samples.colours != 0).any(axis=2)
+    light = _levels(samples) >= 128 if samples.blurred else samples.colours != 0
+    bright = np.asarray(light.any(axis=2))
     alpha = samples.alpha
     return bright if alpha is None or not alpha.any() else bright & (alpha != 0)
 
