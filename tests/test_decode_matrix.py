@@ -93,7 +93,7 @@ REFUSED: dict[str, tuple[int, int, tuple[int, ...], bool]] = {
 
 
 def codecs(bits: int, sample_format: int) -> list[tuple[str, int]]:
-    found = [(codec, 1) for codec in PLAIN]
+    found = [(codec, 1) for codec in (PLAIN if bits in (1, 8, 16) else PLAIN[:3])]
     if sample_format == 3:
         found += [("lzw", 3), ("deflate", 3)]
     elif bits in (8, 16, 32, 64):
