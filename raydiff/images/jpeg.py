@@ -1,0 +1,209 @@
+"""JPEG files: which kinds are read, and whether all of a picture is there."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import JpegImagePlugin
+
+from raydiff.errors import ImageError
+from raydiff.images import pillow
+from raydiff.images.samples import Samples, check_size
+
+_SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # frame headers; the three are tables
+_SEQUENTIAL, _PROGRESSIVE, _ARITHMETIC = {0xC0, 0xC1}, {0xC2}, {0xC9, 0xCA}
+_SOS, _END, _ADOBE, _JFIF = 0xDA, b"\xff\xd9", 0xEE, 0xE0
+_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # no stuffed byte, no restart
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+# Bytes that could come behind an incomplete file's last one.
+_TAILS = tuple(hashlib.sha256(bytes([number])).digest().replace(b"\xff", b"\0") for number in range(8))
+_SMALL = 2**16  # pixels; so many are decoded again in no time
+_MOST_SCANS = 200  # of a progressive picture; sound ones have some ten, each costs a pass over all pixels
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands before the pixels."""
+
+    kind: int
+    bits: int
+    height: int
+    width: int
+    components: int
+    adobe: int | None  # its mark's colour transform; None = no mark
+    jfif: bool
+    scan: int  # where the first scan begins
+    scans: bool  # whether there must be more of them
+
+
+def read(data: bytes, max_pixels: int) -> Samples:
+    """The pixels of a JPEG file, of several pictures (MPO) the first.
+
+    A file that lacks its end marker is read if all pixels are there. So that this can be told, whatever comes behind
+    the last byte of the pixels is tried: if other bytes make another picture, then there was something missing.
+
+    Raises:
+        ImageError: if it is larger than `max_pixels`, of a kind that is not read, or incomplete.
+        Exception: of any kind, if it is damaged.
+    """
+    frame = find_frame(data)
+    check_size(frame.width, frame.height, max_pixels)
+    _check_kind(frame)
+    if frame.kind in _PROGRESSIVE | _ARITHMETIC and data.count(b"\xff\xda", frame.scan) > _MOST_SCANS:
+        raise ImageError(f"the JPEG has more than {_MOST_SCANS} scans; save it as a plain one")
+    if frame.components == 4 and frame.adobe is None:
+        raise ImageError("the JPEG has four channels and no mark of what they mean; save it as RGB")
+    end = data.find(_END, frame.scan)
+    whole = data if end >= 0 else _bare(data) + _END
+    image = _load(whole)
+    if end < 0:
+        _check_whole(whole[:-2], frame, image, _TAILS)
+    elif frame.width * frame.height <= _SMALL:
+        _check_whole(data[:end], frame, image, _TAILS[:3])
+    elif frame.kind in _PROGRESSIVE or frame.scans:
+        _check_whole(data[:end], frame, image, _TAILS[:1])
+    elif frame.kind in _SEQUENTIAL and _flat_end(image):
+        _check_whole(data[:end], frame, _load(data, small=True), _TAILS[:1], small=True)
+    return pillow.samples(image, blurred=True)
+
+
+def find_frame(data: bytes) -> Frame:
+    """The frame header and what comes before the first scan.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    adobe, jfif, found = None, False, None
+    for marker, body, place in _segments(data, 2):
+        if marker in _SOF and found is None:
+            bits, height, width, components = struct.unpack_from(">BHHB", body)
+            found = (marker, bits, height, width, components)
+        elif marker == _ADOBE and body[:5] == b"Adobe" and len(body) >= 12:
+            adobe = body[11]
+        elif marker == _JFIF and body[:4] == b"JFIF":
+            jfif = True
+        elif marker == _SOS:
+            if found is None:
+                break
+            return Frame(*found, adobe, jfif, place, body[0] < found[4])
+    raise ValueError("there is no picture in it")
+
+
+def segment_samples(data: bytes, tables: bytes, colours: str, width: int, rows: int) -> np.ndarray:
+    """One strip or tile of a TIFF: uint8 (rows, width, channels), YCbCr as RGB, everything else as it is stored.
+
+    Args:
+        tables: the TIFF's JPEGTables, or nothing.
+        colours: "grey", "RGB", "CMYK" or "YCbCr", as the TIFF says.
+
+    Raises:
+        ImageError: if the stream is of another size or kind than the TIFF says.
+        Exception: of any kind, if it is damaged.
+    """
+    frame = find_frame(data)
+    _check_kind(frame)
+    if (frame.width, frame.height) != (width, rows):
+        raise ImageError(
+            f"the TIFF has a JPEG of {frame.width} x {frame.height} pixels where {width} x {rows} were expected; "
+            "save it with another compression"
+        )
+    channels = {"grey": 1, "RGB": 3, "YCbCr": 3, "CMYK": 4}[colours]
+    marked = {0: "RGB", 1: "YCbCr"}.get(frame.adobe, "") if frame.adobe is not None else "YCbCr" if frame.jfif else ""
+    if frame.components != channels or (channels == 3 and marked not in ("", colours)) or frame.adobe == 2:
+        raise ImageError(f"the TIFF says that its JPEG holds {colours} and the JPEG says otherwise; save it as RGB")
+    mark = b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0" + bytes([colours == "YCbCr"])
+    kept = b"".join(
+        b"\xff" + bytes([marker]) + struct.pack(">H", len(body) + 2) + body
+        for marker, body, place in _segments(data, 2, frame.scan)
+        if not 0xE0 <= marker <= 0xEF
+    )
+    inner = tables[2:-2] if tables.endswith(_END) else tables[2:]
+    rest = data[frame.scan :]
+    image = _load(data[:2] + mark + inner + kept + rest + (b"" if rest.rstrip(b"\0").endswith(_END) else _END))
+    values = np.asarray(image)
+    if colours == "CMYK":
+        values = ~values  # Pillow takes every CMYK for inverted
+    return values.reshape(rows, width, channels)
+
+
+def _check_kind(frame: Frame) -> None:
+    if frame.kind not in _SEQUENTIAL | _PROGRESSIVE | _ARITHMETIC:
+        raise ImageError("the JPEG is a lossless or hierarchical one, which are not read; save it as PNG")
+    if frame.bits != 8:
+        raise ImageError(f"the JPEG has {frame.bits} bits a channel, and 8 are read; save it as 16-bit PNG or TIFF")
+
+
+def _load(data: bytes, small: bool = False) -> JpegImagePlugin.JpegImageFile:
+    """`small`: the brightness of each block, in a quarter of the time."""
+    image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+    if small:
+        image.draft("L" if image.mode == "RGB" else None, (1, 1))
+    image.load()
+    return image
+
+
+def _flat_end(image: JpegImagePlugin.JpegImageFile) -> bool:
+    """Whether the last block is of one colour, as it is where a decoder ran out of data and went on in silence."""
+    width, height = image.size
+    left, top = (max((size - 1) // 8 * 8, size - 2) for size in (width, height))
+    corner = np.asarray(image.crop((left, top, width, height)))
+    return bool((corner == corner[0, 0]).all())
+
+
+def _bare(data: bytes) -> bytes:
+    """A file without end marker less what is no pixel: zeros that were allocated and not written, half a marker."""
+    bare = data.rstrip(b"\0")
+    if not bare.endswith(b"\xff"):
+        return bare
+    return bare + b"\0" if len(bare) < len(data) else bare[:-1]  # 0xFF 0x00 is a byte of the pixels
+
+
+def _check_whole(
+    bare: bytes, frame: Frame, image: JpegImagePlugin.JpegImageFile, tails: tuple[bytes, ...], small: bool = False
+) -> None:
+    """Raises ImageError unless all that `image` shows is in `bare`, the file up to its end marker."""
+    scans = [(body, place) for marker, body, place in _segments(bare, frame.scan) if marker == _SOS]
+    whole = frame.kind not in _ARITHMETIC and _all_scans(frame, [body for body, _ in scans])
+    last = _RESTART.findall(bare, scans[-1][1])[-1:]
+    restart = b"\xff" + bytes([0xD0 + (last[0][1] - 0xD0 + 1) % 8 if last else 0xD0])
+    pixels = np.asarray(image)
+    for tail in tails if whole else ():
+        other = _load(bare + tail + restart + tail + _END, small)
+        whole = whole and np.array_equal(np.asarray(other), pixels)
+    if not whole:
+        raise ImageError("the JPEG file is truncated: it ends before its last pixel")
+
+
+def _all_scans(frame: Frame, scans: list[bytes]) -> bool:
+    """Whether every component had all its coefficients, to their last bit."""
+    missing: dict[int, set[int]] = {}
+    for body in scans:
+        first, last, low = body[-3], body[-2], body[-1] & 15
+        for component in body[1 : 1 + 2 * body[0] : 2]:
+            wanted = missing.setdefault(component, set(range(64)))
+            if frame.kind in _SEQUENTIAL:
+                wanted.clear()
+            elif not low:
+                wanted.difference_update(range(first, last + 1))
+    return len(missing) == frame.components and not any(missing.values())
+
+
+def _segments(data: bytes, place: int, stop: int | None = None) -> Iterator[tuple[int, bytes, int]]:
+    """Marker, content and beginning of the segments from `place` on; entropy-coded bytes between them are skipped."""
+    stop = len(data) if stop is None else stop
+    while (found := _MARKER.search(data, place)) and found.start() < stop:
+        marker = found[1][0]
+        place = found.end()
+        if marker in (0x01, 0xD8, 0xD9):
+            continue
+        if place + 2 > len(data):
+            return
+        size = int.from_bytes(data[place : place + 2], "big")
+        yield marker, data[place + 2 : place + size], found.start()
+        place += max(size, 2)

@@ -1,0 +1,89 @@
+"""What a file says about its pixels, before it becomes an image or a mask: one rule for all kinds of file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from raydiff.errors import ImageError
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The pixels of a file as it stores them, with black at 0.
+
+    Args:
+        colours: (height, width, 1 or 3), grey or RGB: integers or floats.
+        white: the value of white; 0 = there is no agreed one.
+        alpha: (height, width), unsigned: what a pixel shows of its colour. None = all of it.
+        opaque: the value of `alpha` that shows all.
+        orientation: as in EXIF and TIFF; 1 = row 0 is the top, column 0 the left.
+        blurred: black may be a little more than 0 (JPEG).
+    """
+
+    colours: np.ndarray
+    white: int
+    alpha: np.ndarray | None = None
+    opaque: int = 255
+    orientation: int = 1
+    blurred: bool = False
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """To be asked before anything is unpacked.
+
+    Raises:
+        ImageError: if there are no pixels, or more than `max_pixels`.
+    """
+    if width * height == 0:
+        raise ImageError(f"the image is {width} x {height} pixels: there is nothing in it")
+    if width * height > max_pixels:
+        raise ImageError(
+            f"the image is {width} x {height} pixels, more than the limit of {max_pixels:,}; "
+            "cut it into tiles or raise the limit"
+        )
+
+
+def rgb(samples: Samples) -> np.ndarray:
+    """uint8 (height, width, 3), composited over black.
+
+    Raises:
+        ImageError: if the values have no agreed range, or are floats beyond theirs.
+    """
+    levels = _levels(samples)
+    levels = np.repeat(levels, 3, axis=2) if levels.shape[2] == 1 else levels
+    alpha, opaque = samples.alpha, samples.opaque
+    if alpha is None or not alpha.any():  # frame grabbers leave alpha at zero: it says nothing then
+        return levels
+    veiled = alpha != opaque
+    if veiled.any():
+        levels = levels if levels.flags.writeable else levels.copy()
+        seen = levels[veiled].astype(np.uint32) * alpha[veiled, None]
+        levels[veiled] = (seen + opaque // 2) // opaque
+    return levels
+
+
+def mask(samples: Samples) -> np.ndarray:
+    """bool (height, width): True where a pixel is not black and can be seen."""
+    light = _levels(samples) >= 128 if samples.blurred else samples.colours != 0
+    bright = np.asarray(light.any(axis=2))
+    alpha = samples.alpha
+    return bright if alpha is None or not alpha.any() else bright & (alpha != 0)
+
+
+def _levels(samples: Samples) -> np.ndarray:
+    values, white = samples.colours, samples.white
+    if not white:
+        raise ImageError("the pixels are 32-bit or signed integers of no agreed range; save as 8 or 16 bit")
+    if values.dtype.kind == "f":
+        if not (values.min() >= 0 and values.max() <= 1):  # false for NaN too
+            raise ImageError("the pixels are floats and not all within 0 to 1; scale them or save as 16 bit")
+        values = values.astype(np.float32) if values.dtype.itemsize < 4 else values
+        return np.rint(values * 255).astype(np.uint8)
+    if white == 255:
+        return values
+    stored = np.arange(white + 1, dtype=np.uint32)
+    if white == 65535 and (values.shape[2] == 3 or samples.alpha is not None):
+        return (stored >> 8).astype(np.uint8)[values]
+    return ((stored * 255 + white // 2) // white).astype(np.uint8)[values]
