@@ -68,7 +68,7 @@ def read(data: bytes, max_pixels: int) -> Samples:
         _check_whole(data[:end], frame, image, _TAILS[:3])
     elif frame.kind in _PROGRESSIVE or frame.scans:
         _check_whole(data[:end], frame, image, _TAILS[:1])
-    elif frame.kind in _SEQUENTIAL and _flat_end(image):
+    elif frame.kind in _SEQUENTIAL and _grey_end(image):
         _check_whole(data[:end], frame, _load(data, small=True), _TAILS[:1], small=True)
     return pillow.samples(image, blurred=True)
 
@@ -148,12 +148,12 @@ def _load(data: bytes, small: bool = False) -> JpegImagePlugin.JpegImageFile:
     return image
 
 
-def _flat_end(image: JpegImagePlugin.JpegImageFile) -> bool:
-    """Whether the last block is of one colour, as it is where a decoder ran out of data and went on in silence."""
+def _grey_end(image: JpegImagePlugin.JpegImageFile) -> bool:
+    """Whether the last block is of the middle grey that libjpeg gives, in silence, to blocks without data."""
     width, height = image.size
     left, top = (max((size - 1) // 8 * 8, size - 2) for size in (width, height))
-    corner = np.asarray(image.crop((left, top, width, height)))
-    return bool((corner == corner[0, 0]).all())
+    corner = np.asarray(image.crop((left, top, width, height)).convert("L"), np.int16)
+    return bool((abs(corner - 128) <= 1).all())
 
 
 def _bare(data: bytes) -> bytes:
