@@ -53,6 +53,7 @@ def main(
         plan = plan_training(data, out, recipes, per_category, asked, pseudo_images, false_alarm_rate, maps, address)
         print_plan(plan)
         return
+    methods.check(recipes)
     print_report(steps.index(data, out))
     cluster.connect(address, gpus)
     runs = list(steps.split(out).values()) if per_category else [out]

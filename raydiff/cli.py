@@ -13,12 +13,13 @@ from typing import Annotated, Any
 import typer
 
 from raydiff import methods
-from raydiff.errors import RaydiffError, SettingsError
+from raydiff.errors import SettingsError
 from raydiff.progress import console, duration
 from raydiff.scoring.bulk import Summary
 from raydiff.scoring.part_scorer import Maps
 from raydiff.selection.calibrate import DEFAULT_RATE
 from raydiff.selection.search_settings import Scheduler, Search, SearchSettings
+from raydiff.task_errors import ours
 
 DEFAULT_SEARCH = SearchSettings()
 
@@ -298,8 +299,11 @@ def _explained(command: Callable[[], Any]) -> None:
     signal.signal(signal.SIGTERM, _stop)
     try:
         command()
-    except RaydiffError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        found = ours(error)
+        if found is None:
+            raise
+        print(f"error: {found}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as end:
         if end.code == signal.SIGTERM:  # from Ray's own handler

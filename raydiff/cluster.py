@@ -13,11 +13,12 @@ from typing import Any
 import ray
 from ray.autoscaler.sdk import request_resources
 from ray.data import DataContext
-from ray.exceptions import AuthenticationError, RayTaskError
+from ray.exceptions import AuthenticationError
 
 from raydiff.allocator import keep_freed_memory
-from raydiff.errors import ClusterError, RaydiffError
+from raydiff.errors import ClusterError
 from raydiff.progress import console, phase
+from raydiff.task_errors import as_ours
 
 ADDRESS = "RAY_ADDRESS"
 LOOPBACK = "127.0.0.2"  # Ray replaces 127.0.0.1 by the machine's own address, but keeps this one
@@ -177,9 +178,5 @@ def use_assigned_device() -> str:
 
 def result(reference: Any) -> Any:
     """What a task made; an error of ours that ended it is raised as it was there, without Ray's traceback."""
-    try:
+    with as_ours():
         return ray.get(reference)
-    except RayTaskError as error:
-        if isinstance(error.cause, RaydiffError):
-            raise error.cause from None
-        raise

@@ -57,8 +57,24 @@ def index(data: str, out: str, score: str | None = None) -> IndexReport:
         rows = images.filter(pc.is_in(given, wanted))
         table.write(run.table(role), rows)
         counts.append(f"{rows.num_rows} {role}")
+    _check_readable(run, report)
     console.print(f"roles: {', '.join(counts)}", markup=False)
     return report
+
+
+def _check_readable(run: RunFolder, report: IndexReport) -> None:
+    """Whether there is an image to train on.
+
+    Raises:
+        DataError: if there are some, but none that can be read.
+    """
+    reasons = {problem.uri: problem.reason for problem in report.unreadable}
+    fit = table.read(run.table("fit"))["uri"].to_pylist()
+    if fit and all(uri in reasons for uri in fit):
+        raise DataError(
+            f"none of the {len(fit)} images to train on can be read ({fit[0]}: {reasons[fit[0]]}); check the files, or "
+            "whether these credentials may read them"
+        )
 
 
 def split(out: str) -> dict[str, str]:
@@ -88,6 +104,7 @@ def train(
     """Fit a method on the run's images with the role `fit`; its model folder takes the method's name."""
     run = _existing(out)
     settings = methods.recipe(method, preset, changes)
+    methods.check({method: settings})
     cluster.connect()
     return train_method(method, settings, run.table("fit"), run.model(method), run.work, workers, seed)
 
