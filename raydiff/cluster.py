@@ -16,6 +16,7 @@ from ray.data import DataContext
 from ray.exceptions import AuthenticationError
 
 from raydiff.allocator import keep_freed_memory
+from raydiff.cluster_probe import probe
 from raydiff.errors import ClusterError
 from raydiff.progress import console, phase
 from raydiff.task_errors import as_ours
@@ -70,6 +71,7 @@ def _join(address: str, quiet: ray.LoggingConfig) -> None:
         raise ClusterError(
             f"{address} is a job server, for `ray job submit`; {ADDRESS} and --address take the head's HOST:PORT (6379)"
         )
+    probe(address)
     try:
         ray.init(address=address, logging_config=quiet)
     except (AuthenticationError, ConnectionError, ValueError) as error:
