@@ -48,6 +48,8 @@ def index(data: str, out: str, score: str | None = None) -> IndexReport:
     run = RunFolder(out)
     storage.probe(data)
     storage.probe(run.uri)
+    if score:
+        storage.probe(score)
     report = index_images(data, run.images, score)
     images = table.read(run.images)
     given = pa.array(roles(images))

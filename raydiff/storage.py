@@ -28,6 +28,7 @@ from raydiff.s3_listing import REQUESTS_AT_ONCE
 from raydiff.storage_errors import explained
 
 PROBE_SECONDS = 30.0
+COPIES = {"runtime_resources", "working_dir_files"}  # folders in which Ray unpacks jobs' working directories
 EXTRAS = ("s3", "gs")  # of pyproject.toml, each by the scheme that it is for
 
 # Object stores other than Amazon's refuse the checksum trailers that botocore sends by default, and the
@@ -88,7 +89,11 @@ def absolute(uri: str) -> str:
     """`uri` such that another process with another working directory finds the same thing.
 
     Local places become plain absolute paths (`file://` is taken off), others stay as they are.
+
+    Raises:
+        StorageError: if it is a relative path in a Ray job's copy of its working directory.
     """
+    _check_lasting(uri)
     fs, path = filesystem(uri)
     return path.rstrip("/") or "/" if isinstance(fs, LocalFileSystem) else _trimmed(uri)
 
@@ -284,9 +289,10 @@ def probe(uri: str, seconds: float = PROBE_SECONDS) -> None:
     """Ask once whether `uri` can be reached, with a deadline of our own, before a job is planned around it.
 
     Raises:
-        StorageError: if the store refuses.
+        StorageError: if the store refuses, or as `absolute` does.
         StorageUnavailable: if it does not answer within `seconds`.
     """
+    _check_lasting(uri)
     outcome: list[BaseException | None] = []
 
     def ask() -> None:
@@ -303,6 +309,22 @@ def probe(uri: str, seconds: float = PROBE_SECONDS) -> None:
         raise StorageUnavailable(f"{uri}: no answer within {seconds:g} s; is the endpoint right and reachable?")
     if outcome[0] is not None:
         raise outcome[0]
+
+
+def _check_lasting(uri: str) -> None:
+    """Refuse a relative path where it leads into Ray's copy of a job's working directory: Ray removes that later.
+
+    What is shipped with the code (weights, search spaces) may be read there, and does not come this way.
+    """
+    if "://" in uri or os.path.isabs(uri):
+        return
+    with contextlib.suppress(FileNotFoundError):  # of a working directory that is gone
+        if set(os.getcwd().split(os.sep)) >= COPIES:
+            raise StorageError(
+                f"{uri} is a relative path, and inside a Ray job that is a place in Ray's copy of the working "
+                f"directory, which Ray removes later; give an absolute path that every node sees (as in "
+                f"/data/{name(uri) or 'images'}) or a URI (as in s3://bucket/{name(uri) or 'images'})"
+            )
 
 
 @contextlib.contextmanager
