@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +17,7 @@ from raydiff.scoring.bulk import Summary
 from raydiff.scoring.part_scorer import Maps
 from raydiff.selection.calibrate import DEFAULT_RATE
 from raydiff.selection.search_settings import Scheduler, Search, SearchSettings
+from raydiff.stopping import stop, stop_at_sigterm
 from raydiff.task_errors import ours
 
 DEFAULT_SEARCH = SearchSettings()
@@ -296,7 +295,7 @@ def main() -> None:
 
 
 def _explained(command: Callable[[], Any]) -> None:
-    signal.signal(signal.SIGTERM, _stop)
+    stop_at_sigterm()
     try:
         command()
     except Exception as error:
@@ -307,12 +306,5 @@ def _explained(command: Callable[[], Any]) -> None:
         sys.exit(1)
     except SystemExit as end:
         if end.code == signal.SIGTERM:  # from Ray's own handler
-            _stop(signal.SIGTERM)
+            stop()
         raise
-
-
-def _stop(number: int, _: FrameType | None = None) -> None:
-    # At once, because `ray job stop` kills three seconds later what is still cleaning up; and not by print, which may
-    # be what was interrupted.
-    os.write(2, b"stopped; what is finished is kept, run the same command again to go on\n")
-    sys.exit(128 + number)
