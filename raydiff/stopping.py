@@ -9,7 +9,6 @@ import threading
 from types import FrameType
 from typing import Any
 
-AGAIN_SECONDS = 0.02
 _told = threading.Event()
 
 
@@ -31,16 +30,23 @@ def stop(number: int = signal.SIGTERM, _: FrameType | None = None) -> None:
 
 class _Hook:
     """Python drops an exception that is raised in a destructor or a weak reference's callback, and prints it. If a
-    signal comes just there, its SystemExit goes that way: then nothing is printed and the signal is sent once more.
+    signal comes just there, its SystemExit goes that way: then nothing is printed, and the code that was interrupted
+    by the callback gets it instead, at its next line.
     """
 
     def __init__(self, before: Any) -> None:
         self._before = before
 
     def __call__(self, unraisable: Any) -> None:
-        if isinstance(unraisable.exc_value, SystemExit) and _told.is_set():
-            again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGTERM))
-            again.daemon = True
-            again.start()
+        end = unraisable.exc_value
+        if not isinstance(end, SystemExit) or not _told.is_set():
+            self._before(unraisable)
             return
-        self._before(unraisable)
+
+        def raise_there(*event: Any) -> None:
+            sys.settrace(None)
+            raise SystemExit(end.code)
+
+        interrupted = sys._getframe(1)
+        sys.settrace(lambda *event: None)  # whatever is called before that line runs as ever
+        interrupted.f_trace = raise_there

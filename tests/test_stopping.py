@@ -60,7 +60,10 @@ def test_it_ends_with_one_line_wherever_it_is(busy, run):
     ) as process:
         assert process.stdout.readline() == "begun\n"
         os.kill(process.pid, signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert err == SENTENCE
     assert out == "put away\n"
     assert process.returncode == 128 + signal.SIGTERM
