@@ -12,11 +12,13 @@ from typing import Annotated
 import typer
 
 from raydiff import cli, cluster, methods, steps
+from raydiff.at_work import stay_at_work
 from raydiff.images.index import print_report
 from raydiff.metrics.results_table import results_table
 from raydiff.planning.show import print_plan
 from raydiff.planning.training import plan_training
 from raydiff.progress import console
+from raydiff.run_folder import RunFolder
 from raydiff.selection.calibrate import DEFAULT_RATE
 from raydiff.selection.search_settings import SearchSettings
 from raydiff.training.workers import Workers
@@ -54,6 +56,7 @@ def main(
         print_plan(plan)
         return
     methods.check(recipes)
+    stay_at_work(RunFolder(out).uri)
     print_report(steps.index(data, out))
     cluster.connect(address, gpus)
     runs = list(steps.split(out).values()) if per_category else [out]

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from ray.serve.handle import DeploymentHandle
 
 from raydiff import cluster, methods, storage
+from raydiff.at_work import at_work
 from raydiff.errors import DataError, SettingsError
 from raydiff.images import table
 from raydiff.images.holdout import roles
@@ -50,6 +51,11 @@ def index(data: str, out: str, score: str | None = None) -> IndexReport:
     storage.probe(run.uri)
     if score:
         storage.probe(score)
+    with at_work(run.uri):
+        return _indexed(run, data, score)
+
+
+def _indexed(run: RunFolder, data: str, score: str | None) -> IndexReport:
     report = index_images(data, run.images, score)
     images = table.read(run.images)
     given = pa.array(roles(images))
@@ -108,7 +114,8 @@ def train(
     settings = methods.recipe(method, preset, changes)
     methods.check({method: settings})
     cluster.connect()
-    return train_method(method, settings, run.table("fit"), run.model(method), run.work, workers, seed)
+    with at_work(run.uri):
+        return train_method(method, settings, run.table("fit"), run.model(method), run.work, workers, seed)
 
 
 def tune(
@@ -176,8 +183,9 @@ def sweep(
             raise SettingsError(f"{option} is for a single model, not for {', '.join(named)}; name one with --model")
     for name in named:
         describe(run.model(name))
-    for name in named:
-        tune(out, name, search, save_as, space, pseudo_images)
+    with at_work(run.uri):
+        for name in named:
+            tune(out, name, search, save_as, space, pseudo_images)
     return {name: storage.read_json(run.tuning(name)) for name in ([save_as] if save_as else named)}
 
 
@@ -187,7 +195,7 @@ def serving(out: str, name: str) -> Iterator[DeploymentHandle]:
     run = _existing(out)
     describe(run.model(name))
     cluster.connect()
-    with deployed(run.model(name)) as handle:
+    with at_work(run.uri), deployed(run.model(name)) as handle:
         yield handle
 
 

@@ -189,6 +189,40 @@ def write_bytes(uri: str, data: bytes) -> None:
             fs.pipe_file(path, data)
 
 
+def create(uri: str, data: bytes) -> bool:
+    """Write a small file unless there is one; whether it was written.
+
+    Of several at the same time one succeeds, locally and where the store knows conditional writes (S3's If-None-Match).
+    """
+    fs, path = filesystem(uri)
+    with explained(uri, fs):
+        if isinstance(fs, LocalFileSystem):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), prefix=".", suffix=".partial") as partial:
+                partial.write(data)
+                partial.flush()
+                try:
+                    os.link(partial.name, path)  # whole, or not at all
+                except FileExistsError:
+                    return False
+                except OSError:  # a mount that knows no links
+                    try:
+                        with open(path, "xb") as file:
+                            file.write(data)
+                    except FileExistsError:
+                        return False
+            return True
+        try:
+            fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        except Exception:
+            if fs.exists(path):  # 412 comes in several forms
+                return False
+            raise
+    return True
+
+
 def write_file(uri: str, path: str) -> None:
     """Copy the local file at `path` to `uri`, whole or not at all for a reader there."""
     fs, target = filesystem(uri)
@@ -222,7 +256,12 @@ def read_json(uri: str) -> Any:
 
 def write_json(uri: str, value: Any) -> None:
     """Write a value as JSON, whole or not at all."""
-    write_bytes(uri, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+    write_bytes(uri, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """A value as the JSON that `write_json` writes."""
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
 
 
 @contextlib.contextmanager
