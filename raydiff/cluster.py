@@ -18,6 +18,7 @@ from ray.exceptions import AuthenticationError
 from raydiff.allocator import keep_freed_memory
 from raydiff.cluster_probe import probe
 from raydiff.errors import ClusterError
+from raydiff.home import use_private_token
 from raydiff.progress import console, phase
 from raydiff.task_errors import as_ours
 
@@ -52,6 +53,7 @@ def connect(address: str | None = None, gpus: int | None = None) -> None:
             _join(address, quiet)
         else:
             console.print(f"{ADDRESS} is not set: starting a Ray on this machine")
+            use_private_token()
             ray.init(address="local", _node_ip_address=LOOPBACK, logging_config=quiet)
     if threading.current_thread() is threading.main_thread():
         # Ray's C++ core takes SIGTERM over and aborts the process; Python's handler is put back in its place.
