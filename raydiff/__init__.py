@@ -10,8 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from raydiff import home
 from raydiff.errors import RaydiffError
-from raydiff.home import use_private_caches
 
 if TYPE_CHECKING:
     from raydiff import methods
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Model", "RaydiffError", "load", "methods"]
 __version__ = "0.1.0"
 
-use_private_caches()  # before any library looks for its own
+home.use_private_caches()  # before any library looks for its own
 
 # torch and its libraries take seconds to import; a worker that only decodes images should not wait for them.
 _LATER = {"Model": "raydiff.model", "load": "raydiff.model", "methods": "raydiff.methods"}
