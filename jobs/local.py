@@ -1,9 +1,9 @@
 """Run a job on a Ray cluster of its own: start one here, submit the command, show its log, end the cluster.
 
-    python jobs/local.py python jobs/train_all.py --data demo/images --out demo/run
+    python jobs/local.py python jobs/train_all.py --data "$PWD/demo/images" --out "$PWD/demo/run"
 
-What `make demo` does. Paths have to be absolute where the job is to write beside the working directory: a job runs in
-a copy of it. The exit status is that of `ray job submit`; Ctrl-C ends the job and the cluster.
+What `make demo` does. Paths have to be absolute: a job runs in a copy of the working directory, which Ray removes. The
+exit status is that of `ray job submit`; Ctrl-C ends the job and the cluster.
 """
 
 import signal

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from raydiff import cli, cluster, methods, steps
+from raydiff.at_work import stay_at_work
 from raydiff.images.index import print_report
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.planning.show import print_plan
@@ -62,6 +63,8 @@ def main(
         given = data, out, recipes, per_category, asked, pseudo_images, false_alarm_rate, maps, address
         print_plan(plan_training(*given, named=named))
         return
+    methods.check(recipes)
+    stay_at_work(RunFolder(out).uri)
     found = steps.index(data, out, named=named)
     print_report(found)
     steps.check_enough(out, per_category, found.unreadable)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from raydiff import methods
-from raydiff.errors import RaydiffError, SettingsError
+from raydiff.errors import SettingsError
 from raydiff.metrics.evaluate import Evaluation
 from raydiff.metrics.results_table import left_out, results_table
 from raydiff.progress import console, duration
@@ -21,6 +19,8 @@ from raydiff.scoring.bulk import Summary
 from raydiff.scoring.part_scorer import Maps
 from raydiff.selection.calibrate import DEFAULT_RATE
 from raydiff.selection.search_settings import Scheduler, Search, SearchSettings
+from raydiff.stopping import stop, stop_at_sigterm
+from raydiff.task_errors import ours
 
 DEFAULT_SEARCH = SearchSettings()
 
@@ -319,20 +319,16 @@ def main() -> None:
 
 
 def _explained(command: Callable[[], Any]) -> None:
-    signal.signal(signal.SIGTERM, _stop)
+    stop_at_sigterm()
     try:
         command()
-    except RaydiffError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        found = ours(error)
+        if found is None:
+            raise
+        print(f"error: {found}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as end:
         if end.code == signal.SIGTERM:  # from Ray's own handler
-            _stop(signal.SIGTERM)
+            stop()
         raise
-
-
-def _stop(number: int, _: FrameType | None = None) -> None:
-    # At once, because `ray job stop` kills three seconds later what is still cleaning up; and not by print, which may
-    # be what was interrupted.
-    os.write(2, b"stopped; what is finished is kept, run the same command again to go on\n")
-    sys.exit(128 + number)

@@ -13,11 +13,14 @@ from typing import Any
 import ray
 from ray.autoscaler.sdk import request_resources
 from ray.data import DataContext
-from ray.exceptions import AuthenticationError, RayTaskError
+from ray.exceptions import AuthenticationError
 
 from raydiff.allocator import keep_freed_memory
-from raydiff.errors import ClusterError, RaydiffError
+from raydiff.cluster_probe import probe
+from raydiff.errors import ClusterError
+from raydiff.home import use_private_token
 from raydiff.progress import console, phase
+from raydiff.task_errors import as_ours
 
 ADDRESS = "RAY_ADDRESS"
 LOOPBACK = "127.0.0.2"  # Ray replaces 127.0.0.1 by the machine's own address, but keeps this one
@@ -50,6 +53,7 @@ def connect(address: str | None = None, gpus: int | None = None) -> None:
             _join(address, quiet)
         else:
             console.print(f"{ADDRESS} is not set: starting a Ray on this machine")
+            use_private_token()
             ray.init(address="local", _node_ip_address=LOOPBACK, logging_config=quiet)
     if threading.current_thread() is threading.main_thread():
         # Ray's C++ core takes SIGTERM over and aborts the process; Python's handler is put back in its place.
@@ -69,6 +73,7 @@ def _join(address: str, quiet: ray.LoggingConfig) -> None:
         raise ClusterError(
             f"{address} is a job server, for `ray job submit`; {ADDRESS} and --address take the head's HOST:PORT (6379)"
         )
+    probe(address)
     try:
         ray.init(address=address, logging_config=quiet)
     except (AuthenticationError, ConnectionError, ValueError) as error:
@@ -177,9 +182,5 @@ def use_assigned_device() -> str:
 
 def result(reference: Any) -> Any:
     """What a task made; an error of ours that ended it is raised as it was there, without Ray's traceback."""
-    try:
+    with as_ours():
         return ray.get(reference)
-    except RayTaskError as error:
-        if isinstance(error.cause, RaydiffError):
-            raise error.cause from None
-        raise

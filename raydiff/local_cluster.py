@@ -91,10 +91,16 @@ def up(nodes: int) -> LocalCluster:
     place = Path.home() / KEPT
     if _kept_nodes(place):
         raise ClusterError(f"a local cluster is up already (see {place}); `raydiff cluster down` ends it")
+    try:
+        place.parent.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ClusterError(
+            f"{place.parent}, where it is noted which cluster is up, cannot be made ({error.strerror}); set HOME to a "
+            "folder that can be written"
+        ) from None
     cluster = _new()
     try:
         _start(cluster, nodes)
-        place.parent.mkdir(mode=0o700, exist_ok=True)
         kept = {"folder": str(cluster.folder), "gcs": cluster.gcs, "boot": _boot(), "nodes": cluster.nodes}
         place.write_text(json.dumps(kept))
     except BaseException:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from ray.serve.handle import DeploymentHandle
 
 from raydiff import cluster, methods, storage
+from raydiff.at_work import at_work
 from raydiff.errors import DataError, SettingsError
 from raydiff.images import table
 from raydiff.images.holdout import check_enough as check_normals
@@ -51,6 +52,13 @@ def index(data: str, out: str, score: str | None = None, named: FolderNames = AS
     run = RunFolder(out)
     storage.probe(data)
     storage.probe(run.uri)
+    if score:
+        storage.probe(score)
+    with at_work(run.uri):
+        return _indexed(run, data, score, named)
+
+
+def _indexed(run: RunFolder, data: str, score: str | None, named: FolderNames) -> IndexReport:
     report = index_images(data, run.images, score, named=named)
     images = table.read(run.images)
     given = pa.array(roles(images))
@@ -60,8 +68,24 @@ def index(data: str, out: str, score: str | None = None, named: FolderNames = AS
         rows = images.filter(pc.is_in(given, wanted))
         table.write(run.table(role), rows)
         counts.append(f"{rows.num_rows} {role}")
+    _check_readable(run, report)
     console.print(f"roles: {', '.join(counts)}", markup=False)
     return report
+
+
+def _check_readable(run: RunFolder, report: IndexReport) -> None:
+    """Whether there is an image to train on.
+
+    Raises:
+        DataError: if there are some, but none that can be read.
+    """
+    reasons = {problem.uri: problem.reason for problem in report.unreadable}
+    fit = table.read(run.table("fit"))["uri"].to_pylist()
+    if fit and all(uri in reasons for uri in fit):
+        raise DataError(
+            f"none of the {len(fit)} images to train on can be read ({fit[0]}: {reasons[fit[0]]}); check the files, or "
+            "whether these credentials may read them"
+        )
 
 
 def check_enough(out: str, per_category: bool, unreadable: Sequence[Problem] = ()) -> None:
@@ -107,8 +131,10 @@ def train(
     settings = methods.recipe(method, preset, changes)
     if not table.read(run.table("fit")).num_rows:
         raise DataError(f"{run.uri} has no normal image to train on; `raydiff index` shows what there is")
+    methods.check({method: settings})
     cluster.connect()
-    return train_method(method, settings, run.table("fit"), run.model(method), run.work, workers, seed)
+    with at_work(run.uri):
+        return train_method(method, settings, run.table("fit"), run.model(method), run.work, workers, seed)
 
 
 def tune(
@@ -175,8 +201,9 @@ def sweep(
             raise SettingsError(f"{option} is for a single model, not for {', '.join(named)}; name one with --model")
     for name in named:
         describe(run.model(name))
-    for name in named:
-        tune(out, name, search, save_as, space, pseudo_images)
+    with at_work(run.uri):
+        for name in named:
+            tune(out, name, search, save_as, space, pseudo_images)
     return {name: storage.read_json(run.tuning(name)) for name in ([save_as] if save_as else named)}
 
 
@@ -186,7 +213,7 @@ def serving(out: str, name: str) -> Iterator[DeploymentHandle]:
     run = _existing(out)
     describe(run.model(name))
     cluster.connect()
-    with deployed(run.model(name)) as handle:
+    with at_work(run.uri), deployed(run.model(name)) as handle:
         yield handle
 
 

@@ -28,6 +28,7 @@ from raydiff.s3_listing import REQUESTS_AT_ONCE
 from raydiff.storage_errors import explained
 
 PROBE_SECONDS = 30.0
+COPIES = {"runtime_resources", "working_dir_files"}  # folders in which Ray unpacks jobs' working directories
 EXTRAS = ("s3", "gs")  # of pyproject.toml, each by the scheme that it is for
 
 # Object stores other than Amazon's refuse the checksum trailers that botocore sends by default, and the
@@ -88,7 +89,11 @@ def absolute(uri: str) -> str:
     """`uri` such that another process with another working directory finds the same thing.
 
     Local places become plain absolute paths (`file://` is taken off), others stay as they are.
+
+    Raises:
+        StorageError: if it is a relative path in a Ray job's copy of its working directory.
     """
+    _check_lasting(uri)
     fs, path = filesystem(uri)
     return path.rstrip("/") or "/" if isinstance(fs, LocalFileSystem) else _trimmed(uri)
 
@@ -184,6 +189,40 @@ def write_bytes(uri: str, data: bytes) -> None:
             fs.pipe_file(path, data)
 
 
+def create(uri: str, data: bytes) -> bool:
+    """Write a small file unless there is one; whether it was written.
+
+    Of several at the same time one succeeds, locally and where the store knows conditional writes (S3's If-None-Match).
+    """
+    fs, path = filesystem(uri)
+    with explained(uri, fs):
+        if isinstance(fs, LocalFileSystem):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), prefix=".", suffix=".partial") as partial:
+                partial.write(data)
+                partial.flush()
+                try:
+                    os.link(partial.name, path)  # whole, or not at all
+                except FileExistsError:
+                    return False
+                except OSError:  # a mount that knows no links
+                    try:
+                        with open(path, "xb") as file:
+                            file.write(data)
+                    except FileExistsError:
+                        return False
+            return True
+        try:
+            fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        except Exception:
+            if fs.exists(path):  # 412 comes in several forms
+                return False
+            raise
+    return True
+
+
 def write_file(uri: str, path: str) -> None:
     """Copy the local file at `path` to `uri`, whole or not at all for a reader there."""
     fs, target = filesystem(uri)
@@ -217,7 +256,12 @@ def read_json(uri: str) -> Any:
 
 def write_json(uri: str, value: Any) -> None:
     """Write a value as JSON, whole or not at all."""
-    write_bytes(uri, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+    write_bytes(uri, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """A value as the JSON that `write_json` writes."""
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
 
 
 @contextlib.contextmanager
@@ -284,9 +328,10 @@ def probe(uri: str, seconds: float = PROBE_SECONDS) -> None:
     """Ask once whether `uri` can be reached, with a deadline of our own, before a job is planned around it.
 
     Raises:
-        StorageError: if the store refuses.
+        StorageError: if the store refuses, or as `absolute` does.
         StorageUnavailable: if it does not answer within `seconds`.
     """
+    _check_lasting(uri)
     outcome: list[BaseException | None] = []
 
     def ask() -> None:
@@ -303,6 +348,22 @@ def probe(uri: str, seconds: float = PROBE_SECONDS) -> None:
         raise StorageUnavailable(f"{uri}: no answer within {seconds:g} s; is the endpoint right and reachable?")
     if outcome[0] is not None:
         raise outcome[0]
+
+
+def _check_lasting(uri: str) -> None:
+    """Refuse a relative path where it leads into Ray's copy of a job's working directory: Ray removes that later.
+
+    What is shipped with the code (weights, search spaces) may be read there, and does not come this way.
+    """
+    if "://" in uri or os.path.isabs(uri):
+        return
+    with contextlib.suppress(FileNotFoundError):  # of a working directory that is gone
+        if set(os.getcwd().split(os.sep)) >= COPIES:
+            raise StorageError(
+                f"{uri} is a relative path, and inside a Ray job that is a place in Ray's copy of the working "
+                f"directory, which Ray removes later; give an absolute path that every node sees (as in "
+                f"/data/{name(uri) or 'images'}) or a URI (as in s3://bucket/{name(uri) or 'images'})"
+            )
 
 
 @contextlib.contextmanager

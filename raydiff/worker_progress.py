@@ -34,7 +34,8 @@ class ProgressBoard:
 @contextlib.contextmanager
 def shown_progress(prefix: str, unit: str) -> Iterator[Any]:
     """Show on the driver what workers write to the board that this yields; each new title is a new phase."""
-    board: Any = ray.remote(num_cpus=0)(ProgressBoard).remote()
+    # On whatever node it is, losing it must end no worker that writes to it.
+    board: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(ProgressBoard).remote()
     stop = threading.Event()
 
     def show() -> None:

@@ -1,5 +1,11 @@
 """Backbones against timm and torch by hand, weights from files, and the U-Net on odd grids. All weights are random."""
 
+import functools
+import re
+import socket
+import time
+
+import huggingface_hub
 import pytest
 import timm
 import torch
@@ -8,7 +14,7 @@ from safetensors.torch import save_file
 
 from raydiff import storage
 from raydiff.errors import SettingsError, StorageError
-from raydiff.nn import backbones
+from raydiff.nn import backbones, hub
 from raydiff.nn.backbones import Backbone, BackboneSettings
 from raydiff.nn.unet import UNet, UNetSettings
 
@@ -216,11 +222,46 @@ def test_an_unreachable_hub_is_explained(monkeypatch):
         return built(name, **options)
 
     monkeypatch.setattr(backbones.timm, "create_model", offline)
+    monkeypatch.setattr(backbones.hub, "check", lambda *asked: None)  # it answers, and then no more
     with pytest.raises(SettingsError) as caught:
         Backbone(settings(weights="hub"))
     for words in ("'resnet18' could not be fetched", "--backbone-weights", "`random`"):
         assert words in str(caught.value)
     Backbone(settings(weights="random"))
+
+
+@pytest.mark.parametrize("listens", [False, True], ids=["refuses", "is silent"])
+@pytest.mark.parametrize("ask", [backbones.check, Backbone])
+def test_a_hub_that_cannot_be_reached_is_told_within_seconds(monkeypatch, tmp_path, listens, ask):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        if listens:
+            silent.listen()
+        place = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", place)
+        monkeypatch.setattr(hub, "ANSWER_SECONDS", 0.2)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+        begun = time.monotonic()
+        with pytest.raises(
+            SettingsError, match=re.escape(f"'resnet18' could not be fetched from the model hub ({place}")
+        ):
+            ask(settings(weights="hub"))
+        assert time.monotonic() - begun < 10
+
+
+def test_weights_in_the_cache_need_no_hub(monkeypatch, tmp_path):
+    repo = tmp_path / "models--timm--resnet18.a1_in1k"
+    (repo / "snapshots/1").mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs/main").write_text("1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(
+        hub, "try_to_load_from_cache", functools.partial(hub.try_to_load_from_cache, cache_dir=tmp_path)
+    )
+    with pytest.raises(SettingsError, match="HF_HUB_OFFLINE"):
+        backbones.check_hub("resnet18")
+    (repo / "snapshots/1/model.safetensors").write_bytes(b"")
+    backbones.check_hub("resnet18")
 
 
 @pytest.mark.parametrize("weights", ["hub", "s3://nowhere/weights.pth"])

@@ -50,6 +50,16 @@ def recipe(name: str, preset: str, changes: Mapping[str, Any] | None = None) -> 
     return method.TrainSettings.parse(_merged(method.presets[preset], changes or {}))
 
 
+def check(recipes: Mapping[str, TrainSettings]) -> None:
+    """Whether what methods' train settings name can be had, before hours are spent; by the method's name.
+
+    Raises:
+        SettingsError, StorageError: if it cannot.
+    """
+    for name, settings in recipes.items():
+        get(name).check(settings)
+
+
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():

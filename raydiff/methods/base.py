@@ -96,6 +96,15 @@ class Method(nn.Module, ABC):
         """The method as far as `example` needs it."""
         return cls(train)
 
+    @classmethod
+    def check(cls, train: Any) -> None:
+        """Whether what these settings name can be had (weights, a pretrained model), looked at within seconds.
+
+        Raises:
+            SettingsError, StorageError: if it cannot.
+        """
+        cls.untrained(train)
+
     def load_trained(self, state: Mapping[str, Tensor]) -> None:
         """Take over all weights, statistics and banks of a trained state.
 

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from raydiff.methods.base import Examples, Method, Report, Rows, ScoreSettings, TrainSettings, quiet
+from raydiff.nn import backbones
 from raydiff.nn.backbones import Backbone, BackboneSettings
 from raydiff.nn.maps import image_score
 from raydiff.nn.memory_bank import greedy_coreset
@@ -160,6 +161,12 @@ class FeatureMethod(Method):
     def untrained(cls, train: FeatureTrainSettings) -> FeatureMethod:
         """The method with its backbone's weights left out."""
         return cls(train, load_weights=False)
+
+    @classmethod
+    def check(cls, train: FeatureTrainSettings) -> None:
+        """Also the backbone's weights."""
+        super().check(train)
+        backbones.check(train.backbone)
 
     def load_trained(self, state: Mapping[str, Tensor]) -> None:
         """Take over a trained state; the bank has as many rows as that has."""

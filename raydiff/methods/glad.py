@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from raydiff.methods.anomalies import AnomalyMethod, AnomalyTrainSettings
 from raydiff.methods.base import AnomalyMaps, GradientSettings, ScoreSettings
+from raydiff.nn import backbones
 from raydiff.nn.backbones import Backbone, BackboneSettings
 from raydiff.nn.batches import filled
 from raydiff.nn.codec import Autoencoder, AutoencoderSettings, Pixels
 from raydiff.nn.diffusion import Diffusion, keyed_noise, spaced_timesteps
 from raydiff.nn.maps import gaussian_blur, top_mean
-from raydiff.nn.stable_diffusion import Architecture, PromptedUNet, load_pretrained
+from raydiff.nn.stable_diffusion import Architecture, PromptedUNet, check_pretrained, load_pretrained
 from raydiff.nn.tokens import nearest_token_distance
 from raydiff.nn.unet import UNet, UNetSettings
 
@@ -146,6 +147,14 @@ class GLAD(AnomalyMethod):
     def untrained(cls, train: GLADTrain) -> GLAD:
         """The method with its backbone's weights left out."""
         return cls(train, load_weights=False)
+
+    @classmethod
+    def check(cls, train: GLADTrain) -> None:
+        """Also the backbone's weights and the pretrained model."""
+        super().check(train)
+        backbones.check(train.backbone)
+        if train.pretrained:
+            check_pretrained(train.pretrained)
 
     def load_trained(self, state: Mapping[str, Tensor]) -> None:
         """Take over a trained state; a pretrained model's networks are built as it says."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,11 +16,13 @@ from torch import Tensor, nn
 
 from raydiff import storage
 from raydiff.errors import SettingsError
+from raydiff.nn import hub
 from raydiff.settings import Settings
 
 HUB = "hub"
 RANDOM = "random"
 RANDOM_SEED = 0
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # what timm looks for, in this order
 UNTRAINED = (
     "The backbone has random weights. Untrained features find defects in textures but miss many on parts; "
     "give --backbone-weights a weights file, or `hub` where a model hub can be reached."
@@ -109,6 +112,8 @@ class Backbone(nn.Module):
         return F.interpolate(stage, grid, mode="bilinear", align_corners=False)
 
     def _build(self, pretrained: bool) -> Any:
+        if pretrained:
+            check_hub(self.settings.name)
         try:
             return timm.create_model(
                 self.settings.name,
@@ -117,12 +122,8 @@ class Backbone(nn.Module):
                 out_indices=self.settings.stages,
                 **self.settings.timm_options,
             )
-        except OSError as error:
-            raise SettingsError(
-                f"the pretrained weights of {self.settings.name!r} could not be fetched from the model hub "
-                f"({type(error).__name__}); give --backbone-weights the URI of a weights file, "
-                "or `random` to go on untrained"
-            ) from None
+        except hub.FAILURES as error:
+            raise _not_fetched(self.settings.name, type(error).__name__) from None
 
     def _load(self, uri: str) -> None:
         with storage.local_copy(uri) as path:
@@ -140,6 +141,46 @@ class Backbone(nn.Module):
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise SettingsError(f"{uri} does not fit {self.settings.name!r}: {reason}") from None
+
+
+def check(settings: BackboneSettings) -> None:
+    """Whether the network can be built and its weights can be had, before anything is begun with them.
+
+    A file is read whole; a model hub is only asked, within some seconds.
+
+    Raises:
+        SettingsError, StorageError: as `Backbone`.
+    """
+    Backbone(settings, load_weights=settings.weights != HUB)
+    if settings.weights == HUB:
+        check_hub(settings.name)
+
+
+def check_hub(name: str) -> None:
+    """Whether timm's pretrained weights can be had; timm itself would try for minutes.
+
+    Raises:
+        SettingsError: if they cannot.
+    """
+    config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    try:
+        if config is not None and config.hf_hub_id:
+            repo, _, revision = config.hf_hub_id.partition("@")
+            files = (config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES
+            hub.check(repo, files, revision or None)
+        elif config is not None and config.url:
+            url = str(config.url)
+            if not os.path.exists(os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(url))):
+                hub.check_url(url)
+    except hub.HubError as error:
+        raise _not_fetched(name, str(error)) from None
+
+
+def _not_fetched(name: str, reason: str) -> SettingsError:
+    return SettingsError(
+        f"the pretrained weights of {name!r} could not be fetched from the model hub ({reason}); give "
+        "--backbone-weights the URI of a weights file, or `random` to go on untrained"
+    )
 
 
 def _read_weights(uri: str, path: str) -> Mapping[str, Tensor]:

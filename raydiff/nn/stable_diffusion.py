@@ -6,7 +6,6 @@ The text encoder is asked once; what is kept are the embeddings of the prompt an
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -17,8 +16,10 @@ from torch import Tensor, nn
 
 from raydiff import storage
 from raydiff.errors import SettingsError
+from raydiff.nn import hub
 from raydiff.nn.codec import FixedCodec, from_signed, to_signed
 
+UNREADABLE: tuple[type[Exception], ...] = (ValueError, *hub.FAILURES)
 PARTS = ("unet", "vae", "text_encoder", "tokenizer")
 SCALE = 0.18215  # of Stable Diffusion 1.x's latents, where its VAE's config does not say
 
@@ -104,23 +105,15 @@ def load_pretrained(source: str, prompt: str) -> tuple[Architecture, FrozenCodec
         raise SettingsError(
             "a pretrained Stable Diffusion needs one more package: pip install 'raydiff[stable-diffusion]'"
         ) from None
+    check_pretrained(source)
     with storage.local_folder(source) as folder:
-        missing = [part for part in PARTS if os.path.isdir(folder) and not os.path.isdir(os.path.join(folder, part))]
-        if missing:
-            raise SettingsError(
-                f"{source} cannot be read as Stable Diffusion 1.x: it has no folder {' and no folder '.join(missing)}"
-            )
         try:
             unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", low_cpu_mem_usage=False)
             vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", low_cpu_mem_usage=False)
             tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
             text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder")
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise SettingsError(
-                f"{source} cannot be read as Stable Diffusion 1.x, a folder with {', '.join(PARTS)} or a model hub's "
-                f"name: {reason}"
-            ) from None
+        except UNREADABLE as error:
+            raise _unusable(source, " ".join(str(error).split())) from None
     tokens = tokenizer(
         [prompt, ""],
         padding="max_length",
@@ -137,6 +130,33 @@ def load_pretrained(source: str, prompt: str) -> tuple[Architecture, FrozenCodec
     prompted.net.load_state_dict(unet.state_dict())
     prompted.prompts.copy_(prompts)
     return architecture, codec, prompted
+
+
+def check_pretrained(source: str) -> None:
+    """Whether there is such a folder with the parts of Stable Diffusion, or a model hub that has it; none is read.
+
+    Raises:
+        SettingsError: if not.
+        StorageError: if the store cannot be asked.
+    """
+    if storage.is_local(source) and not storage.exists(source):
+        try:
+            hub.check(source, ("model_index.json",))
+        except hub.HubError as error:
+            raise _unusable(source, str(error)) from None
+        return
+    missing = [part for part in PARTS if not storage.exists(storage.join(source, part))]
+    if missing:
+        raise SettingsError(
+            f"{source} cannot be read as Stable Diffusion 1.x: it has no folder {' and no folder '.join(missing)}"
+        )
+
+
+def _unusable(source: str, reason: str) -> SettingsError:
+    return SettingsError(
+        f"{source} cannot be read as Stable Diffusion 1.x, a folder with {', '.join(PARTS)} or a model hub's name: "
+        f"{reason}"
+    )
 
 
 def _shape(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from raydiff import cluster, storage
+from raydiff.at_work import at_work
 from raydiff.errors import DataError
 from raydiff.images import archive, pack
 from raydiff.images.decode import MAX_PIXELS
@@ -48,10 +49,24 @@ def score_archive(
 
     Raises:
         DataError: if the folder holds no images, or `out_uri` holds the scores of another model, archive or way of
-            scoring.
+            scoring, or another run is at work there.
         StorageError, ClusterError, Stopped: what is finished is kept, and the next run goes on from there.
     """
     model_uri, data_uri, out_uri = places(model_uri, data_uri, out_uri)
+    with at_work(out_uri):
+        return _scored(model_uri, data_uri, out_uri, maps, replicas, max_pixels, address, gpus)
+
+
+def _scored(
+    model_uri: str,
+    data_uri: str,
+    out_uri: str,
+    maps: Maps,
+    replicas: int | None,
+    max_pixels: int,
+    address: str | None,
+    gpus: int | None,
+) -> tuple[Summary | None, ArchiveSummary]:
     model = describe(model_uri)
     images = storage.join(out_uri, "images")
     claim(out_uri, model, images, maps, max_pixels, data_uri)

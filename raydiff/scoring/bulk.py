@@ -17,7 +17,7 @@ import ray
 from ray.data import ActorPoolStrategy
 from ray.serve.handle import DeploymentHandle
 
-from raydiff import cluster, storage
+from raydiff import at_work, cluster, storage
 from raydiff.errors import DataError, SettingsError, Stopped
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.shards import ROWS_PER_PART, Shard, is_one_file, shards
@@ -212,6 +212,7 @@ def _finished(
     for row in scored:
         if row["stopped"]:
             raise Stopped(f"{row['stopped']}; what is finished is kept, run the same command again to go on")
+        at_work.check(scores_uri)
         meter.add({name: int(row[name]) for name in METRICS}, float(row["begun"]), time.time())
         shown.advance(int(row["images"]), f"{meter.counts['alarms']} alarms, {meter.counts['errors']} errors")
         name = str(row["shard"])

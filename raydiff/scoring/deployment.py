@@ -16,6 +16,7 @@ from ray.serve.schema import LoggingConfig
 from raydiff import cluster
 from raydiff.model import load
 from raydiff.scoring.scored import Scored
+from raydiff.task_errors import told_in
 from raydiff.worker_progress import told_if_pending
 
 APP = "raydiff"
@@ -62,10 +63,20 @@ def deployed(model_uri: str, replicas: int | None = None) -> Iterator[Deployment
     name = f"{APP}-{ray.get_runtime_context().get_job_id()}"
     try:
         with told_if_pending("the model's replicas"):
-            handle = serve.run(scorer.bind(model_uri), name=name, route_prefix=None)
+            handle = _run(scorer.bind(model_uri), name)
         yield handle
     finally:
         serve.delete(name)
+
+
+def _run(application: Any, name: str) -> DeploymentHandle:
+    """Serve's `run`, which says of an error in a replica's start only that there was one."""
+    try:
+        return serve.run(application, name=name, route_prefix=None)
+    except RuntimeError as error:
+        app = serve.status().applications.get(name)
+        told = [each.message for each in app.deployments.values()] if app else []
+        raise told_in("\n".join(told)) or error from None
 
 
 def _take_down_left_over() -> None:

@@ -39,6 +39,7 @@ from raydiff.selection.space import described, load_space
 from raydiff.selection.staged_search import StagedSearch
 from raydiff.selection.trial import Trial
 from raydiff.selection.trials import rank_correlation
+from raydiff.task_errors import as_ours, ours
 from raydiff.worker_progress import shown_progress
 
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's tables; the phase shows what goes on
@@ -118,10 +119,13 @@ def tune(
                 callbacks=[ShownTrials(shown, staged)],
             ),
         )
-        errors = tuner.fit().errors
+        with as_ours():
+            errors = tuner.fit().errors
         shown.update(staged.count, staged.note, staged.expected)
     if staged.error:
         raise staged.error
+    if errors and (found := ours(errors[0])):
+        raise found
     if errors or not staged.finished:
         raise ClusterError(f"tuning {name} failed: {errors[0] if errors else 'a trial was lost'}")
     if staged.taken:

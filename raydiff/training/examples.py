@@ -10,7 +10,7 @@ import numpy as np
 from ray.data import ActorPoolStrategy
 
 from raydiff import cluster, methods, storage
-from raydiff.errors import DataError
+from raydiff.errors import DataError, RaydiffError
 from raydiff.images.shards import parts
 from raydiff.images.stream import Reading, stream
 from raydiff.methods.base import TrainSettings
@@ -27,7 +27,8 @@ def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_
     Images that cannot be read are left out of the store and named in its index.
 
     Raises:
-        DataError: if the method cannot make an example of an image that can be read, or their store does not answer.
+        DataError: if the method cannot make an example of an image that can be read, or none can be read, or their
+            store does not answer, or a worker cannot have the method's weights.
     """
     key = methods.get(method).untrained(settings).example_key()
     fingerprint = hashlib.sha256(storage.read_bytes(table_uri)).hexdigest()
@@ -55,6 +56,9 @@ def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_
             counts[int(row["part"])] = int(row["count"])
             errors.update(json.loads(row["errors"]))
             shown.advance(int(row["count"]))
+    if not any(counts.values()):
+        named = "".join(f" ({uri}: {reason})" for uri, reason in sorted(errors.items())[:1])
+        raise DataError(f"no image to train on could be read{named}; `raydiff index` shows why")
     store.finish(store_uri, counts, dict(sorted(errors.items())[:ERRORS_KEPT]), about)
     return store_uri
 
@@ -64,12 +68,16 @@ class ExampleWriter:
 
     def __init__(self, method: str, settings: TrainSettings, store_uri: str) -> None:
         device = cluster.use_assigned_device()
-        self.method = methods.get(method).for_examples(settings).to(device).eval()
+        self.refused = ""
+        try:
+            self.method = methods.get(method).for_examples(settings).to(device).eval()
+        except RaydiffError as error:  # weights that this worker cannot have; see `_write`
+            self.refused = str(error)
         self.store_uri = store_uri
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Write the part that a block is; what comes back is only how many, which failed, and why it was refused."""
-        part, refused = int(batch["part"][0]), str(batch["stopped"][0])
+        part, refused = int(batch["part"][0]), str(batch["stopped"][0]) or self.refused
         good = batch["error"] == ""
         if not refused and good.any():
             refused = self._write(part, batch["image"][good], batch["record"][good])

@@ -19,18 +19,19 @@ import ray.train
 import safetensors.torch
 import torch
 import torch.distributed
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 from torch.nn.parallel import DistributedDataParallel
 
 import raydiff
 from raydiff import cluster, methods, storage
-from raydiff.errors import ClusterError, RaydiffError
+from raydiff.errors import ClusterError, SettingsError
 from raydiff.images import table
 from raydiff.methods.base import GradientSettings, Method, TrainSettings
 from raydiff.model import Model
 from raydiff.nn.backbones import RANDOM, UNTRAINED, BackboneSettings
 from raydiff.progress import console, duration
+from raydiff.task_errors import as_ours
 from raydiff.training.examples import compute_examples
 from raydiff.training.loop import TrainingLoop
 from raydiff.training.store import ExampleStore
@@ -77,6 +78,11 @@ def train(
     """
     began = time.monotonic()
     workers = planned(workers)
+    if isinstance(settings, GradientSettings) and settings.batch_size < workers.least:
+        raise SettingsError(
+            f"batch_size {settings.batch_size} is too small for {workers.least} workers; each needs an image of every "
+            "batch"
+        )
     backbone: BackboneSettings | None = getattr(settings, "backbone", None)
     if backbone and backbone.weights == RANDOM:
         console.print(f"note: {UNTRAINED}", markup=False)
@@ -116,7 +122,7 @@ def _fit_statistics(method: str, settings: TrainSettings, examples_uri: str, run
     if not storage.exists(target):
         with shown_progress(method, "done") as board:
             options = cluster.worker_options(cpus=cluster.cpus_for_each(1))
-            ray.get(_statistics.options(**options).remote(method, settings, examples_uri, target, seed, board))
+            cluster.result(_statistics.options(**options).remote(method, settings, examples_uri, target, seed, board))
     return target
 
 
@@ -167,9 +173,11 @@ def _fit_gradients(
                 checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
             ),
         )
-        result = trainer.fit()
-    if result.error is not None:
-        raise _ours(result.error) or ClusterError(f"{method}: training failed: {result.error}") from result.error
+        try:
+            with as_ours():
+                trainer.fit()
+        except TrainingFailedError as error:
+            raise ClusterError(f"{method}: training failed: {error}") from error
     record: dict[str, Any] = storage.read_json(_record_uri(trained_uri))
     return record | {"loss_curve": [(step, loss) for step, loss in record["loss_curve"]]}
 
@@ -247,13 +255,3 @@ def _state(method: Method) -> dict[str, torch.Tensor]:
 def _digest(settings: TrainSettings, examples_uri: str, seed: int) -> str:
     told = f"{settings.model_dump_json()}|{storage.name(examples_uri)}|{seed}"
     return hashlib.sha256(told.encode()).hexdigest()[:12]
-
-
-def _ours(error: BaseException) -> RaydiffError | None:
-    """The error of ours inside a Ray error, if there is one."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, RaydiffError):
-            return cause
-        cause = cause.__cause__ or getattr(cause, "cause", None)
-    return None
