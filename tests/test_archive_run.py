@@ -81,6 +81,7 @@ def odd_files() -> tuple[dict[str, tuple[bytes, np.ndarray]], dict[str, tuple[by
         "one_pixel.png": (encoded(image[:1, :1], "PNG"), image[:1, :1]),
         "long.png": (encoded(np.tile(image[:20], (1, 1000, 1)), "PNG"), np.tile(image[:20], (1, 1000, 1))),
         "a b#ä?%25::.png": (png, image),
+        "endless.jpg": (jpeg[:-2], np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))),
     }
     unreadable = {
         "empty.png": (b"", "the file is empty"),
@@ -180,6 +181,8 @@ def test_odd_files_are_read_correctly(scored, model, archive):
         assert row["error"] is None
         assert (row["height"], row["width"]) == pixels.shape[:2]
         assert row["score"] == float(loaded.score([pixels]).scores[0])
+        assert (row["note"] is not None) == (name == "endless.jpg")
+    assert "lacks its end marker" in rows["bolt/odd/endless.jpg"]["note"]
     changed = rows["cloth/changed/other.png"]  # what it is now, and the hash says so
     data = (archive / "cloth/changed/other.png").read_bytes()
     assert changed["content_hash"] == hashlib.sha256(data).hexdigest()

@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import AppendingTiffWriter
 
 from raydiff.errors import ImageError
-from raydiff.images.decode import decode, decode_mask, resize
+from raydiff.images.decode import decode, decode_mask, decode_noted, resize
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -160,6 +160,22 @@ def test_alpha_is_composited_over_black() -> None:
     assert not image[0].any()
     assert np.abs(image[1] - COLOUR[1] * (128 / 255)).max() <= 0.5 + 1e-9
     np.testing.assert_array_equal(image[2:], COLOUR[2:])
+
+
+def test_what_is_odd_about_a_file_is_noted() -> None:
+    rng = np.random.default_rng(5)
+    image = rng.integers(1, 256, (20, 30, 4), np.uint8)
+    image[..., 3] = 0
+    found = decode_noted(file(Image.fromarray(image, "RGBA"), "PNG"))
+    np.testing.assert_array_equal(found.pixels, image[..., :3])
+    assert "alpha is zero everywhere" in found.note
+    image[0, 0, 3] = 1
+    assert decode_noted(file(Image.fromarray(image, "RGBA"), "PNG")).note == ""
+    jpeg = file(Image.fromarray(image[..., :3]), "JPEG")
+    assert decode_noted(jpeg).note == ""
+    endless = decode_noted(jpeg[:-2])
+    assert "lacks its end marker" in endless.note
+    np.testing.assert_array_equal(endless.pixels, decode(jpeg))
 
 
 def test_grey_and_palette_transparency() -> None:

@@ -64,15 +64,18 @@ def named(normal: str = "", anomalous: str = "") -> FolderNames:
 
 def test_kolektor_folders_are_parts_of_one_product_told_apart_by_their_masks(tmp_path):
     root = tmp_path / "kolektor"
-    for part in ("kos01", "kos02", "kos10"):
+    for part in ("kos01", "kos02", "kos10", "kos11", "kos12", "kos13"):
         put(root, f"{part}/Part0.jpg", f"{part}/Part1.jpg")
         put(root, f"{part}/Part0_label.bmp", value=BLACK)
         put(root, f"{part}/Part1_label.bmp", value=MARKED)
     found = rows(survey(str(root)), root)
-    assert len(found) == 6
-    assert found["kos01/Part0.jpg"] == ("kolektor", "train", 0, "good", None)
+    assert len(found) == 12
+    normals = {found[path] for path in found if path.endswith("Part0.jpg")}
+    assert normals == {("kolektor", split, 0, "good", None) for split in ("train", "test")}
+    assert sum(row[1] == "test" for row in found.values() if row[2] == 0) == 1  # a fifth of six
     assert found["kos10/Part1.jpg"] == ("kolektor", "test", 1, "defect", "kos10/Part1_label.bmp")
-    assert "folders taken for parts of one category, kolektor: 3\n    kos01\n    kos02\n    kos10" in said(root)
+    assert "folders taken for parts of one category, kolektor: 6\n    kos01\n    kos02\n    kos10" in said(root)
+    assert "as no folder is called test: 1\n    kolektor: 1" in said(root)
 
 
 def test_kolektor_2_has_its_masks_in_train_and_test(tmp_path):

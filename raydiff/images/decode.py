@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -12,6 +13,7 @@ from raydiff.images import bmp, jpeg, pillow, png, samples, tiff, tiff_file
 from raydiff.images.samples import Samples
 
 MAX_PIXELS = 200_000_000
+NO_ALPHA = "its alpha is zero everywhere, which would show nothing: the colours were taken as they are"
 
 _READERS: dict[str, tuple[tuple[bytes, ...], Callable[[bytes, int], Samples]]] = {
     "PNG": ((b"\x89PNG\r\n\x1a\n",), png.read),
@@ -19,6 +21,13 @@ _READERS: dict[str, tuple[tuple[bytes, ...], Callable[[bytes, int], Samples]]] =
     "BMP": ((b"BM",), bmp.read),
     "TIFF": (tiff_file.BEGINNINGS, tiff.read),
 }
+
+
+class Decoded(NamedTuple):
+    """The pixels of a file, and what is odd about it; an empty note where nothing is."""
+
+    pixels: np.ndarray
+    note: str
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -41,6 +50,15 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         ImageError: if the file is empty, truncated, of another kind, larger than `max_pixels` (told from its
             header, before anything is unpacked) or has values as above.
     """
+    return decode_noted(data, max_pixels).pixels
+
+
+def decode_noted(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """As `decode`, with a note of what is odd about the file.
+
+    Raises:
+        ImageError: as `decode`.
+    """
     return _read(data, max_pixels, samples.rgb)
 
 
@@ -53,7 +71,7 @@ def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
         ImageError: as `decode`, except that integers of any depth are masks.
     """
-    return _read(data, max_pixels, samples.mask)
+    return _read(data, max_pixels, samples.mask).pixels
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
@@ -66,7 +84,7 @@ def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
     return np.array(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST))
 
 
-def _read(data: bytes, max_pixels: int, pixels: Callable[[Samples], np.ndarray]) -> np.ndarray:
+def _read(data: bytes, max_pixels: int, pixels: Callable[[Samples], np.ndarray]) -> Decoded:
     """`pixels` of the file's samples, upright, with every failure told as an ImageError."""
     kind = _kind(data)
     pillow.silence_remarks()
@@ -75,7 +93,8 @@ def _read(data: bytes, max_pixels: int, pixels: Callable[[Samples], np.ndarray])
         array = pixels(found)
         upright = _UPRIGHT.get(found.orientation)
         array = upright(array) if upright else array
-        return np.require(array, requirements=["C", "W", "O"])
+        note = found.note or (NO_ALPHA if found.alpha is not None and not found.sees_through else "")
+        return Decoded(np.require(array, requirements=["C", "W", "O"]), note)
     except ImageError:
         raise
     except Exception as error:  # a damaged file can raise anything

@@ -15,7 +15,7 @@ from rich.table import Table
 from raydiff import storage
 from raydiff.errors import ImageError, StorageError
 from raydiff.images import table
-from raydiff.images.decode import decode
+from raydiff.images.decode import decode_noted
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.layouts.found import Finding
 from raydiff.images.mask_faults import OtherSize, fault, one_factor
@@ -49,6 +49,7 @@ class Look(NamedTuple):
     image: Problem | None = None
     mask: Problem | None = None
     other_size: OtherSize | None = None  # of the mask than of the image
+    note: Problem | None = None  # what is odd about an image that can be read all the same
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ class IndexReport:
     groups: tuple[Group, ...]
     without_normals: tuple[str, ...]  # categories that have nothing to train on
     without_mask: tuple[str, ...]  # uris of anomalous images
-    checked: bool  # whether the files were read; if not, the next two are empty
+    checked: bool  # whether the files were read; if not, the next four are empty
     unreadable: tuple[Problem, ...]  # images; they stay in the table and become rows with an error
+    noted: tuple[Problem, ...]  # images that can be read all the same
     bad_masks: tuple[Problem, ...]  # unreadable, all black, or of another size than their image
     other_sizes: tuple[OtherSize, ...]  # of those masks that have another size than their image
     ignored: tuple[str, ...]  # these four as in `found.Found`
@@ -92,6 +94,7 @@ def index(
     normals: Counter[str] = Counter()
     without_mask: list[str] = []
     unreadable: list[Problem] = []
+    noted: list[Problem] = []
     bad_masks: list[Problem] = []
     other_sizes: list[OtherSize] = []
     look = partial(examine, threading.Semaphore(DECODES_AT_ONCE))
@@ -108,6 +111,8 @@ def index(
                     without_mask.append(row["uri"])
                 if found_out.image:
                     unreadable.append(found_out.image)
+                if found_out.note:
+                    noted.append(found_out.note)
                 if found_out.mask:
                     bad_masks.append(found_out.mask)
                 if found_out.other_size:
@@ -122,6 +127,7 @@ def index(
         without_mask=tuple(without_mask),
         checked=check,
         unreadable=tuple(unreadable),
+        noted=tuple(noted),
         bad_masks=tuple(bad_masks),
         other_sizes=tuple(other_sizes),
         ignored=found.ignored,
@@ -163,6 +169,7 @@ def _findings(report: IndexReport) -> list[Finding]:
         ("categories with no normals to train on", report.without_normals),
         ("anomalous images without a mask, left out of pixel metrics", report.without_mask),
         ("unreadable images, they will be rows with an error", _lines(report.unreadable)),
+        ("images that are odd, but can be read", _lines(report.noted)),
         ("masks that cannot be used, their images are left out of pixel metrics", _lines(report.bad_masks)),
         ("masks without an image", report.unused_masks),
         ("images at no place that has a meaning, left out", report.misplaced),
@@ -180,20 +187,23 @@ def _lines(problems: tuple[Problem, ...]) -> tuple[str, ...]:
 
 def examine(decoding: threading.Semaphore, row: dict[str, Any]) -> Look:
     """Read a row's image and its mask once."""
-
     try:
         data = storage.read_bytes(row["uri"])
         with decoding:
-            shape = decode(data).shape
+            pixels, said = decode_noted(data)
+            shape = pixels.shape
+            del pixels  # a hundred times its file
     except (ImageError, StorageError) as error:
         return Look(Problem(row["uri"], str(error)))
+    note = Problem(row["uri"], said) if said else None
     if row["mask_uri"] is None:
-        return Look()
+        return Look(note=note)
     try:
         mask = read_mask(row["mask_uri"], decoding)
     except (ImageError, StorageError) as error:
-        return Look(mask=Problem(row["mask_uri"], str(error)))
+        return Look(mask=Problem(row["mask_uri"], str(error)), note=note)
     found = fault(mask, shape)
     if not found:
-        return Look()
-    return Look(None, Problem(row["mask_uri"], str(found)), found if isinstance(found, OtherSize) else None)
+        return Look(note=note)
+    other = found if isinstance(found, OtherSize) else None
+    return Look(None, Problem(row["mask_uri"], str(found)), other, note)

@@ -7,7 +7,7 @@ import io
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import JpegImagePlugin
@@ -24,6 +24,7 @@ _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 # Bytes that could come behind an incomplete file's last one.
 _TAILS = tuple(hashlib.sha256(bytes([number])).digest().replace(b"\xff", b"\0") for number in range(8))
 _SMALL = 2**16  # pixels; so many are decoded again in no time
+NO_END = "the JPEG lacks its end marker, but none of its pixels"
 _MOST_SCANS = 200  # of a progressive picture; sound ones have some ten, each costs a pass over all pixels
 
 
@@ -70,7 +71,7 @@ def read(data: bytes, max_pixels: int) -> Samples:
         _check_whole(data[:end], frame, image, _TAILS[:1])
     elif frame.kind in _SEQUENTIAL and _grey_end(image):
         _check_whole(data[:end], frame, _load(data, small=True), _TAILS[:1], small=True)
-    return pillow.samples(image, blurred=True)
+    return replace(pillow.samples(image, blurred=True), note="" if end >= 0 else NO_END)
 
 
 def find_frame(data: bytes) -> Frame:

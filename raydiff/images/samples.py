@@ -20,6 +20,7 @@ class Samples:
         opaque: the value of `alpha` that shows all.
         orientation: as in EXIF and TIFF; 1 = row 0 is the top, column 0 the left.
         blurred: black may be a little more than 0 (JPEG).
+        note: what is odd about the file, which can be read all the same.
     """
 
     colours: np.ndarray
@@ -28,6 +29,12 @@ class Samples:
     opaque: int = 255
     orientation: int = 1
     blurred: bool = False
+    note: str = ""
+
+    @property
+    def sees_through(self) -> bool:
+        """Whether alpha says anything: frame grabbers leave it at zero everywhere, and nothing would be seen."""
+        return self.alpha is not None and bool(self.alpha.any())
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
@@ -54,7 +61,7 @@ def rgb(samples: Samples) -> np.ndarray:
     levels = _levels(samples)
     levels = np.repeat(levels, 3, axis=2) if levels.shape[2] == 1 else levels
     alpha, opaque = samples.alpha, samples.opaque
-    if alpha is None or not alpha.any():  # frame grabbers leave alpha at zero: it says nothing then
+    if alpha is None or not samples.sees_through:
         return levels
     veiled = alpha != opaque
     if veiled.any():
@@ -68,8 +75,7 @@ def mask(samples: Samples) -> np.ndarray:
     """bool (height, width): True where a pixel is not black and can be seen."""
     light = _levels(samples) >= 128 if samples.blurred else samples.colours != 0
     bright = np.asarray(light.any(axis=2))
-    alpha = samples.alpha
-    return bright if alpha is None or not alpha.any() else bright & (alpha != 0)
+    return bright & (samples.alpha != 0) if samples.sees_through else bright
 
 
 def _levels(samples: Samples) -> np.ndarray:

@@ -23,7 +23,7 @@ import ray.data
 from raydiff import storage
 from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
 from raydiff.images import guarded, pack, table
-from raydiff.images.decode import MAX_PIXELS, decode, resize
+from raydiff.images.decode import MAX_PIXELS, decode_noted, resize
 from raydiff.images.shards import Part, read_rows
 from raydiff.patience import patiently
 
@@ -47,6 +47,7 @@ class Image(NamedTuple):
     width: int = 0
     content_hash: str = ""  # SHA-256 of the file's bytes, empty where it could not be fetched
     error: str = ""
+    note: str = ""  # what is odd about a file that was read all the same
 
 
 @ray.remote(num_cpus=0)
@@ -70,7 +71,7 @@ def stream(parts: Sequence[Part], reading: Reading, num_cpus: float = 1, attempt
         record: the image table's row as JSON (Ray's blocks turn a column of nulls into one of NaN), without the
             columns that are carried along;
         carried: those of all rows as an Arrow stream (see `carried`), beside the first;
-        image, height, width, content_hash, error: as `Image`. No image ends the job and none vanishes;
+        image, height, width, content_hash, error, note: as `Image`. No image ends the job and none vanishes;
         begun: when the part's reading began, in seconds since the epoch;
         stopped: why the whole part could not be read now (its storage does not answer, say), or empty; the block then
             holds no images.
@@ -144,8 +145,8 @@ def read_image(file: str | bytes | ImageError, reading: Reading) -> Image:
             raise file
         data = patiently(storage.read_bytes, file) if isinstance(file, str) else file
         digest = hashlib.sha256(data).hexdigest()
-        pixels = decode(data, reading.max_pixels)
-        return Image(resize(pixels, reading.size), pixels.shape[0], pixels.shape[1], digest)
+        pixels, note = decode_noted(data, reading.max_pixels)
+        return Image(resize(pixels, reading.size), pixels.shape[0], pixels.shape[1], digest, note=note)
     except StorageUnavailable:
         raise
     except (ImageError, StorageError) as error:
@@ -161,7 +162,7 @@ def _nothing(size: int, error: str, digest: str = "") -> Image:
 
 
 def _columns(rows: pa.Table, images: Sequence[Image]) -> dict[str, Any]:
-    pixels, heights, widths, hashes, errors = zip(*images, strict=True)
+    pixels, heights, widths, hashes, errors, notes = zip(*images, strict=True)
     extra = [field.name for field in table.extra(rows)]
     beside = np.full(len(rows), b"", object)
     if extra:
@@ -177,4 +178,5 @@ def _columns(rows: pa.Table, images: Sequence[Image]) -> dict[str, Any]:
         "width": np.array(widths, np.int32),
         "content_hash": np.array(hashes),
         "error": np.array(errors),
+        "note": np.array(notes),
     }

@@ -138,6 +138,7 @@ class PartScorer:
             "method": self.method,
             "model_id": self.model_id,
             "error": error or None,
+            "note": str(rows["note"][index]) or None,
         }
 
     def _write_map(self, record: dict[str, Any], image: np.ndarray, anomaly_map: np.ndarray) -> str:

@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
         ("method", pa.string()),
         ("model_id", pa.string()),
         ("error", pa.string()),  # why the image could not be scored, null otherwise
+        ("note", pa.string()),  # what is odd about a file that was read all the same, null otherwise
     ]
 )
 

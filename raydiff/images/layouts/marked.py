@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images.layouts.found import Finding, Folder, Layout, Row
+from raydiff.images.layouts.tested_normals import drawn, told
 from raydiff.images.masks import marks
 from raydiff.images.names import few
 
@@ -59,6 +61,8 @@ def refuse_marked_normals(folder: Folder, paths: Sequence[str]) -> None:
 def marked_layout(folder: Folder) -> Layout:
     """Plain folders where every image has a mask beside it; folders that differ by a number alone are one category.
 
+    A category with defects gives some of its normals to the test set.
+
     Raises:
         DataError: if some images have none, or no mask is black.
     """
@@ -68,12 +72,19 @@ def marked_layout(folder: Folder) -> Layout:
     tops = sorted({path.split("/")[0] for path in folder.images if "/" in path})
     stems = {match[1].lower() if (match := _NUMBERED.fullmatch(top)) else top for top in tops}
     parts = len(tops) > 1 and len(stems) == 1
+    categories = {path: path.split("/")[0] if "/" in path and not parts else name for path in labels}
+    normals: dict[str, list[str]] = defaultdict(list)
     for path, label in labels.items():
-        category = path.split("/")[0] if "/" in path and not parts else name
+        if label == 0:
+            normals[categories[path]].append(path)
+    with_defects = {categories[path] for path, label in labels.items() if label == 1}
+    tested = {path for category in with_defects for path in drawn(normals[category])}
+    for path, label in labels.items():
         mask = None if label == 0 else folder.beside[path]
         defect = {0: "good", 1: DEFECT, None: None}[label]
-        row = Row(folder.images[path], name, category, "train" if label == 0 else "test", label, defect, mask)
-        found.rows.append(row)
+        split = "train" if label == 0 and path not in tested else "test"
+        found.rows.append(Row(folder.images[path], name, categories[path], split, label, defect, mask))
+    found.findings += told(Counter(categories[path] for path in tested))
     if not any(row.label == 0 for row in found.rows):
         raise DataError(
             f"{folder.uri}: each of the {len(found.rows)} images has a mask beside it, and none is all black, so there "

@@ -7,7 +7,6 @@ fifth of its normals to the test set, or nothing could be measured.
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from typing import NamedTuple
 
@@ -17,9 +16,9 @@ from raydiff.images.layouts.found import Finding, Folder, Layout, Row, category_
 from raydiff.images.layouts.marked import refuse_marked_normals
 from raydiff.images.layouts.pairing import pair
 from raydiff.images.layouts.plain import refuse_defects, refuse_other_pictures
+from raydiff.images.layouts.tested_normals import drawn, told
 from raydiff.images.names import MASK_FOLDERS, MASKS, NORMAL, SPLITS, few, stem
 
-TEST_SHARE = 5  # one normal in so many is a test image, where the folders name no test set
 _PICTURES = ("images", "image", "imgs", "img", "data", "pictures")
 
 
@@ -70,10 +69,7 @@ def sorted_layout(folder: Folder, named: FolderNames) -> Layout:
     if unused:
         what = "images of defects under train/, neither trained on nor tested"
         found.findings.append(Finding(what, tuple(sorted({place.group for place in images if place.label})), unused))
-    if tested:
-        counts = tuple(f"{name}: {count}" for name, count in sorted(given.items()) if count)
-        what = "normals that are test images, a fifth of a category's, as no folder is called test"
-        found.findings.append(Finding(what, counts, len(tested)))
+    found.findings += told(given)
     return found
 
 
@@ -173,7 +169,7 @@ def _pair(images: list[_Place], masks: list[_Place], found: Layout, folder: Fold
 
 
 def _drawn_for_test(images: list[_Place]) -> set[str]:
-    """Paths of the normals that become test images: by a hash of their names, so the same ones each time."""
+    """Paths of the normals that become test images, where the folders name no test set."""
     normals: dict[tuple[str, ...], list[str]] = defaultdict(list)
     anomalous, tested = set(), set()
     for place in images:
@@ -183,11 +179,7 @@ def _drawn_for_test(images: list[_Place]) -> set[str]:
             anomalous.add(place.prefix)
         if place.label == 0 and place.split == "test":
             tested.add(place.prefix)
-    drawn: set[str] = set()
-    for prefix in anomalous - tested:
-        paths = sorted(normals[prefix], key=lambda path: hashlib.sha256(path.encode()).digest())
-        drawn.update(paths[: len(paths) // TEST_SHARE])
-    return drawn
+    return {path for prefix in anomalous - tested for path in drawn(normals[prefix])}
 
 
 def _in_words(named: FolderNames) -> str:
