@@ -30,7 +30,9 @@ cluster_app = typer.Typer(no_args_is_help=True, help="A Ray cluster of one's own
 app.add_typer(cluster_app, name="cluster")
 
 
-Data = Annotated[str, typer.Option(help="Images: a folder, file:// or s3:// URI, or a CSV/Parquet table.")]
+Data = Annotated[
+    str, typer.Option(help="Images: a folder, file:// or s3:// URI, or a table (CSV, JSON lines, Parquet, URIs).")
+]
 NormalOption = Annotated[
     list[str] | None,
     typer.Option("--normal", help="A folder's name that means normal images, as OK in line4/OK; several with commas."),
