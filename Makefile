@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 HERE := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-faults lint format
+.PHONY: help install install-dev demo test test-faults test-combinations lint format
 
 help:  ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -21,11 +21,14 @@ demo: $(VENV)/.installed  ## Draw inspection images and run the main job on them
 	$(BIN)/python jobs/local.py python jobs/train_all.py --data "$(HERE)/demo/images" --out "$(HERE)/demo/run" \
 		--preset demo --backbone-weights random --pseudo-images 8 --false-alarm-rate 0.05 --seed 0
 
-test: $(VENV)/.installed-dev  ## Run the tests, but for those of faults
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not faults"
+test: $(VENV)/.installed-dev  ## Run the tests, but for the next two
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not faults and not combinations"
 
 test-faults: $(VENV)/.installed-dev  ## Kill what a bulk run consists of, and look at what is left
 	$(BIN)/python -m pytest -m faults
+
+test-combinations: $(VENV)/.installed-dev  ## Run the main job on every combination of what a folder may hold
+	$(BIN)/python -m pytest -m combinations
 
 lint: $(VENV)/.installed-dev  ## Check style, types and the container's recipe
 	$(BIN)/ruff check .

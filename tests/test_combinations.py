@@ -1,6 +1,6 @@
 """The main job on every combination of what a folder may hold: it ends with a report, or before training in a sentence.
 
-The default suite takes a few; `make test-faults` takes all.
+The default suite takes a few; `make test-combinations` takes all.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def test_a_few_combinations(local_ray, tmp_path, test, normals, equal, per_categ
     check(tmp_path, test, normals, equal, per_category)
 
 
-@pytest.mark.faults
+@pytest.mark.combinations
 @pytest.mark.parametrize(("test", "normals", "equal", "per_category"), [one for one in ALL if one not in FEW])
 def test_all_combinations(local_ray, tmp_path, test, normals, equal, per_category):
     check(tmp_path, test, normals, equal, per_category)
