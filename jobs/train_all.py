@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from raydiff import cli, cluster, methods, steps
-from raydiff.at_work import stay_at_work
+from raydiff import cli, cluster, methods, steps, storage
+from raydiff.at_work import at_work
 from raydiff.images.index import print_report
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.planning.show import print_plan
@@ -63,34 +63,36 @@ def main(
         given = data, out, recipes, per_category, asked, pseudo_images, false_alarm_rate, maps, address
         print_plan(plan_training(*given, named=named))
         return
+    for place in (data, out):
+        storage.probe(place)
     methods.check(recipes)
-    stay_at_work(RunFolder(out).uri)
-    found = steps.index(data, out, named=named)
-    print_report(found)
-    steps.check_enough(out, per_category, found.unreadable)
-    cluster.connect(address, gpus)
-    runs = list(steps.split(out).values()) if per_category else [out]
-    reports = []
-    for run in runs:
-        for name in names:
-            steps.train(run, name, preset, changes[name], asked, seed)
-            steps.tune(run, name, SearchSettings(seed=seed), pseudo_images=pseudo_images)
-            tested = steps.has_test_images(run)
-            with steps.serving(run, name) as handle:
-                steps.calibrate(handle, run, name, false_alarm_rate)
+    with at_work(RunFolder(out).uri):
+        found = steps.index(data, out, named=named)
+        print_report(found)
+        steps.check_enough(out, per_category, found.unreadable)
+        cluster.connect(address, gpus)
+        runs = list(steps.split(out).values()) if per_category else [out]
+        reports = []
+        for run in runs:
+            for name in names:
+                steps.train(run, name, preset, changes[name], asked, seed)
+                steps.tune(run, name, SearchSettings(seed=seed), pseudo_images=pseudo_images)
+                tested = steps.has_test_images(run)
+                with steps.serving(run, name) as handle:
+                    steps.calibrate(handle, run, name, false_alarm_rate)
+                    if tested:
+                        cli.print_scored(steps.score(handle, run, name, maps))
                 if tested:
-                    cli.print_scored(steps.score(handle, run, name, maps))
-            if tested:
-                steps.evaluate(run, name, size)
-        reports.append(steps.report(run))
-    cli.print_results(pair for run in runs for pair in steps.results(run).items())
-    for run, place in zip(runs, reports, strict=True):
-        chosen = steps.chosen(run)
-        console.print(f"chosen by pseudo-validation, without a label: {chosen}", markup=False)
-        if chosen and not steps.has_test_images(run):
-            command = archive_command(RunFolder(run).model(chosen))
-            console.print(f"there are no test images; to score an archive: {command}", markup=False)
-        console.print(f"report: {place}", markup=False)
+                    steps.evaluate(run, name, size)
+            reports.append(steps.report(run))
+        cli.print_results(pair for run in runs for pair in steps.results(run).items())
+        for run, place in zip(runs, reports, strict=True):
+            chosen = steps.chosen(run)
+            console.print(f"chosen by pseudo-validation, without a label: {chosen}", markup=False)
+            if chosen and not steps.has_test_images(run):
+                command = archive_command(RunFolder(run).model(chosen))
+                console.print(f"there are no test images; to score an archive: {command}", markup=False)
+            console.print(f"report: {place}", markup=False)
 
 
 if __name__ == "__main__":

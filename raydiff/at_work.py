@@ -7,9 +7,9 @@ is compared with another's. A file that does not change any more is a killed run
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import datetime
+import json
 import os
 import socket
 import threading
@@ -100,40 +100,35 @@ def at_work(uri: str) -> Iterator[None]:
     """
     with _guard:
         held = _held.get(uri)
-        mine = held is not None and threading.get_ident() in held.threads
-    if mine:
+        nested = held is not None and threading.get_ident() in held.threads
+        mine = held if held is not None else _held.setdefault(uri, Held(uri))
+    if nested:
+        check(uri)
         yield
         return
     if held is not None:
         raise DataError(f"this process is at work in {uri} already; wait until that is done")
-    held = Held(uri)
-    held.take()
-    with _guard:
-        _held[uri] = held
     try:
-        yield
+        mine.take()
+        try:
+            yield
+        finally:
+            mine.release()
     finally:
         with _guard:
             del _held[uri]
-        held.release()
-
-
-def stay_at_work(uri: str) -> None:
-    """As `at_work`, until this process ends."""
-    stack = contextlib.ExitStack()
-    stack.enter_context(at_work(uri))
-    atexit.register(stack.close)
 
 
 def check(uri: str) -> None:
-    """Whether the folder is still this run's, if it ever was; asks no store.
+    """Whether the folder that `uri` is, or lies in, is still this run's, if it ever was; asks no store.
 
     Raises:
         Stopped: if another run took it over, as it may while this process, or its network, stands still.
     """
-    held = _held.get(uri)
-    if held is not None and held.lost.is_set():
-        raise Stopped(f"another run has gone on in {uri}, because this one showed no sign of life for too long")
+    with _guard:
+        lost = [held.uri for held in _held.values() if f"{uri}/".startswith(f"{held.uri}/") and held.lost.is_set()]
+    if lost:
+        raise Stopped(f"another run has gone on in {lost[0]}, because this one showed no sign of life for too long")
 
 
 def _await_death(uri: str, place: str, there: dict[str, Any]) -> None:
@@ -171,11 +166,20 @@ def _busy(uri: str, there: dict[str, Any]) -> DataError:
 
 
 def _read(place: str) -> dict[str, Any] | None:
+    """What stands in a file; None if it is not there (any more), or is no run's.
+
+    Raises:
+        StorageError: if it is there and may not be read.
+    """
     try:
-        found = storage.read_json(place)
+        found = json.loads(storage.read_bytes(place))
+    except ValueError:
+        return None
     except StorageUnavailable:
         raise
-    except StorageError:  # not there (any more), or not whole
+    except StorageError:
+        if storage.exists(place):
+            raise
         return None
     wanted = {"id", "since", "host", "pid", "began", "boot", "space"}
     return found if isinstance(found, dict) and wanted <= found.keys() else None

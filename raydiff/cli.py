@@ -131,7 +131,9 @@ def train(
     from raydiff.training.workers import Workers
 
     asked = Workers.parse(workers) if workers else None
-    steps.train(out, method, preset, changes(method, backbone, backbone_weights, settings), asked, seed)
+    given = changes(method, backbone, backbone_weights, settings)
+    methods.check({method: methods.recipe(method, preset, given)})
+    steps.train(out, method, preset, given, asked, seed)
 
 
 @app.command(epilog="Example: raydiff tune --out runs/may --model lafite,glad --scheduler asha --trials-per-gpu 4")

@@ -73,10 +73,10 @@ def _join(address: str, quiet: ray.LoggingConfig) -> None:
         raise ClusterError(
             f"{address} is a job server, for `ray job submit`; {ADDRESS} and --address take the head's HOST:PORT (6379)"
         )
-    probe(address)
     try:
+        probe(address)
         ray.init(address=address, logging_config=quiet)
-    except (AuthenticationError, ConnectionError, ValueError) as error:
+    except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"no Ray cluster answers at {address} ({error}); is it up, and does it take this token (RAY_AUTH_MODE, "
             "RAY_AUTH_TOKEN_PATH)?"

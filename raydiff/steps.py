@@ -131,7 +131,6 @@ def train(
     settings = methods.recipe(method, preset, changes)
     if not table.read(run.table("fit")).num_rows:
         raise DataError(f"{run.uri} has no normal image to train on; `raydiff index` shows what there is")
-    methods.check({method: settings})
     cluster.connect()
     with at_work(run.uri):
         return train_method(method, settings, run.table("fit"), run.model(method), run.work, workers, seed)

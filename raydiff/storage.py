@@ -25,7 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 from raydiff import walking
 from raydiff.errors import StorageError, StorageUnavailable
 from raydiff.s3_listing import REQUESTS_AT_ONCE
-from raydiff.storage_errors import explained
+from raydiff.storage_errors import explained, knows_no_conditions
 
 PROBE_SECONDS = 30.0
 COPIES = {"runtime_resources", "working_dir_files"}  # folders in which Ray unpacks jobs' working directories
@@ -198,28 +198,33 @@ def create(uri: str, data: bytes) -> bool:
     with explained(uri, fs):
         if isinstance(fs, LocalFileSystem):
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), prefix=".", suffix=".partial") as partial:
-                partial.write(data)
-                partial.flush()
+            partial = os.path.join(os.path.dirname(path), f".{name(path)}.{uuid.uuid4().hex[:8]}.partial")
+            try:
+                with open(partial, "xb") as file:
+                    file.write(data)
                 try:
-                    os.link(partial.name, path)  # whole, or not at all
+                    os.link(partial, path)  # whole, or not at all
                 except FileExistsError:
                     return False
                 except OSError:  # a mount that knows no links
-                    try:
-                        with open(path, "xb") as file:
-                            file.write(data)
-                    except FileExistsError:
-                        return False
+                    with open(path, "xb") as file:
+                        file.write(data)
+            except FileExistsError:
+                return False
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(partial)
             return True
         try:
             fs.pipe_file(path, data, mode="create")
         except FileExistsError:
             return False
-        except Exception:
+        except Exception as error:
             if fs.exists(path):  # 412 comes in several forms
                 return False
-            raise
+            if not knows_no_conditions(error):
+                raise
+            fs.pipe_file(path, data)
     return True
 
 
@@ -287,7 +292,7 @@ def local_folder(uri: str) -> Iterator[str]:
     What is no URI and not there either is given back as it is: a model hub's name, for one.
     """
     if is_local(uri):
-        yield absolute(uri) if exists(uri) else uri
+        yield os.path.abspath(filesystem(uri)[1]) if exists(uri) else uri
         return
     with tempfile.TemporaryDirectory(prefix="raydiff-") as folder:
         for file in list_files(uri):

@@ -64,6 +64,11 @@ def _passes(error: Exception, local: bool) -> bool:
     return not kinds & _LASTING and getattr(error, "errno", None) not in _LASTING_NUMBERS
 
 
+def knows_no_conditions(error: Exception) -> bool:
+    """Whether a store has refused a write because it is a conditional one, which not all S3-like stores know."""
+    return isinstance(error, NotImplementedError) or _answer(error)[0] == 501
+
+
 def _answer(error: Exception) -> tuple[int, str]:
     """The HTTP status and S3's error code that a store answered with; 0 and "" if it gave no answer."""
     response = getattr(error.__cause__, "response", None)  # s3fs leaves both in the cause

@@ -16,6 +16,7 @@ from raydiff import errors
 from raydiff.errors import RaydiffError
 
 # As a traceback ends, where only its text is left.
+_ANOTHER = "During handling of the above exception, another exception occurred:"
 _AS_TEXT = re.compile(r"^\W*raydiff\.errors\.(\w+): (.+)$", re.MULTILINE)
 
 
@@ -38,8 +39,11 @@ def ours(error: BaseException) -> RaydiffError | None:
 
 
 def told_in(text: str) -> RaydiffError | None:
-    """The last error of ours that a traceback's text names, None if it names none."""
-    for name, sentence in reversed(_AS_TEXT.findall(text)):
+    """The last error of ours that a traceback's text names, None if it names none.
+
+    One that was being handled when another, which is none of ours, was raised, did not end the task.
+    """
+    for name, sentence in reversed(_AS_TEXT.findall(text.rpartition(_ANOTHER)[2])):
         kind = getattr(errors, name, None)
         if isinstance(kind, type) and issubclass(kind, RaydiffError):
             return kind(sentence)

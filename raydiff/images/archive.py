@@ -173,15 +173,30 @@ def _known(there: list[Shard]) -> Iterator[str]:
 def _unknown(rows: Iterable[dict[str, Any]], known: Iterator[str], counts: dict[str, int]) -> Iterator[dict[str, Any]]:
     """Rows whose uri is not among the known ones, each once; both ascending."""
     last_known = next(known, None)
-    last: str | None = None
+    last: dict[str, Any] = {"uri": None}
     for row in rows:
         uri = row["uri"]
         while last_known is not None and last_known < uri:
             last_known = next(known, None)
-        if uri == last:
+        if uri == last["uri"]:
+            _check_same(row, last)
             counts["repeated"] += 1
         elif uri == last_known:
             counts["known"] += 1
         else:
             yield row
-        last = uri
+        last = row
+
+
+def _check_same(row: dict[str, Any], other: dict[str, Any]) -> None:
+    """Two rows of one image.
+
+    Raises:
+        DataError: if they say different things of it.
+    """
+    for name, value in row.items():
+        if value != other[name] and not (value != value and other[name] != other[name]):
+            raise DataError(
+                f"two rows of the table name {row['uri']!r}, but {name} is {other[name]!r} in one and {value!r} in the "
+                "other; leave one out"
+            )

@@ -99,7 +99,8 @@ def index(
     other_sizes: list[OtherSize] = []
     look = partial(examine, threading.Semaphore(DECODES_AT_ONCE))
     with phase("index", total=len(found.images)) as progress, ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
-        for batch in found.images.to_batches(table.ROW_GROUP):  # so that not all wait in the pool's queue
+        # In batches, so that not all wait in the pool's queue.
+        for batch in found.images.select(table.SCHEMA.names).to_batches(table.ROW_GROUP):
             rows = batch.to_pylist()
             looks = pool.map(look, rows) if check else [Look()] * len(rows)
             for row, found_out in zip(rows, looks, strict=True):

@@ -23,7 +23,7 @@ _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # no stuffed byte, no res
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 # Bytes that could come behind an incomplete file's last one.
 _TAILS = tuple(hashlib.sha256(bytes([number])).digest().replace(b"\xff", b"\0") for number in range(8))
-_SMALL = 2**16  # pixels; so many are decoded again in no time
+_SMALL = 2**14  # pixels; so many are decoded again in no time
 NO_END = "the JPEG lacks its end marker, but none of its pixels"
 _MOST_SCANS = 200  # of a progressive picture; sound ones have some ten, each costs a pass over all pixels
 
@@ -56,7 +56,7 @@ def read(data: bytes, max_pixels: int) -> Samples:
     frame = find_frame(data)
     check_size(frame.width, frame.height, max_pixels)
     _check_kind(frame)
-    if frame.kind in _PROGRESSIVE | _ARITHMETIC and data.count(b"\xff\xda", frame.scan) > _MOST_SCANS:
+    if frame.kind in _PROGRESSIVE and data.count(b"\xff\xda", frame.scan) > _MOST_SCANS:
         raise ImageError(f"the JPEG has more than {_MOST_SCANS} scans; save it as a plain one")
     if frame.components == 4 and frame.adobe is None:
         raise ImageError("the JPEG has four channels and no mark of what they mean; save it as RGB")
@@ -134,7 +134,9 @@ def segment_samples(data: bytes, tables: bytes, colours: str, width: int, rows: 
 
 
 def _check_kind(frame: Frame) -> None:
-    if frame.kind not in _SEQUENTIAL | _PROGRESSIVE | _ARITHMETIC:
+    if frame.kind in _ARITHMETIC:  # few programs read it, and what is missing of one cannot be told
+        raise ImageError("the JPEG is an arithmetic-coded one, which is not read; save it as a plain one")
+    if frame.kind not in _SEQUENTIAL | _PROGRESSIVE:
         raise ImageError("the JPEG is a lossless or hierarchical one, which are not read; save it as PNG")
     if frame.bits != 8:
         raise ImageError(f"the JPEG has {frame.bits} bits a channel, and 8 are read; save it as 16-bit PNG or TIFF")
@@ -170,7 +172,7 @@ def _check_whole(
 ) -> None:
     """Raises ImageError unless all that `image` shows is in `bare`, the file up to its end marker."""
     scans = [(body, place) for marker, body, place in _segments(bare, frame.scan) if marker == _SOS]
-    whole = frame.kind not in _ARITHMETIC and _all_scans(frame, [body for body, _ in scans])
+    whole = _all_scans(frame, [body for body, _ in scans])
     last = _RESTART.findall(bare, scans[-1][1])[-1:]
     restart = b"\xff" + bytes([0xD0 + (last[0][1] - 0xD0 + 1) % 8 if last else 0xD0])
     pixels = np.asarray(image)

@@ -11,9 +11,10 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 
 from raydiff import storage
-from raydiff.errors import ImageError, StorageError
+from raydiff.errors import ImageError, StorageError, StorageUnavailable
 from raydiff.images.decode import decode_mask
 from raydiff.images.names import IMAGE_EXTENSIONS, is_image
+from raydiff.patience import patiently
 from raydiff.progress import phase
 
 FETCHES_AT_ONCE = 16
@@ -59,12 +60,18 @@ def read_mask(uri: str, decoding: AbstractContextManager[object] | None = None) 
 
 
 def marks(uris: Sequence[str]) -> list[bool | None]:
-    """Whether each mask marks anything; None for one that cannot be read."""
+    """Whether each mask marks anything; None for one that cannot be read.
+
+    Raises:
+        StorageUnavailable: if a store does not answer for long: what a mask says must not depend on that.
+    """
     decoding = threading.Semaphore(DECODES_AT_ONCE)
 
     def look(uri: str) -> bool | None:
         try:
-            return bool(read_mask(uri, decoding).any())
+            return bool(patiently(read_mask, uri, decoding).any())
+        except StorageUnavailable:
+            raise
         except (ImageError, StorageError):
             return None
 

@@ -18,6 +18,7 @@ import ray
 from rich.console import Console
 
 from raydiff import cluster, storage
+from raydiff.at_work import at_work
 from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
 from raydiff.images import archive
 from raydiff.images.listing import Listing
@@ -62,13 +63,18 @@ def pack(data_uri: str, packed_uri: str) -> Packed:
     """Pack the images of a folder or table; packed again it takes in what is new and goes on where it was stopped.
 
     Raises:
-        DataError: if the folder holds another archive, or something else.
+        DataError: if the folder holds another archive, or something else, or another run is at work there.
         StorageUnavailable: if a store does not answer for long. What is packed is kept.
     """
     for uri in (data_uri, packed_uri):
         storage.probe(uri)
     data_uri, packed_uri = storage.absolute(data_uri), storage.absolute(packed_uri)
     _claim(data_uri, packed_uri)
+    with at_work(packed_uri):
+        return _packed(data_uri, packed_uri)
+
+
+def _packed(data_uri: str, packed_uri: str) -> Packed:
     listing = Listing(data_uri)
     with phase("listing") as shown:
         growth = archive.grow(_images(packed_uri), shown.counted(listing), ROWS_PER_PACK)

@@ -25,7 +25,7 @@ from raydiff.images.layouts.marked import marked_layout
 from raydiff.images.layouts.mvtec import is_mvtec, mvtec_layout
 from raydiff.images.layouts.plain import plain_layout
 from raydiff.images.layouts.sorted_folders import sorted_layout
-from raydiff.images.names import IMAGE_EXTENSIONS, category_of, few
+from raydiff.images.names import IMAGE_EXTENSIONS, MASKS, category_of, few
 from raydiff.images.tables import own_table
 
 AS_FOLDERS_SAY = FolderNames()
@@ -60,7 +60,7 @@ def survey(uri: str, score_uri: str | None = None, named: FolderNames = AS_FOLDE
     folder = list_folder(uri)
     to_score = None if score_uri is None else list_folder(storage.absolute(score_uri))
     if to_score is not None:
-        folder, to_score = _apart(folder, to_score)
+        folder, to_score = _apart(folder, _without_masks(to_score))
     if not folder.images:
         raise DataError(
             f"{uri} holds no images; looked for {', '.join(IMAGE_EXTENSIONS)} as <category>/train/good/<image> "
@@ -95,6 +95,13 @@ def _apart(normals: Folder, to_score: Folder) -> tuple[Folder, Folder]:
     images = {path: uri for path, uri in outer.images.items() if uri not in in_normals}
     kept = outer._replace(images=images, beside={path: uri for path, uri in outer.beside.items() if path in images})
     return (kept, to_score) if outer is normals else (normals, kept)
+
+
+def _without_masks(folder: Folder) -> Folder:
+    """A folder of images to be scored without what lies in ground_truth/."""
+    masks = [path for path in folder.images if MASKS in path.lower().split("/")[:-1]]
+    images = {path: uri for path, uri in folder.images.items() if path not in set(masks)}
+    return folder._replace(images=images, ignored=(*folder.ignored, *masks))
 
 
 def _rows_to_score(folder: Folder, categories: Collection[str]) -> list[Row]:

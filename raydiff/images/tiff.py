@@ -27,6 +27,8 @@ _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4
 _NAMES = {4: "a transparency mask", 8: "LAB", 9: "ICC LAB", 10: "ITU LAB", 32803: "a colour filter array"}
 _UNKNOWN, _ASSOCIATED, _ALPHA = 0, 1, 2  # what an extra channel means
 _MOST_EXTRA = 5
+_MOST_SAMPLES = 4 + _MOST_EXTRA
+_BYTES_A_PIXEL = 16  # RGBA of 32-bit floats; a file with more is read up to a smaller number of pixels
 
 _NONE, _JPEG, _DEFLATE, _OLD_DEFLATE = 1, 7, 8, 32946
 _FAX = {2, 3, 4}
@@ -49,6 +51,11 @@ def read(data: bytes, max_pixels: int) -> Samples:
     said = facts(page)
     check_size(said.width, said.height, max_pixels)
     _check(said)
+    if said.width * said.height * said.samples * said.bits > 8 * _BYTES_A_PIXEL * max_pixels:
+        raise ImageError(
+            f"the image is {said.width} x {said.height} pixels of {said.samples} times {said.bits} bits, more than "
+            f"the limit of {max_pixels:,} pixels allows for; save it with 8 or 16 bits or raise the limit"
+        )
     cells = grid(page, said)
     planes = range(len(cells.offsets))
     read_plane = _jpeg_plane if said.compression == _JPEG else _plane
@@ -60,6 +67,8 @@ def _check(said: Facts) -> None:
     def refuse(what: str) -> None:
         raise ImageError(f"the TIFF holds {what}, which is not read; save it as grey or RGB with 8 or 16 bits")
 
+    if said.samples > _MOST_SAMPLES:
+        refuse(f"{said.samples} channels")
     kind, colours = said.photometric, _COLOURS.get(said.photometric, 0)
     if not colours:
         refuse(_NAMES.get(kind, f"colours of kind {kind}") + " pixels")

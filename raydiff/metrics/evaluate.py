@@ -85,6 +85,20 @@ class UnusableMask(_Result):
     reason: str
 
 
+class Unusable:
+    """Masks that cannot be used: how many, and the first of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: list[UnusableMask] = []
+
+    def add(self, row: dict[str, Any], reason: str) -> None:
+        """Take in the mask of one row."""
+        self.count += 1
+        if len(self.first) < UNUSABLE_KEPT:
+            self.first.append(UnusableMask(uri=row["mask_uri"], category=row["category"], reason=reason))
+
+
 class Worst(_Result):
     """The category in which a metric is worst."""
 
@@ -136,15 +150,15 @@ def evaluate(scores_uri: str, size: int | None = None) -> Evaluation:
     with_pixels = scored.filter(_has_pixels())
     categories = {}
     kinds = set()
-    unusable: list[UnusableMask] = []
+    unusable = Unusable()
     with phase("evaluation", with_pixels.num_rows, "maps") as progress:
         for name in names:
             of_category = pc.field("category") == name
             pixels = with_pixels.filter(of_category)
-            before = len(unusable)
+            before = unusable.count
             metrics, kind = _pixel_metrics(_read_pixels(pixels, size, progress, unusable))
             kinds.add(kind)
-            maps = pixels.num_rows - (len(unusable) - before)
+            maps = pixels.num_rows - (unusable.count - before)
             categories[name] = _category(scored.filter(of_category), metrics, maps)
     return Evaluation(
         method=method,
@@ -154,8 +168,8 @@ def evaluate(scores_uri: str, size: int | None = None) -> Evaluation:
         pixel_metrics="binned" if "binned" in kinds else "exact",
         images=scored.num_rows,
         errors=rows.num_rows - scored.num_rows,
-        unusable_masks=len(unusable),
-        unusable=tuple(unusable[:UNUSABLE_KEPT]),
+        unusable_masks=unusable.count,
+        unusable=tuple(unusable.first),
         categories=categories,
         mean={metric: mean_over(categories, metric) for metric in METRICS},
         worst={metric: _worst(categories, metric) for metric in METRICS},
@@ -224,7 +238,7 @@ def _or_none(metric: Any, scores: np.ndarray, labels: np.ndarray) -> float | Non
         return None
 
 
-def _read_pixels(rows: pa.Table, size: int | None, progress: Phase, unusable: list[UnusableMask]) -> Iterator[Pixels]:
+def _read_pixels(rows: pa.Table, size: int | None, progress: Phase, unusable: Unusable) -> Iterator[Pixels]:
     """The pixels of each row's map, in an order that makes the first of them a fair sample.
 
     Masks that leave their image out are added to `unusable`.
@@ -240,7 +254,7 @@ def _read_pixels(rows: pa.Table, size: int | None, progress: Phase, unusable: li
             except StorageUnavailable:
                 raise
             except (ImageError, StorageError) as error:
-                unusable.append(UnusableMask(uri=row["mask_uri"], category=row["category"], reason=str(error)))
+                unusable.add(row, str(error))
                 continue
         if size is not None:
             anomaly_map = np.asarray(Image.fromarray(anomaly_map).resize((size, size), Image.Resampling.BILINEAR))

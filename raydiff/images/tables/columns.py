@@ -120,15 +120,14 @@ def _meant(name: str) -> str | None:
 
 
 def _kept(kind: pa.DataType) -> pa.DataType | None:
-    """The type in which a column is carried, None where it has parts."""
+    """The type in which a column is carried, None where it has parts, or bytes of which there may be any number."""
     if isinstance(kind, pa.BaseExtensionType):
         return _kept(kind.storage_type)
     if pa.types.is_dictionary(kind):
         return _kept(kind.value_type)
     if pa.types.is_null(kind) or pa.types.is_string_view(kind):
         return pa.string()
-    if pa.types.is_binary_view(kind):
-        return pa.binary()
     if pa.types.is_float16(kind):
         return pa.float32()
-    return None if pa.types.is_nested(kind) else kind
+    bytes_ = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return None if pa.types.is_nested(kind) or any(is_kind(kind) for is_kind in bytes_) else kind

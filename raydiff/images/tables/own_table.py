@@ -85,7 +85,7 @@ def _read(uri: str, notes: Notes, to_train: bool) -> Iterator[_Read]:
         raise StorageError(f"{uri} is not there; check the bucket, the folder and the name")
     file = formats.opened(uri)
     found = columns.settle(file.schema, uri, notes)
-    time = found.known.get(columns.TIME)
+    time = None if to_train else found.known.get(columns.TIME)  # only an archive's summary asks for days
     times = Times(time, lambda: file.batches([time]), uri, notes) if time is not None else None
     rows = 0
     for batch in file.batches(found.wanted):

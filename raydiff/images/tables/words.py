@@ -17,6 +17,7 @@ from raydiff.images.tables.notes import Notes
 
 T = TypeVar("T")
 
+NO_NAMES = ("nan", "null")  # of defects; a region may be called NA, and a category null
 MISSING = ("", "nan", "null", "none", "na", "n/a", "<na>", "nat")  # what writers put where there is no value
 _NORMAL = ("0", "good", "ok", "normal", "pass", "passed", "false", "io", "i.o.")
 _ANOMALOUS = (
@@ -118,7 +119,8 @@ class Cells:
                 if not value.is_integer():
                     raise ValueError
                 return str(int(value))
-            return str(value) or None
+            text = str(value)
+            return None if not text or (not required and text.lower() in NO_NAMES) else text
 
         rule = "must be text or a whole number"
         found = self._each(name, meaning, rule)
