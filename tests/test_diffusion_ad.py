@@ -65,7 +65,7 @@ def plain_images(count, seed):
 def test_training_finds_made_anomalies_and_others_on_images_not_seen():
     images = plain_images(12, seed=0)
     settings = tiny_settings(
-        "diffusion_ad", train_steps=120, learning_rate=1e-3, segmentation_learning_rate=5e-3, ema_decay=0.9
+        "diffusion_ad", train_steps=200, learning_rate=1e-3, segmentation_learning_rate=5e-3, ema_decay=0.9
     )
     torch.manual_seed(0)
     method = DiffusionAD(settings)
