@@ -95,7 +95,7 @@ def absolute(uri: str) -> str:
     """
     _check_lasting(uri)
     fs, path = filesystem(uri)
-    return path.rstrip("/") or "/" if isinstance(fs, LocalFileSystem) else _trimmed(uri)
+    return os.path.normpath(path) if isinstance(fs, LocalFileSystem) else _trimmed(uri)
 
 
 def join(uri: str, *parts: str) -> str:
@@ -182,7 +182,7 @@ def write_bytes(uri: str, data: bytes) -> None:
     fs, path = filesystem(uri)
     with explained(uri, fs):
         if isinstance(fs, LocalFileSystem):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            _make_folder_of(path)
             with _replacing(path) as partial, open(partial, "wb") as file:
                 file.write(data)
         else:
@@ -197,7 +197,7 @@ def create(uri: str, data: bytes) -> bool:
     fs, path = filesystem(uri)
     with explained(uri, fs):
         if isinstance(fs, LocalFileSystem):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            _make_folder_of(path)
             partial = os.path.join(os.path.dirname(path), f".{name(path)}.{uuid.uuid4().hex[:8]}.partial")
             try:
                 with open(partial, "xb") as file:
@@ -233,7 +233,7 @@ def write_file(uri: str, path: str) -> None:
     fs, target = filesystem(uri)
     with explained(uri, fs):
         if isinstance(fs, LocalFileSystem):
-            os.makedirs(os.path.dirname(target), exist_ok=True)
+            _make_folder_of(target)
             with _replacing(target) as partial:
                 shutil.copyfile(path, partial)
         else:
@@ -369,6 +369,16 @@ def _check_lasting(uri: str) -> None:
                 f"directory, which Ray removes later; give an absolute path that every node sees (as in "
                 f"/data/{name(uri) or 'images'}) or a URI (as in s3://bucket/{name(uri) or 'images'})"
             )
+
+
+def _make_folder_of(path: str) -> None:
+    folder = os.path.dirname(path)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise StorageError(
+            f"{folder} cannot be a folder, because it or one above it is a file; choose another"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -109,8 +109,8 @@ def test_the_seed_decides_and_choices_are_spread() -> None:
     assert max(times.values()) < 25  # ... and none by nearly all: 10 expected, 5 standard deviations
 
 
-def test_images_of_unknown_label_in_train_are_normals() -> None:
-    assert by_category(images({"a": 8}, label=None))["a"] == {"fit": 6, "tune+calibrate": 2, "test": 3}
+def test_images_of_unknown_label_in_train_are_not_trained_on() -> None:
+    assert by_category(images({"a": 8}, label=None))["a"] == {"unused": 8, "test": 3}
 
 
 def test_categories_without_normals_and_an_empty_table() -> None:

@@ -195,3 +195,13 @@ def test_what_index_calls_readable_decodes(tmp_path: Path) -> None:
         else:
             assert uri not in bad
     assert 0 < len(bad) < 40
+
+
+def test_images_of_unknown_label_in_train_are_told_and_no_normals(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "t.csv").write_text("uri,category,split,label\na.png,bolt,train,\nb.png,bolt,train,0\n")
+    report = index(str(tmp_path / "t.csv"), str(tmp_path / "images.parquet"))
+    assert report.unlabelled == (str(tmp_path / "a.png"),)
+    (tmp_path / "t.csv").write_text("uri,category,split,label\na.png,bolt,train,\n")
+    assert index(str(tmp_path / "t.csv"), str(tmp_path / "images.parquet")).without_normals == ("bolt",)

@@ -23,7 +23,7 @@ def roles(images: pa.Table, holdout: float = 0.25, seed: int = 0) -> list[str]:
     - "tune", "calibrate": held out for pseudo-validation, for the alarm threshold. A category with fewer
       than 20 held-out images uses each of them for both: "tune+calibrate";
     - "test": split test;
-    - "unused": anomalous, but in split train.
+    - "unused": anomalous, or of unknown label, but in split train: what may be a defect is not learned as a normal.
 
     In each category the share `holdout` of the normals is held out, rounded down, but at least 2 of 8 or
     more. Which ones is decided by a hash of `seed` and of the path inside the folder that the category's
@@ -38,7 +38,7 @@ def roles(images: pa.Table, holdout: float = 0.25, seed: int = 0) -> list[str]:
     normals: dict[str, list[int]] = defaultdict(list)
     columns = [images[name].to_pylist() for name in ("uri", "category", "split", "label")]
     for row, (_, category, split, label) in enumerate(zip(*columns, strict=True)):
-        if split == "train" and label == 1:
+        if split == "train" and label != 0:
             found[row] = "unused"
         elif split == "train":
             normals[category].append(row)

@@ -60,6 +60,7 @@ class IndexReport:
     layout: str
     groups: tuple[Group, ...]
     without_normals: tuple[str, ...]  # categories that have nothing to train on
+    unlabelled: tuple[str, ...]  # uris of images in train that may be defects
     without_mask: tuple[str, ...]  # uris of anomalous images
     checked: bool  # whether the files were read; if not, the next four are empty
     unreadable: tuple[Problem, ...]  # images; they stay in the table and become rows with an error
@@ -92,6 +93,7 @@ def index(
     images: Counter[tuple[str, str, str | None]] = Counter()
     masks: Counter[tuple[str, str, str | None]] = Counter()
     normals: Counter[str] = Counter()
+    unlabelled: list[str] = []
     without_mask: list[str] = []
     unreadable: list[Problem] = []
     noted: list[Problem] = []
@@ -107,7 +109,9 @@ def index(
                 key = (row["category"], row["split"], row["defect"])
                 images[key] += 1
                 masks[key] += row["mask_uri"] is not None
-                normals[row["category"]] += row["split"] == "train" and row["label"] != 1
+                normals[row["category"]] += row["split"] == "train" and row["label"] == 0
+                if row["split"] == "train" and row["label"] is None:
+                    unlabelled.append(row["uri"])
                 if row["label"] == 1 and row["mask_uri"] is None:
                     without_mask.append(row["uri"])
                 if found_out.image:
@@ -125,6 +129,7 @@ def index(
         layout=found.layout,
         groups=tuple(Group(*key, images[key], masks[key]) for key in order),
         without_normals=tuple(sorted(category for category, count in normals.items() if not count)),
+        unlabelled=tuple(unlabelled),
         without_mask=tuple(without_mask),
         checked=check,
         unreadable=tuple(unreadable),
@@ -168,6 +173,7 @@ def _findings(report: IndexReport) -> list[Finding]:
     """What was found about the images and masks themselves, and what has no place."""
     found = (
         ("categories with no normals to train on", report.without_normals),
+        ("images of unknown label under train, neither trained on nor tested", report.unlabelled),
         ("anomalous images without a mask, left out of pixel metrics", report.without_mask),
         ("unreadable images, they will be rows with an error", _lines(report.unreadable)),
         ("images that are odd, but can be read", _lines(report.noted)),
