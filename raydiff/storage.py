@@ -376,9 +376,7 @@ def _make_folder_of(path: str) -> None:
     try:
         os.makedirs(folder, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise StorageError(
-            f"{folder} cannot be a folder, because it or one above it is a file; choose another"
-        ) from None
+        raise StorageError(f"{path}: {folder} or one above it is a file, not a folder; choose another") from None
 
 
 @contextlib.contextmanager
