@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import random
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -209,3 +210,11 @@ def test_further_columns_are_in_every_shard_in_their_own_types(tmp_path, capsys)
     assert "listing: line left out: the images listed before have no such columns" in capsys.readouterr().out
     with pytest.raises(DataError, match="column 'exact' holds uint8 in the images listed before, and now string"):
         grow(str(tmp_path), [with_columns(range(30, 32), exact=pa.array(["a", "b"]))])
+
+
+def test_rows_that_say_different_things_of_one_image_are_refused(tmp_path: Path) -> None:
+    rows = [{"uri": "/d/1.png", "category": name, "dataset": "d", "split": "test"} for name in ("bolt", "nut")]
+    found = [pa.Table.from_pylist([row], archive.SCHEMA) for row in rows]
+    with pytest.raises(DataError, match=r"two rows .* '/d/1.png', but category is '(bolt|nut)' in one"):
+        archive.grow(str(tmp_path), found)
+    assert archive.grow(str(tmp_path), [found[0], found[0]]) == archive.Growth(1, 0, 1)

@@ -17,7 +17,7 @@ from conftest import calibrated_model, write_mvtec
 from raydiff import at_work as module
 from raydiff import storage
 from raydiff.at_work import FILE, at_work, check
-from raydiff.errors import DataError, Stopped
+from raydiff.errors import DataError, Stopped, StorageError
 from raydiff.scoring import archive_run
 
 ROOT = Path(__file__).parents[1]
@@ -132,6 +132,63 @@ def test_steps_of_one_run_are_nested_and_other_threads_are_not(tmp_path):
             pool.submit(at_work(folder).__enter__).result()
     with at_work(folder):  # and again after it
         pass
+
+
+def test_of_threads_that_begin_together_one_gets_in(tmp_path, quick):
+    gate, over = threading.Barrier(4), threading.Event()
+
+    def enter(_: int) -> bool:
+        gate.wait(30)
+        try:
+            with at_work(str(tmp_path)):
+                return over.wait(30)
+        except DataError:
+            over.set()
+            return False
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(enter, range(4))) == 1
+    assert not module._held
+
+
+def test_a_lost_run_folder_stops_what_lies_in_it(tmp_path, quick):
+    folder = str(tmp_path)
+    with at_work(folder):
+        module._held[folder].lost.set()
+        check(f"{folder}x/scores")  # another's
+        for place in (folder, f"{folder}/scores/lafite-1/test"):
+            with pytest.raises(Stopped, match=f"gone on in {folder},"):
+                check(place)
+        with pytest.raises(Stopped), at_work(folder):  # the run's next step
+            pass
+
+
+def test_a_claim_that_may_not_be_read_is_not_taken_for_none(tmp_path, quick, monkeypatch):
+    elsewhere(str(tmp_path), 1)
+
+    def refuse(uri):
+        raise StorageError(f"{uri}: access refused")
+
+    monkeypatch.setattr(storage, "read_bytes", refuse)
+    with pytest.raises(StorageError, match="access refused"), at_work(str(tmp_path)):
+        pass
+    assert json.loads((tmp_path / FILE).read_text())["id"] == "theirs"
+
+
+def test_a_store_that_knows_no_conditional_writes_gets_a_plain_one(monkeypatch):
+    fs = storage.filesystem("memory://")[0]
+    plain = type(fs).pipe_file
+
+    def pipe_file(self, path, value, mode="overwrite", **options):
+        if mode == "create":
+            raise NotImplementedError("If-None-Match")
+        return plain(self, path, value, **options)
+
+    monkeypatch.setattr(type(fs), "pipe_file", pipe_file)
+    assert storage.create("memory://claims/x", b"1")
+    assert not storage.create("memory://claims/x", b"2")
+    assert storage.read_bytes("memory://claims/x") == b"1"
+    storage.delete("memory://claims")
 
 
 def test_of_many_at_the_same_time_one_creates_the_file(folder):
