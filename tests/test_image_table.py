@@ -236,7 +236,7 @@ def test_an_image_table_reads_back_as_itself(tmp_path: Path) -> None:
         ("path\na.png\n", "column 'uri' is missing; is 'path' it? Rename it; found: path"),
         ("path;n\na.png;x\n", "column 'uri' is missing; is 'path' it? Rename it; found: path, n"),
         ("category\nx\n", "column 'uri' is missing; found: category"),
-        ("a.png\nb.png\n", "column 'uri' is missing; found: a.png"),
+        ("a.png\nb.png\n", "column 'uri' is missing, and the first line looks like data ('a.png')"),
         ("uri,uri\na,b\n", "column 'uri' is there twice"),
         ("uri,camera,camera\na,b,c\n", "column 'camera' is there twice"),
         ("uri,URI \na,b\n", "columns 'uri' and 'URI' are both 'uri'"),

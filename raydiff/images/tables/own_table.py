@@ -28,7 +28,8 @@ from raydiff.images.tables import columns, formats
 from raydiff.images.tables.files import Batch, row_name
 from raydiff.images.tables.notes import Notes
 from raydiff.images.tables.times import Times
-from raydiff.images.tables.words import VALIDATION, Cells
+from raydiff.images.tables.unnamed_labels import UnnamedLabels
+from raydiff.images.tables.words import VALIDATION, Cells, defect_named
 from raydiff.progress import console
 
 
@@ -87,8 +88,11 @@ def _read(uri: str, notes: Notes, to_train: bool) -> Iterator[_Read]:
     found = columns.settle(file.schema, uri, notes)
     time = None if to_train else found.known.get(columns.TIME)  # only an archive's summary asks for days
     times = Times(time, lambda: file.batches([time]), uri, notes) if time is not None else None
+    unnamed = UnnamedLabels(found, uri) if to_train else None
     rows = 0
     for batch in file.batches(found.wanted):
+        if unnamed:
+            unnamed.see(batch.columns)
         cells = Cells(batch, uri, notes)
         images = pa.table(list(_filled(cells, found.known, uri, to_train).values()), table.SCHEMA)
         for name, field in found.extra.items():
@@ -98,6 +102,8 @@ def _read(uri: str, notes: Notes, to_train: bool) -> Iterator[_Read]:
         rows += len(images)
     if not rows:
         raise DataError(f"{uri} has no rows; give one row for each image")
+    if unnamed:
+        unnamed.refuse()
     for sentence in file.said():
         notes.say(sentence)
 
@@ -124,6 +130,8 @@ def _filled(cells: Cells, known: dict[str, str], uri: str, to_train: bool) -> di
     labels: list[int | None]
     if "label" in known:
         labels = cells.labels(known["label"])
+        if "defect" in known:
+            labels = _agreed(cells, labels, splits, known)
     else:
         labels = cells.labels_of_defects(known["defect"]) if "defect" in known else [None] * count
         if splits:
@@ -149,11 +157,35 @@ def _filled(cells: Cells, known: dict[str, str], uri: str, to_train: bool) -> di
         for split, label in zip(splits, labels, strict=True)
     ]
     found["label"] = labels
-    found["defect"] = [
-        "good" if label == 0 and not defect else defect for label, defect in zip(labels, defects, strict=True)
-    ]
+    found["defect"] = [defect_named(defect, label) for defect, label in zip(defects, labels, strict=True)]
     found["mask_uri"] = masks
+    if any(mask and label == 0 for mask, label in zip(masks, labels, strict=True)):
+        cells.notes.say("some normals have a mask; masks of normals are not used")
     return found
+
+
+def _agreed(
+    cells: Cells, labels: list[int | None], splits: list[str] | None, known: dict[str, str]
+) -> list[int | None]:
+    """The labels, and where there is none in the train split, what the defect says: holding one, it is no normal.
+
+    Raises:
+        DataError: if a label and a defect contradict each other, naming the row.
+    """
+    said = cells.labels_of_defects(known["defect"], beside_labels=True)
+    for row, pair in enumerate(zip(labels, said, strict=True)):
+        if pair in ((0, 1), (1, 0)):
+            defect = cells.batch.columns[known["defect"]][row].as_py()
+            raise DataError(
+                f"{cells.where}: {cells.batch.row(row)} has label {pair[0]} and defect {defect!r}, which contradict "
+                "each other; mend one of them (label 1 and the defect's name, or 0 and good)"
+            )
+    if splits is None:
+        return labels
+    return [
+        1 if label is None and defect == 1 and split == "train" else label
+        for label, defect, split in zip(labels, said, splits, strict=True)
+    ]
 
 
 def _once(images: pa.Table, lines: pa.Array, uri: str, notes: Notes) -> pa.Table:

@@ -25,6 +25,9 @@ _ANOMALOUS = (
     *("fail", "failed", "true", "nio", "n.i.o."),
 )
 _LABELS = {**dict.fromkeys(_NORMAL, 0), **dict.fromkeys(_ANOMALOUS, 1)}
+# Of defects. Where labels say what is normal, the first three may also stand for a defect that nobody has named.
+_NO_DEFECT_OR_NAME = ("none", "-", "--", "0")
+_NO_DEFECT = ("no defect", "no defects", "no anomaly", "defect free")
 _LABEL_MEANS = {0: "0 (normal)", 1: "1 (anomalous)", None: "unknown"}
 _LABEL_RULE = "must be 0 or 1, normal or anomalous, good or bad, OK or NG, false or true, or empty where unknown"
 VALIDATION = "validation"
@@ -37,6 +40,18 @@ _NUMBER = re.compile(r"([01])[.,]0+")
 # What a relative path does not have, which is to be put behind its folder and no more.
 _NOT_PLAIN = re.compile(rf"^[/~.]|[:\\]|/[./]|^(?:{'|'.join(MISSING)})$", re.IGNORECASE)
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+
+
+def label_of(value: object) -> int | None:
+    """0 normal, 1 anomalous, None unknown.
+
+    Raises:
+        ValueError: if it is no word for any of them.
+    """
+    word = _word(value)
+    if word not in _LABELS and word not in MISSING:
+        raise ValueError
+    return _LABELS.get(word)
 
 
 class Cells:
@@ -59,24 +74,22 @@ class Cells:
         """
 
         def meaning(value: object) -> int | None:
-            word = _word(value)
-            number = _NUMBER.fullmatch(word)
-            word = number[1] if number else word
-            if word not in _LABELS and word not in MISSING:
-                raise ValueError
-            found = _LABELS.get(word)
-            if word not in ("", "0", "1"):
+            found = label_of(value)
+            if _word(value) not in ("", "0", "1"):
                 self.notes.word(name, str(value), _LABEL_MEANS[found])
             return found
 
         return self._each(name, meaning, _LABEL_RULE)
 
-    def labels_of_defects(self, name: str) -> list[int | None]:
-        """The labels that the names of defects say."""
+    def labels_of_defects(self, name: str, beside_labels: bool = False) -> list[int | None]:
+        """The labels that the names of defects say; beside labels, what says no more than that there is no name says
+        nothing."""
 
         def meaning(value: object) -> int | None:
             word = _word(value)
-            found = None if word in MISSING else int(word not in _NORMAL)
+            if beside_labels:
+                return None if word in _NO_DEFECT_OR_NAME or word in MISSING else int(not _is_no_defect(word))
+            found = 0 if _is_no_defect(word) else None if word in MISSING else 1
             self.notes.word(name, str(value), _LABEL_MEANS[found])
             return found
 
@@ -236,4 +249,20 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _word(value: object) -> str:
     """A value as text to be looked up: case and spaces do not count, and 1.0 is 1."""
-    return str(value).strip().lower()
+    word = str(value).strip().lower()
+    number = _NUMBER.fullmatch(word)
+    return number[1] if number else word
+
+
+def _is_no_defect(word: str) -> bool:
+    return word in _NORMAL or word in _NO_DEFECT_OR_NAME or re.sub(r"[\s_-]+", " ", word) in _NO_DEFECT
+
+
+def defect_named(defect: str | None, label: int | None) -> str | None:
+    """The name of a defect in an image table; "good" for normals that are not called otherwise."""
+    if not defect:
+        return "good" if label == 0 else None
+    word = _word(defect)
+    if not _is_no_defect(word) or word in _NORMAL[1:] or (word == "0" and label == 1):
+        return "good" if label == 0 and word in MISSING else defect
+    return "good" if label == 0 else None
