@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raydiff.errors import DataError
+from raydiff.errors import DataError, StorageError
+from raydiff.images.survey import survey
 from raydiff.images.tables import own_table, separated
 
 
@@ -114,3 +116,86 @@ def test_words_for_no_defect(tmp_path: Path, capsys: pytest.CaptureFixture[str],
     found = rows(csv(tmp_path, f"uri,defect\na.png,{word}\nb.png,scratch\nc.png,\n"), "split", "label", "defect")
     assert found == [("train", 0, "good"), ("test", 1, "scratch"), ("test", None, None)]
     assert f"column 'defect': {word} -> 0 (normal), scratch -> 1 (anomalous)\n" in capsys.readouterr().out
+
+
+def test_one_image_has_one_path(tmp_path: Path) -> None:
+    (tmp_path / "a%20b").mkdir()
+    (tmp_path / "a%20b" / "%31.png").write_bytes(b"")
+    as_uri = (tmp_path / "a b" / "x#1.png").as_uri()
+    assert "%20" in as_uri
+    listed = [
+        *(as_uri, f"file://localhost{tmp_path}/1.png", f"{tmp_path}/u/../v//2.png", f"/{tmp_path}//3.png"),
+        *(f"file://{tmp_path}/a%20b/%31.png", "s3://b/a%20b.png"),
+    ]
+    listed[3] = f"//{listed[3]}"
+    found = {row["uri"] for row in own_table.read(csv(tmp_path, "uri\n" + "\n".join(listed))).to_pylist()}
+    names = ("a b/x#1.png", "1.png", "v/2.png", "3.png", "a%20b/%31.png")
+    assert found == {f"{tmp_path}/{name}" for name in names} | {"s3://b/a%20b.png"}
+
+
+@pytest.mark.parametrize("uri", ["file:///C:/a/b.png", "//nas/share/b.png", "file://nas/share/b.png"])
+def test_paths_of_windows(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(DataError, match=rf"row 2 \(line 3\): '{uri}' is a path of a Windows machine"):
+        own_table.read(csv(tmp_path, f"uri\na.png\n{uri}\n"))
+
+
+def test_what_names_no_image_is_not_trained_on(tmp_path: Path) -> None:
+    uri = csv(tmp_path, "uri\na.png\nnotes.doc\n")
+    with pytest.raises(DataError, match=r"column 'uri', row 2 \(line 3\): 'notes.doc' does not name an image file"):
+        own_table.read(uri)
+    (batch,) = own_table.read_batches(uri)
+    assert batch["uri"].to_pylist() == [f"{tmp_path}/a.png", f"{tmp_path}/notes.doc"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('"uri","n"\n"1","a.png",5\n"2","b.png",6\n', "has 3 cells, the header 2; so have the rows below it"),
+        ("uri,n\na,b.png,5\nc.png,6\n", "has 3 cells, the header 2; put quotes"),
+        ("uri;n\na.png;5;\nb.png;5;\n", "take the ';' off the row's end"),
+        ("img/000.png,0\nimg/001.png,0\n", "and the first line looks like data ('img/000.png')"),
+        ('{"uri":{"0":"a.png","1":"b.png"},"label":{"0":0,"1":1}}', 'to_json(orient="records", lines=True)'),
+        ('[\n  {"uri": "a.png"}\n]', 'to_json(orient="records", lines=True)'),
+        ("uri,maskPath\na.png,b.png\n", "unknown column 'maskPath'; did you mean 'mask_uri'?"),
+        ("imagePath,n\na.png,1\n", "is 'imagePath' it? Rename it"),
+    ],
+)
+def test_what_is_to_be_done_is_said(tmp_path: Path, text: str, said: str) -> None:
+    uri = csv(tmp_path, text, "t.json" if text[0] in "[{" else "t.csv")
+    assert own_table.is_table(uri)
+    with pytest.raises(DataError) as error:
+        own_table.read(uri)
+    assert said in str(error.value)
+
+
+def test_a_file_that_is_no_table_and_one_that_is_not_there(tmp_path: Path) -> None:
+    for name in ("t.dat", "table", "image.png"):
+        with pytest.raises(DataError, match=rf"{name} is a file; give its folder, or a table: CSV"):
+            survey(csv(tmp_path, "uri\na.png\n", name))
+    with pytest.raises(StorageError, match="/gone is not there; check"):
+        survey(str(tmp_path / "gone"))
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2026-05-07T99:99 whatever",
+        "2026-05-07T10:15 whatever",
+        "07.05.2026 10:15 whatever",
+        "2026-05-07 25:00",
+        "07.05.2026 10:77",
+        "20260507T9999",
+        "2026-05-07 noonish",
+    ],
+)
+def test_times_that_are_none(tmp_path: Path, time: str) -> None:
+    with pytest.raises(DataError, match=f"row 2 .*'{time}' must be a date or time"):
+        list(own_table.read_batches(csv(tmp_path, f"uri,time\na,2026-05-07 10:15:00.5+02:00\nb,{time}\n")))
+
+
+def test_clocks_of_many_kinds(tmp_path: Path) -> None:
+    clocks = ("T10:15", " 10:15:00,123", "T101500Z", "T10", " 9:05 PM", "T10:15:00 CEST", "T23:59:60-0530", " 24:00")
+    clocks += ("T10:15:00.1+02:00[Europe/Berlin]", " 10:15 (W. Europe)", "")
+    text = "uri;time\n" + "".join(f"a;2026-05-07{clock}\n" for clock in clocks)
+    (batch,) = own_table.read_batches(csv(tmp_path, text))
+    assert batch["day"].to_pylist() == [datetime.date(2026, 5, 7)] * len(clocks)

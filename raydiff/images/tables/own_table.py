@@ -15,6 +15,7 @@ the score table. What was taken for what is printed when a table has been read.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -40,8 +41,16 @@ class _Read(NamedTuple):
 
 
 def is_table(uri: str) -> bool:
-    """Whether `uri` names a table and not a folder."""
-    return formats.has_tables_name(uri) and not storage.is_folder(uri)
+    """Whether `uri` names a table and not a folder.
+
+    Raises:
+        DataError: if it is a local file that is neither.
+    """
+    if formats.has_tables_name(uri):
+        return not storage.is_folder(uri)
+    if storage.is_local(uri) and os.path.isfile(storage.absolute(uri)):
+        raise DataError(f"{uri} is a file; give its folder, or a table: CSV, JSON lines, Parquet or a .txt of URIs")
+    return False
 
 
 def read(uri: str) -> pa.Table:
@@ -124,7 +133,8 @@ def _filled(cells: Cells, known: dict[str, str], uri: str, to_train: bool) -> di
     def given(column: str, required: bool = False) -> list[str | None] | None:
         return cells.names(known[column], required) if column in known else None
 
-    uris = cells.places(known["uri"], folder, required=True)
+    uri_column = known["uri"]
+    uris = cells.images(uri_column, folder) if to_train else cells.places(uri_column, folder, required=True)
     masks = cells.places(known["mask_uri"], folder, required=False) if "mask_uri" in known else [None] * count
     splits = cells.splits(known["split"]) if "split" in known else None
     labels: list[int | None]

@@ -7,11 +7,13 @@ import posixpath
 import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
+from urllib.parse import unquote
 
 import pyarrow as pa
 
 from raydiff import storage
 from raydiff.errors import DataError
+from raydiff.images.names import IMAGE_EXTENSIONS
 from raydiff.images.tables.files import Batch
 from raydiff.images.tables.notes import Notes
 
@@ -169,8 +171,23 @@ class Cells:
             self.notes.say(f"column {name!r}: \\ in relative paths is taken for /")
         return found
 
+    def images(self, name: str, folder: str) -> list[str | None]:
+        """As `places`, of files that are named as images are.
+
+        Raises:
+            DataError: as `places`, and naming the row of one that is not.
+        """
+        found = self.places(name, folder, required=True)
+        for row, uri in enumerate(found):
+            if uri and not uri.lower().endswith(IMAGE_EXTENSIONS):
+                raise DataError(
+                    f"{self._at(name, row)}: {self._value(name, row)!r} does not name an image file "
+                    f"({', '.join(IMAGE_EXTENSIONS)}); leave the row out, or name the image"
+                )
+        return found
+
     def _of_windows(self, name: str, given: Sequence[str | None]) -> DataError:
-        row = next(row for row, uri in enumerate(given) if uri and _WINDOWS.match(uri))
+        row = next(row for row, uri in enumerate(given) if uri and _is_of_windows(uri))
         uri = str(given[row])
         others = [uri for uri in given if uri]
         prefix = posixpath.commonprefix(others)
@@ -225,22 +242,43 @@ def resolved(uri: str, folder: str) -> str:
     Raises:
         ValueError: if it is on a Windows machine.
     """
-    if "\\" in uri or uri[1:2] == ":":
-        if _WINDOWS.match(uri):
-            raise ValueError
-        if "://" not in uri and not uri.startswith("/"):
-            uri = uri.replace("\\", "/")
+    if _is_of_windows(uri):
+        raise ValueError
+    if "\\" in uri and "://" not in uri and not uri.startswith("/"):
+        uri = uri.replace("\\", "/")
     if uri.startswith("file://"):
-        return storage.absolute(uri)
-    if uri.startswith("~/"):
-        return os.path.expanduser(uri)
-    if "://" in uri or uri.startswith("/"):
+        uri = storage.absolute(_path_of_file(uri))
+    elif uri.startswith("~/"):
+        uri = os.path.expanduser(uri)
+    if uri.startswith("/"):  # one spelling an image
+        return posixpath.normpath(uri) if "/." in uri or "//" in uri else uri
+    if "://" in uri:
         return uri
     scheme, mark, path = folder.rpartition("://")
     whole = f"{path}/{uri}"
     if not uri:
         return scheme + mark + whole
     return scheme + mark + (posixpath.normpath(whole) if "/." in whole or "//" in whole else whole)
+
+
+def _is_of_windows(uri: str) -> bool:
+    """Whether a path has a drive or a server, as a path or after file://."""
+    if uri.startswith("file://"):
+        host, _, path = uri.removeprefix("file://").partition("/")
+        return host.lower() not in ("", "localhost") or bool(_WINDOWS.match(path))
+    return bool(_WINDOWS.match(uri)) or (uri.startswith("//") and not uri.startswith("///"))
+
+
+def _path_of_file(uri: str) -> str:
+    """The path in a file:// URI, in which a %20 is a space unless a file has such a name."""
+    path = uri.removeprefix("file://")
+    path = path[path.index("/") :]
+    if "%" not in path or os.path.exists(path):
+        return path
+    try:
+        return unquote(path, errors="strict")
+    except UnicodeDecodeError:
+        return path
 
 
 def _is_text(kind: pa.DataType) -> bool:
