@@ -192,15 +192,15 @@ def test_relative_uris_start_from_the_tables_place_on_any_filesystem(memory: str
 
 
 def test_split_follows_from_label_and_label_from_split(tmp_path: Path) -> None:
-    by_label = find_images(own(str(tmp_path), "l.csv", "uri,label\na,0\nb,1\nc,\n")).to_pylist()
+    by_label = find_images(own(str(tmp_path), "l.csv", "uri,label\na.png,0\nb.png,1\nc.png,\n")).to_pylist()
     assert [(row["split"], row["label"], row["defect"]) for row in by_label] == [
         ("train", 0, "good"),
         ("test", 1, None),
         ("test", None, None),
     ]
-    by_split = find_images(own(str(tmp_path), "s.csv", "uri,split\na,train\nb,test\n")).to_pylist()
+    by_split = find_images(own(str(tmp_path), "s.csv", "uri,split\na.png,train\nb.png,test\n")).to_pylist()
     assert [(row["split"], row["label"]) for row in by_split] == [("train", 0), ("test", None)]
-    both = find_images(own(str(tmp_path), "b.csv", "uri,split,label\na,test,0\nb,train,1\n")).to_pylist()
+    both = find_images(own(str(tmp_path), "b.csv", "uri,split,label\na.png,test,0\nb.png,train,1\n")).to_pylist()
     assert [(row["split"], row["label"]) for row in both] == [("test", 0), ("train", 1)]
 
 
@@ -225,7 +225,7 @@ def test_a_parquet_table_of_the_users_own(tmp_path: Path, memory: str) -> None:
 
 
 def test_an_image_table_reads_back_as_itself(tmp_path: Path) -> None:
-    given = images({"uri": "/1"}, {"uri": "/2", "label": None, "mask_uri": None, "defect": None})
+    given = images({"uri": "/1.png"}, {"uri": "/2.png", "label": None, "mask_uri": None, "defect": None})
     table.write(str(tmp_path / "images.parquet"), given)
     assert find_images(str(tmp_path / "images.parquet")) == given
 
@@ -236,7 +236,7 @@ def test_an_image_table_reads_back_as_itself(tmp_path: Path) -> None:
         ("path\na.png\n", "column 'uri' is missing; is 'path' it? Rename it; found: path"),
         ("path;n\na.png;x\n", "column 'uri' is missing; is 'path' it? Rename it; found: path, n"),
         ("category\nx\n", "column 'uri' is missing; found: category"),
-        ("a.png\nb.png\n", "column 'uri' is missing; found: a.png"),
+        ("a.png\nb.png\n", "column 'uri' is missing, and the first line looks like data ('a.png')"),
         ("uri,uri\na,b\n", "column 'uri' is there twice"),
         ("uri,camera,camera\na,b,c\n", "column 'camera' is there twice"),
         ("uri,URI \na,b\n", "columns 'uri' and 'URI' are both 'uri'"),
@@ -253,14 +253,14 @@ def test_an_image_table_reads_back_as_itself(tmp_path: Path) -> None:
         ("uri,category\na.png,../x\n", "column 'category', row 1 (line 2): '../x' cannot be the name of a folder"),
         ("uri,category\na.png,x\n,y\n", "column 'uri', row 2 (line 3): None must not be empty"),
         ("uri,mask_uri\na.png,\nb.png,m.png\n", "row 2 (line 3) has a mask, and no column 'label' says"),
-        ("uri,label\na,0\n\nb,1\n./x/../a,1\n", "row 1 (line 2) and row 3 (line 5) both name '"),
+        ("uri,label\na.png,0\n\nb.png,1\n./x/../a.png,1\n", "row 1 (line 2) and row 3 (line 5) both name '"),
         ("uri\n", "has no rows"),
         ("", "is empty; give a header"),
         ("\n \n", "is empty; give a header"),
         ("uri,label\na.png,1\n\nb.png\n", "row 2 (line 4) has 1 cells, the header 2"),
         (
             "uri;label\na.png;1;\n",
-            "row 1 (line 2) has 3 cells, the header 2; put quotes around a cell that holds a ';'",
+            "row 1 (line 2) has 3 cells, the header 2; take the ';' off the row's end",
         ),
         ('uri,label\n"a.png,1\nb.png,1\n', "line 2 cannot be read (unexpected end of data)"),
         ('uri,label\na.png,"a"b\n', "line 2 cannot be read"),
@@ -279,7 +279,7 @@ def test_an_image_table_reads_back_as_itself(tmp_path: Path) -> None:
             "row 1 (line 2): '\\\\\\\\server\\\\share\\\\a.png' is a path of a Windows machine",
         ),
         ('{"uri": "a.png"}\n[1]\n', "row 2 (line 2) is not a JSON object"),
-        ('[{"uri": "a.png"}]', "row 1 (line 1) is not a JSON object"),
+        ('[{"uri": "a.png"}]', "is one JSON value and not a JSON object a line"),
         ('{"uri": {"a": 1}}', "column 'uri' holds list<item: null>; it must hold paths or URIs"),
     ],
 )

@@ -171,7 +171,7 @@ def test_a_list_of_uris(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_numbers_that_are_names(tmp_path: Path) -> None:
-    given = pa.table({"uri": ["a", "b"], "label": [0, 1], "category": [7, 8], "defect": [None, 3.0]})
+    given = pa.table({"uri": ["a.png", "b.png"], "label": [0, 1], "category": [7, 8], "defect": [None, 3.0]})
     found = own_table.read(written(tmp_path, "t.parquet", given))
     assert found["category"].to_pylist() == ["7", "8"]
     assert found["defect"].to_pylist() == ["good", "3"]
@@ -182,12 +182,12 @@ def test_numbers_that_are_names(tmp_path: Path) -> None:
 
 
 def test_splits_in_other_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = "uri,split,label\na,Train,0\nb,TEST,0\nc,val,0\nd,Validation,1\ne,valid,\n"
+    rows = "uri,split,label\na.png,Train,0\nb.png,TEST,0\nc.png,val,0\nd.png,Validation,1\ne.png,valid,\n"
     found = own_table.read(written(tmp_path, "t.csv", rows))
     assert found["split"].to_pylist() == ["train", "test", "train", "test", "test"]
     printed = capsys.readouterr().out
     assert "Train -> train, TEST -> test, val -> train where normal, else test" in printed
-    unlabelled = own_table.read(written(tmp_path, "t.csv", "uri,split\na,Train\nb,test\nc,val\n"))
+    unlabelled = own_table.read(written(tmp_path, "t.csv", "uri,split\na.png,Train\nb.png,test\nc.png,val\n"))
     assert [(row["split"], row["label"]) for row in unlabelled.to_pylist()] == [
         ("train", 0),
         ("test", None),
@@ -197,7 +197,7 @@ def test_splits_in_other_words(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_defects_say_what_is_normal_where_nothing_else_does(tmp_path: Path) -> None:
     """Once all of them were trained on as normals."""
-    found = own_table.read(written(tmp_path, "t.csv", "uri,defect\na,good\nb,scratch\nc,\n"))
+    found = own_table.read(written(tmp_path, "t.csv", "uri,defect\na.png,good\nb.png,scratch\nc.png,\n"))
     assert [(row["split"], row["label"], row["defect"]) for row in found.to_pylist()] == [
         ("train", 0, "good"),
         ("test", 1, "scratch"),
@@ -225,7 +225,7 @@ def test_further_columns_are_carried(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_types_of_further_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = pa.table(
         {
-            "uri": ["a", "b"],
+            "uri": ["a.png", "b.png"],
             "n": pa.array([2**62 + 1, None], pa.int64()),
             "x": pa.array([0.1, None], pa.float32()),
             "at": pa.array([1_777_777_777_777_777_777, None], pa.timestamp("ns", "UTC")),
@@ -245,7 +245,7 @@ def test_types_of_further_columns(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert found.select(["n", "at"]).equals(given.select(["n", "at"]))
     assert "column 'box' left out, because it holds list<" in capsys.readouterr().out
 
-    lines = '{"uri": "a", "n": 1, "x": 1, "s": "0012", "m": 1}\n{"uri": "b", "x": 0.5, "m": "z", "o": {}}\n'
+    lines = '{"uri": "a.png", "n": 1, "x": 1, "s": "0012", "m": 1}\n{"uri": "b.png", "x": 0.5, "m": "z", "o": {}}\n'
     found = own_table.read(written(tmp_path, "t.jsonl", lines))
     assert [str(field.type) for field in table.extra(found)] == ["int64", "double", "string", "string"]
     assert found.select(["n", "x", "s", "m"]).to_pylist() == [
@@ -360,7 +360,7 @@ def test_an_image_named_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]
             DataError, match=rf"row 5 \(line 7\) and row 21 \(line 23\) both name '.*/4.png', but {column}"
         ):
             own_table.read(uri)
-    given = pa.table({"uri": ["b", "a", "b"], "label": [0, 0, 1]})
+    given = pa.table({"uri": ["b.png", "a.png", "b.png"], "label": [0, 0, 1]})
     with pytest.raises(DataError, match="row 1 and row 3 both name"):
         own_table.read(written(tmp_path, "t.parquet", given))
 

@@ -18,7 +18,7 @@ from collections.abc import Collection
 import pyarrow as pa
 
 from raydiff import storage
-from raydiff.errors import DataError
+from raydiff.errors import DataError, StorageError
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.layouts.found import Finding, Folder, Found, Layout, Row, as_table, list_folder
 from raydiff.images.layouts.marked import marked_layout
@@ -57,6 +57,8 @@ def survey(uri: str, score_uri: str | None = None, named: FolderNames = AS_FOLDE
             raise DataError(f"{uri} is a table: its column label says what is normal, not --normal and --anomalous")
         return Found(own_table.read(uri), "table")
 
+    if storage.is_local(uri) and not storage.exists(uri):
+        raise StorageError(f"{uri} is not there; check the folder and the name")
     folder = list_folder(uri)
     to_score = None if score_uri is None else list_folder(storage.absolute(score_uri))
     if to_score is not None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from raydiff.errors import DataError
 from raydiff.images import table
+from raydiff.images.names import IMAGE_EXTENSIONS
 from raydiff.images.tables.notes import Notes
 from raydiff.scoring.table import SCHEMA as SCORES
 
@@ -23,7 +24,10 @@ _MEANT = {
     **dict.fromkeys(("lbl", "labels", "is_label"), "label"),
     **dict.fromkeys(("class_name", "categories"), "category"),
 }
-_MEANT_URI = ("url", "path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img")
+_MEANT_URI = (
+    *("url", "path", "file", "filename", "file_name", "filepath", "file_path"),
+    *("image", "image_path", "image_file", "image_uri", "image_url", "img", "img_path"),
+)
 _CLOSE = 0.8  # of difflib's ratio: lable and label, spilt and split, but not date and dataset
 # Taken for the label where there is none; they hold true and false, or 1 and 0.
 _LABELS = ("is_anomalous", "is_anomaly", "anomalous", "anomaly", "is_defective", "defective", "is_defect")
@@ -57,29 +61,39 @@ def settle(schema: pa.Schema, where: str, notes: Notes) -> Columns:
     for name in names:
         if names.count(name) > 1:
             raise DataError(f"{where}: column {name!r} is there twice; take one out")
-        plain = _plain(name)
-        if plain not in KNOWN:
+        ours = plain(name)
+        if ours not in KNOWN:
             others.append(name)
-        elif plain in known:
-            raise DataError(f"{where}: columns {known[plain]!r} and {name!r} are both {plain!r}; take one out")
+        elif ours in known:
+            raise DataError(f"{where}: columns {known[ours]!r} and {name!r} are both {ours!r}; take one out")
         else:
-            known[plain] = name
-            if name != plain:
-                notes.say(f"column {name!r} is {plain!r}")
+            known[ours] = name
+            if name != ours:
+                notes.say(f"column {name!r} is {ours!r}")
     for name in others:
-        meant = _meant(_plain(name))
-        if meant and meant not in known:
+        meant = _meant(plain(name))
+        if meant and meant not in known and plain(name) not in _LABELS:
             raise DataError(
                 f"{where}: unknown column {name!r}; did you mean {meant!r}? Rename it so, or to something else to have "
                 "it carried into the score table"
             )
     if "uri" not in known:
-        near = [name for name in others if _plain(name) in _MEANT_URI]
+        if data := next((name for name in names if name.lower().endswith(IMAGE_EXTENSIONS)), None):
+            raise DataError(
+                f"{where}: column 'uri' is missing, and the first line looks like data ({data!r}); put a line with the "
+                "columns' names above it"
+            )
+        near = [name for name in others if plain(name) in _MEANT_URI]
         hint = f"; is {near[0]!r} it? Rename it" if len(near) == 1 else ""
         raise DataError(f"{where}: column 'uri' is missing{hint}; found: {', '.join(names[:20]) or 'none'}")
-    if "label" not in known and "split" not in known:
-        labels = [name for name in others if _plain(name) in _LABELS]
-        if len(labels) == 1:
+    if "label" not in known:
+        labels = [name for name in others if plain(name) in _LABELS]
+        if len(labels) > 1:
+            raise DataError(
+                f"{where}: columns {labels[0]!r} and {labels[1]!r} may both say what is normal; which is the label? "
+                "Rename it so"
+            )
+        if labels:
             known["label"] = labels[0]
             others.remove(labels[0])
             notes.say(f"column {labels[0]!r} is 'label'")
@@ -109,9 +123,12 @@ def _carried(schema: pa.Schema, names: list[str], notes: Notes) -> dict[str, pa.
     return found
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A name without what is easily written otherwise: case, spaces around it, and what joins its words."""
-    return re.sub(r"[\s-]+", "_", name.strip().lower())
+    joined = re.sub(r"[\s-]+", "_", name.strip())
+    if joined.lower() in KNOWN:
+        return joined.lower()
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", joined).lower()  # maskPath
 
 
 def _meant(name: str) -> str | None:

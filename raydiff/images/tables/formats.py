@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import re
+import zlib
+
 from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images.tables.files import TableFile, TextFile, content
@@ -10,10 +15,12 @@ from raydiff.images.tables.parquet import ParquetTable
 from raydiff.images.tables.separated import Separated
 from raydiff.images.tables.uri_list import UriList, is_list
 
-_JSON = (".jsonl", ".ndjson")
+_JSON = (".jsonl", ".ndjson", ".json")
 _TEXT = (".csv", ".tsv", ".txt", *_JSON)
 _OFFICE = (".xlsx", ".xls", ".ods")  # refused with a sentence
 _EXTENSIONS = (*_TEXT, *(f"{ending}.gz" for ending in _TEXT), ".parquet", *_OFFICE)
+# An array, and what pandas' to_json writes by itself: each column an object of its rows.
+_ONE_JSON = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:\[|\{\s*"[^"]*"\s*:\s*\{\s*"0"\s*:)')
 _OFFICE_BEGINS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 
 
@@ -38,10 +45,18 @@ def opened(uri: str) -> TableFile:
     """
     with content(uri) as file:
         head = file.read(4)
+        beginning = head
+        with contextlib.suppress(EOFError, zlib.error, gzip.BadGzipFile):  # said when it is read
+            beginning += file.read(1024)
     if head == b"PAR1":
         return ParquetTable(uri)
     if uri.lower().endswith(_OFFICE) or head in _OFFICE_BEGINS:
         raise DataError(f"{uri} is an office program's file; save its sheet as CSV (UTF-8) and give that")
+    if _ONE_JSON.match(beginning):
+        raise DataError(
+            f"{uri} is one JSON value and not a JSON object a line; pandas writes those with "
+            'to_json(orient="records", lines=True)'
+        )
     with TextFile(uri).lines() as lines:
         first = next((line.strip() for line in lines if line.strip()), "")
     if not first:

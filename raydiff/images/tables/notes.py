@@ -20,7 +20,7 @@ class Notes:
 
     def word(self, column: str, word: str, meaning: str) -> None:
         """A column's value that was taken for another."""
-        if len(self._words[column]) < MOST_WORDS:
+        if word.strip() and len(self._words[column]) < MOST_WORDS:
             self._words[column].setdefault(word, meaning)
 
     def sentences(self) -> list[str]:

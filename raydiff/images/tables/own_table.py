@@ -15,6 +15,7 @@ the score table. What was taken for what is printed when a table has been read.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -28,7 +29,8 @@ from raydiff.images.tables import columns, formats
 from raydiff.images.tables.files import Batch, row_name
 from raydiff.images.tables.notes import Notes
 from raydiff.images.tables.times import Times
-from raydiff.images.tables.words import VALIDATION, Cells
+from raydiff.images.tables.unnamed_labels import UnnamedLabels
+from raydiff.images.tables.words import VALIDATION, Cells, defect_named
 from raydiff.progress import console
 
 
@@ -39,8 +41,16 @@ class _Read(NamedTuple):
 
 
 def is_table(uri: str) -> bool:
-    """Whether `uri` names a table and not a folder."""
-    return formats.has_tables_name(uri) and not storage.is_folder(uri)
+    """Whether `uri` names a table and not a folder.
+
+    Raises:
+        DataError: if it is a local file that is neither.
+    """
+    if formats.has_tables_name(uri):
+        return not storage.is_folder(uri)
+    if storage.is_local(uri) and os.path.isfile(storage.absolute(uri)):
+        raise DataError(f"{uri} is a file; give its folder, or a table: CSV, JSON lines, Parquet or a .txt of URIs")
+    return False
 
 
 def read(uri: str) -> pa.Table:
@@ -87,8 +97,11 @@ def _read(uri: str, notes: Notes, to_train: bool) -> Iterator[_Read]:
     found = columns.settle(file.schema, uri, notes)
     time = None if to_train else found.known.get(columns.TIME)  # only an archive's summary asks for days
     times = Times(time, lambda: file.batches([time]), uri, notes) if time is not None else None
+    unnamed = UnnamedLabels(found, uri) if to_train else None
     rows = 0
     for batch in file.batches(found.wanted):
+        if unnamed:
+            unnamed.see(batch.columns)
         cells = Cells(batch, uri, notes)
         images = pa.table(list(_filled(cells, found.known, uri, to_train).values()), table.SCHEMA)
         for name, field in found.extra.items():
@@ -98,6 +111,8 @@ def _read(uri: str, notes: Notes, to_train: bool) -> Iterator[_Read]:
         rows += len(images)
     if not rows:
         raise DataError(f"{uri} has no rows; give one row for each image")
+    if unnamed:
+        unnamed.refuse()
     for sentence in file.said():
         notes.say(sentence)
 
@@ -118,12 +133,15 @@ def _filled(cells: Cells, known: dict[str, str], uri: str, to_train: bool) -> di
     def given(column: str, required: bool = False) -> list[str | None] | None:
         return cells.names(known[column], required) if column in known else None
 
-    uris = cells.places(known["uri"], folder, required=True)
+    uri_column = known["uri"]
+    uris = cells.images(uri_column, folder) if to_train else cells.places(uri_column, folder, required=True)
     masks = cells.places(known["mask_uri"], folder, required=False) if "mask_uri" in known else [None] * count
     splits = cells.splits(known["split"]) if "split" in known else None
     labels: list[int | None]
     if "label" in known:
         labels = cells.labels(known["label"])
+        if "defect" in known:
+            labels = _agreed(cells, labels, splits, known)
     else:
         labels = cells.labels_of_defects(known["defect"]) if "defect" in known else [None] * count
         if splits:
@@ -149,11 +167,35 @@ def _filled(cells: Cells, known: dict[str, str], uri: str, to_train: bool) -> di
         for split, label in zip(splits, labels, strict=True)
     ]
     found["label"] = labels
-    found["defect"] = [
-        "good" if label == 0 and not defect else defect for label, defect in zip(labels, defects, strict=True)
-    ]
+    found["defect"] = [defect_named(defect, label) for defect, label in zip(defects, labels, strict=True)]
     found["mask_uri"] = masks
+    if any(mask and label == 0 for mask, label in zip(masks, labels, strict=True)):
+        cells.notes.say("some normals have a mask; masks of normals are not used")
     return found
+
+
+def _agreed(
+    cells: Cells, labels: list[int | None], splits: list[str] | None, known: dict[str, str]
+) -> list[int | None]:
+    """The labels, and where there is none in the train split, what the defect says: holding one, it is no normal.
+
+    Raises:
+        DataError: if a label and a defect contradict each other, naming the row.
+    """
+    said = cells.labels_of_defects(known["defect"], beside_labels=True)
+    for row, pair in enumerate(zip(labels, said, strict=True)):
+        if pair in ((0, 1), (1, 0)):
+            defect = cells.batch.columns[known["defect"]][row].as_py()
+            raise DataError(
+                f"{cells.where}: {cells.batch.row(row)} has label {pair[0]} and defect {defect!r}, which contradict "
+                "each other; mend one of them (label 1 and the defect's name, or 0 and good)"
+            )
+    if splits is None:
+        return labels
+    return [
+        1 if label is None and defect == 1 and split == "train" else label
+        for label, defect, split in zip(labels, said, splits, strict=True)
+    ]
 
 
 def _once(images: pa.Table, lines: pa.Array, uri: str, notes: Notes) -> pa.Table:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ from raydiff.images.tables.files import BATCH, Batch, TextFile, as_text, row_nam
 from raydiff.images.tables.uri_list import SEPARATORS
 
 _SEP = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # Excel's first line
+_ROWS_BELOW = 20  # that are looked at, where the first has not as many cells as the header
 _NAMES = {"\t": "tab"}
 
 
@@ -49,10 +50,10 @@ class Separated(TextFile):
                 at: list[int] = []
                 for line, cells in records:
                     if len(cells) != len(self.names):
-                        row = row_name(first + len(rows) + 1, line)
+                        row = first + len(rows) + 1
                         raise DataError(
-                            f"{self.uri}: {row} has {len(cells)} cells, the header {len(self.names)}; put quotes "
-                            f"around a cell that holds a {self._separator_name()}"
+                            f"{self.uri}: {row_name(row, line)} has {len(cells)} cells, the header {len(self.names)}; "
+                            f"{self._remedy(row, cells, records)}"
                         )
                     rows.append(cells)
                     at.append(line)
@@ -68,6 +69,16 @@ class Separated(TextFile):
     def said(self) -> list[str]:
         """As of `files.TableFile`."""
         return [*([] if self.separator == "," else [f"separator {self._separator_name()}"]), *super().said()]
+
+    def _remedy(self, row: int, cells: list[str], records: Iterator[tuple[int, list[str]]]) -> str:
+        """What to do about a row that has not as many cells as the header."""
+        one_more = len(self.names) + 1
+        if len(cells) == one_more and not cells[-1]:
+            return f"take the {self._separator_name()} off the row's end"
+        below = [len(more) for _, more in islice(records, _ROWS_BELOW)] if row == 1 else []
+        if len(cells) == one_more and below and set(below) == {one_more}:
+            return "so have the rows below it; name all columns in the header (R: write.table with row.names=FALSE)"
+        return f"put quotes around a cell that holds a {self._separator_name()}"
 
     def _separator_name(self) -> str:
         return _NAMES.get(self.separator, repr(self.separator))

@@ -20,9 +20,15 @@ from raydiff.images.tables.notes import Notes
 from raydiff.images.tables.words import MISSING
 
 _RULE = "must be a date or time, as 2026-05-07 or 2026-05-07T10:15:00, or seconds since 1970"
-_CLOCK = r"([^\s,])(?:T|\s+|,\s*)\d{1,2}[:h.]\d{2}\b.*$"  # after the date
-_ISO = r"\d{4}-\d{2}-\d{2}(?:[T ].*)?"
-_YEAR_FIRST = re.compile(r"([12]\d{3})([-/.]?)(\d{2})\2(\d{2})(?:T?\d{4}(?:\d\d)?\D*)?")
+_HOUR, _MINUTE, _SECOND = r"(?:[01]?\d|2[0-4])", r"[0-5]\d", r"(?:[0-5]\d|60)(?:[.,:]\d+)?"
+# Before or after noon, and the zone: Z, CEST, +02:00, [Europe/Berlin], (a name)
+_NOON, _NAME = r"(?:\s*[AaPp]\.?\s?[Mm]\.?)?", r"[A-Za-z]{1,5}"
+_ZONE = rf"{_NOON}(?:\s*{_NAME})?(?:\s*[+-]\d\d(?::?\d\d)?(?:\s+{_NAME})?)?(?:\s*\[[^\]]*\])?(?:\s*\([^)]*\))?\s*"
+_CLOCK = rf"([^\s,])(?:T|\s+|,\s*){_HOUR}[:h.]{_MINUTE}(?:[:.m]{_SECOND})?{_ZONE}$"  # after the date
+_ISO = rf"\d{{4}}-\d{{2}}-\d{{2}}(?:[T ]\s*{_HOUR}(?:[:h.]?{_MINUTE}(?:[:.m]?{_SECOND})?)?{_ZONE})?"
+_YEAR_FIRST = re.compile(
+    r"([12]\d{3})([-/.]?)(\d{2})\2(\d{2})(?:T?(?:[01]\d|2[0-4])[0-5]\d(?:[0-5]\d|60)?\s?[A-Za-z]{0,5})?"
+)
 _YEAR_LAST = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})")
 _NUMBER = re.compile(r"(\d{9,19})(?:[.,]\d+)?")
 # Of a second. Each is told by its size: from mid 1998 to 2286 the numbers of no two meet.

@@ -7,11 +7,13 @@ import posixpath
 import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
+from urllib.parse import unquote
 
 import pyarrow as pa
 
 from raydiff import storage
 from raydiff.errors import DataError
+from raydiff.images.names import IMAGE_EXTENSIONS
 from raydiff.images.tables.files import Batch
 from raydiff.images.tables.notes import Notes
 
@@ -25,6 +27,9 @@ _ANOMALOUS = (
     *("fail", "failed", "true", "nio", "n.i.o."),
 )
 _LABELS = {**dict.fromkeys(_NORMAL, 0), **dict.fromkeys(_ANOMALOUS, 1)}
+# Of defects. Where labels say what is normal, the first three may also stand for a defect that nobody has named.
+_NO_DEFECT_OR_NAME = ("none", "-", "--", "0")
+_NO_DEFECT = ("no defect", "no defects", "no anomaly", "defect free")
 _LABEL_MEANS = {0: "0 (normal)", 1: "1 (anomalous)", None: "unknown"}
 _LABEL_RULE = "must be 0 or 1, normal or anomalous, good or bad, OK or NG, false or true, or empty where unknown"
 VALIDATION = "validation"
@@ -37,6 +42,18 @@ _NUMBER = re.compile(r"([01])[.,]0+")
 # What a relative path does not have, which is to be put behind its folder and no more.
 _NOT_PLAIN = re.compile(rf"^[/~.]|[:\\]|/[./]|^(?:{'|'.join(MISSING)})$", re.IGNORECASE)
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+
+
+def label_of(value: object) -> int | None:
+    """0 normal, 1 anomalous, None unknown.
+
+    Raises:
+        ValueError: if it is no word for any of them.
+    """
+    word = _word(value)
+    if word not in _LABELS and word not in MISSING:
+        raise ValueError
+    return _LABELS.get(word)
 
 
 class Cells:
@@ -59,24 +76,22 @@ class Cells:
         """
 
         def meaning(value: object) -> int | None:
-            word = _word(value)
-            number = _NUMBER.fullmatch(word)
-            word = number[1] if number else word
-            if word not in _LABELS and word not in MISSING:
-                raise ValueError
-            found = _LABELS.get(word)
-            if word not in ("", "0", "1"):
+            found = label_of(value)
+            if _word(value) not in ("", "0", "1"):
                 self.notes.word(name, str(value), _LABEL_MEANS[found])
             return found
 
         return self._each(name, meaning, _LABEL_RULE)
 
-    def labels_of_defects(self, name: str) -> list[int | None]:
-        """The labels that the names of defects say."""
+    def labels_of_defects(self, name: str, beside_labels: bool = False) -> list[int | None]:
+        """The labels that the names of defects say; beside labels, what says no more than that there is no name says
+        nothing."""
 
         def meaning(value: object) -> int | None:
             word = _word(value)
-            found = None if word in MISSING else int(word not in _NORMAL)
+            if beside_labels:
+                return None if word in _NO_DEFECT_OR_NAME or word in MISSING else int(not _is_no_defect(word))
+            found = 0 if _is_no_defect(word) else None if word in MISSING else 1
             self.notes.word(name, str(value), _LABEL_MEANS[found])
             return found
 
@@ -156,8 +171,23 @@ class Cells:
             self.notes.say(f"column {name!r}: \\ in relative paths is taken for /")
         return found
 
+    def images(self, name: str, folder: str) -> list[str | None]:
+        """As `places`, of files that are named as images are.
+
+        Raises:
+            DataError: as `places`, and naming the row of one that is not.
+        """
+        found = self.places(name, folder, required=True)
+        for row, uri in enumerate(found):
+            if uri and not uri.lower().endswith(IMAGE_EXTENSIONS):
+                raise DataError(
+                    f"{self._at(name, row)}: {self._value(name, row)!r} does not name an image file "
+                    f"({', '.join(IMAGE_EXTENSIONS)}); leave the row out, or name the image"
+                )
+        return found
+
     def _of_windows(self, name: str, given: Sequence[str | None]) -> DataError:
-        row = next(row for row, uri in enumerate(given) if uri and _WINDOWS.match(uri))
+        row = next(row for row, uri in enumerate(given) if uri and _is_of_windows(uri))
         uri = str(given[row])
         others = [uri for uri in given if uri]
         prefix = posixpath.commonprefix(others)
@@ -212,16 +242,17 @@ def resolved(uri: str, folder: str) -> str:
     Raises:
         ValueError: if it is on a Windows machine.
     """
-    if "\\" in uri or uri[1:2] == ":":
-        if _WINDOWS.match(uri):
-            raise ValueError
-        if "://" not in uri and not uri.startswith("/"):
-            uri = uri.replace("\\", "/")
+    if _is_of_windows(uri):
+        raise ValueError
+    if "\\" in uri and "://" not in uri and not uri.startswith("/"):
+        uri = uri.replace("\\", "/")
     if uri.startswith("file://"):
-        return storage.absolute(uri)
-    if uri.startswith("~/"):
-        return os.path.expanduser(uri)
-    if "://" in uri or uri.startswith("/"):
+        uri = storage.absolute(_path_of_file(uri))
+    elif uri.startswith("~/"):
+        uri = os.path.expanduser(uri)
+    if uri.startswith("/"):  # one spelling an image
+        return posixpath.normpath(uri) if "/." in uri or "//" in uri else uri
+    if "://" in uri:
         return uri
     scheme, mark, path = folder.rpartition("://")
     whole = f"{path}/{uri}"
@@ -230,10 +261,46 @@ def resolved(uri: str, folder: str) -> str:
     return scheme + mark + (posixpath.normpath(whole) if "/." in whole or "//" in whole else whole)
 
 
+def _is_of_windows(uri: str) -> bool:
+    """Whether a path has a drive or a server, as a path or after file://."""
+    if uri.startswith("file://"):
+        host, _, path = uri.removeprefix("file://").partition("/")
+        return host.lower() not in ("", "localhost") or bool(_WINDOWS.match(path))
+    return bool(_WINDOWS.match(uri)) or (uri.startswith("//") and not uri.startswith("///"))
+
+
+def _path_of_file(uri: str) -> str:
+    """The path in a file:// URI, in which a %20 is a space unless a file has such a name."""
+    path = uri.removeprefix("file://")
+    path = path[path.index("/") :]
+    if "%" not in path or os.path.exists(path):
+        return path
+    try:
+        return unquote(path, errors="strict")
+    except UnicodeDecodeError:
+        return path
+
+
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _word(value: object) -> str:
     """A value as text to be looked up: case and spaces do not count, and 1.0 is 1."""
-    return str(value).strip().lower()
+    word = str(value).strip().lower()
+    number = _NUMBER.fullmatch(word)
+    return number[1] if number else word
+
+
+def _is_no_defect(word: str) -> bool:
+    return word in _NORMAL or word in _NO_DEFECT_OR_NAME or re.sub(r"[\s_-]+", " ", word) in _NO_DEFECT
+
+
+def defect_named(defect: str | None, label: int | None) -> str | None:
+    """The name of a defect in an image table; "good" for normals that are not called otherwise."""
+    if not defect:
+        return "good" if label == 0 else None
+    word = _word(defect)
+    if not _is_no_defect(word) or word in _NORMAL[1:] or (word == "0" and label == 1):
+        return "good" if label == 0 and word in MISSING else defect
+    return "good" if label == 0 else None
