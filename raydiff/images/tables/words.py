@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from raydiff import storage
 from raydiff.errors import DataError
+from raydiff.images.names import ABNORMAL_WORDS, NORMAL_WORDS
 from raydiff.images.tables.files import Batch
 from raydiff.images.tables.notes import Notes
 
@@ -19,11 +20,8 @@ T = TypeVar("T")
 
 NO_NAMES = ("nan", "null")  # of defects; a region may be called NA, and a category null
 MISSING = ("", "nan", "null", "none", "na", "n/a", "<na>", "nat")  # what writers put where there is no value
-_NORMAL = ("0", "good", "ok", "normal", "pass", "passed", "false", "io", "i.o.")
-_ANOMALOUS = (
-    *("1", "bad", "ng", "nok", "ko", "abnormal", "anomalous", "anomaly", "defect", "defective"),
-    *("fail", "failed", "true", "nio", "n.i.o."),
-)
+_NORMAL = ("0", "false", *NORMAL_WORDS)
+_ANOMALOUS = ("1", "true", *ABNORMAL_WORDS)
 _LABELS = {**dict.fromkeys(_NORMAL, 0), **dict.fromkeys(_ANOMALOUS, 1)}
 _LABEL_MEANS = {0: "0 (normal)", 1: "1 (anomalous)", None: "unknown"}
 _LABEL_RULE = "must be 0 or 1, normal or anomalous, good or bad, OK or NG, false or true, or empty where unknown"
