@@ -1,4 +1,4 @@
-"""Folders that would be trained on for what they are not, and are refused with a sentence or taken for what they are."""
+"""Folders that would be trained on for what they are not, and are refused or taken for what they are."""
 
 from __future__ import annotations
 

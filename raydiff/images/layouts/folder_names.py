@@ -45,7 +45,7 @@ class FolderNames:
 
 
 def options_for(folders: Collection[str]) -> str:
-    """The options that name some folders, of which at least one is called as defects or normals are; masks are neither."""
+    """The options that name some folders, of which at least one is called as defects or normals are, but for masks."""
     said = {name: said_by(name) for name in folders if not set(name.lower().split("_")) & set(MASK_FOLDERS)}
     if not any(label is not None for label in said.values()):
         return f"--normal NAME --anomalous NAME, with the names of {few(sorted(folders))}"
