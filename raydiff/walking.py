@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,7 +57,7 @@ def _walked(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[str]:
 
 
 def _local(fs: LocalFileSystem, path: str) -> Iterator[str]:
-    """Local files at any depth, links to folders followed (fsspec does not), each folder once."""
+    """Local files at any depth, links to folders followed (fsspec does not), each once: itself rather than a link."""
 
     def stop(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):  # which means that the folder was removed meanwhile
@@ -64,13 +65,16 @@ def _local(fs: LocalFileSystem, path: str) -> Iterator[str]:
                 raise error
 
     seen: set[str] = set()
-    for folder, folders, files in os.walk(path, onerror=stop, followlinks=True):  # leaves out in silence otherwise
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        yield from (os.path.join(folder, file) for file in files)
+    tops = deque([path])  # then the links to folders, which wait for all that lies there itself
+    while tops:
+        for folder, folders, files in os.walk(tops.popleft(), onerror=stop):  # leaves out in silence otherwise
+            real = os.path.realpath(folder)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            tops.extend(link for each in folders if os.path.islink(link := os.path.join(folder, each)))
+            yield from (os.path.join(folder, file) for file in files)
 
 
 def _no_folder(uri: str) -> StorageError:

@@ -327,7 +327,7 @@ def test_loco_has_a_folder_of_masks_for_an_image(tmp_path):
     ("lost", "sentence"),
     [
         ("c/train/{}.png", "c/train: 3 of 23 images lie at no place that has a meaning, such as c/train/0.png"),
-        ("d/Training/good/{}.png", "d: 3 of 3 images lie at no place that has a meaning"),
+        ("d/Trainset/good/{}.png", "d: 3 of 3 images lie at no place that has a meaning"),
         ("{}.png", ": 3 of 23 images lie at no place that has a meaning, such as 0.png, 1.png, 2.png; known are <cat"),
     ],
 )

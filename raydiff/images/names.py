@@ -8,16 +8,33 @@ from collections.abc import Collection, Sequence
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 MASKS = "ground_truth"
 NORMAL = ("good", "ok", "normal")  # MVTec AD and MPDD; BTAD; VisA
-ABNORMAL = ("abnormal", "anomaly", "anomalous", "bad", "defect", "defects", "defective", "ko", "ng", "nok")
+# What people write of an image, in a table or as a word in a folder's name.
+NORMAL_WORDS = (
+    *(*NORMAL, "normals", "okay", "pass", "passed", "accepted", "io", "i.o.", "gut", "flawless", "intact"),
+    *("undamaged", "uncracked", "unbroken", "nodefect", "nodefects", "nondefective", "nocrack"),
+)
+ABNORMAL_WORDS = (
+    *("abnormal", "anomaly", "anomalies", "anomalous", "bad", "ko", "ng", "nok", "nio", "n.i.o.", "nogood", "notok"),
+    *("defect", "defects", "defective", "defected", "defekt", "schlecht", "fehler", "ausschuss", "scrap"),
+    *("fail", "failed", "fault", "faults", "faulty", "reject", "rejects", "rejected", "broken", "damaged", "cracked"),
+)
+# Folders alone are called so: the first in Kaggle's casting set, the rest as one kind of defect.
+_ABNORMAL_FOLDERS = ("def", "scratch", "scratches", "scratched", "crack", "cracks", "dent", "dents", "damage")
+_NEGATIONS = ("no", "non", "not", "without", "free")
+# Which of the two is normal differs: a positive of a test for cracks has one.
+_OPPOSITES = {"positive", "negative"}
+_WORDS = re.compile(r"[_\-. \d]+|(?<=[a-z])(?=[A-Z])")
 
 # The split of what lies in a folder of such a name. A validation set is of normals: they train, or are held out.
 SPLITS = {
-    **dict.fromkeys(("train", "validation", "val"), "train"),
-    **dict.fromkeys(("test", "test_public", "test_private", "test_private_mixed"), "test"),
+    **dict.fromkeys(("train", "training", "validation", "valid", "val"), "train"),
+    **dict.fromkeys(("test", "testing", "test_public", "test_private", "test_private_mixed"), "test"),
 }
 UNLABELLED = ("test_private", "test_private_mixed")  # MVTec AD 2: images with no folder that says what they show
 
 RGB = "rgb"  # MVTec 3D-AD: the pictures, where a scene is measured in several ways
+# Words that say nothing of what a folder's images show.
+_NOTHING = (*SPLITS, "image", "images", "img", "imgs", "pictures", "data", "parts", "part", "samples", "sample", "all")
 MASK_FOLDERS = ("gt", MASKS, "groundtruth", "mask", "masks", "label", "labels")
 # What else is measured of the same scene, each in a folder of its own.
 CHANNELS = ("xyz", "depth", "normals", "pointcloud", "pcd", "ir", "infrared", "thermal", "nir", "uv", "heatmap")
@@ -26,10 +43,12 @@ _OUTPUTS = "anomaly_maps"  # what scoring writes, should it lie inside its input
 # Thumbnails, waste baskets, snapshots and repairs of Synology, QNAP, NetApp, ZFS, Windows, macOS and Linux.
 _SYSTEM = re.compile(
     r"@eadir|#recycle|#snapshot|@tmp|@appstore|@sharebin|@recycle|@recently-snapshot|@__thumb|~snapshot|\$recycle\.bin|"
-    r"recycler|system volume information|found\.\d{3}|lost\+found|__macosx|network trash folder|temporary items",
+    r"recycler|system volume information|found\.\d{3}|lost\+found|__macosx|network trash folder|temporary items|"
+    r"thumbs|thumbnails",
     re.IGNORECASE,
 )
 _MASK_WORDS = r"masks?|gt|labels?|ground_?truth|seg|segmentation|annotation"
+_MASK_OF = re.compile(r"((?:mask|gt)[-_. ])(.+)", re.IGNORECASE)
 _OF_MASK = re.compile(rf"(.+)([-_. ](?:{_MASK_WORDS}))", re.IGNORECASE)
 
 
@@ -62,9 +81,39 @@ def printable(path: str) -> str:
 
 
 def base_of_mask(stem: str) -> tuple[str, str] | None:
-    """Whose mask a file is called to be, and by which ending: `x_GT` -> (`x`, `_GT`); None for no mask's name."""
-    match = _OF_MASK.fullmatch(stem)
-    return (match[1], match[2]) if match else None
+    """Whose mask a file is called to be, and by which ending or beginning: `x_GT` -> (`x`, `_GT`); None for none."""
+    if match := _OF_MASK.fullmatch(stem):
+        return match[1], match[2]
+    match = _MASK_OF.fullmatch(stem)
+    return (match[2], match[1]) if match else None
+
+
+def said_by(folder: str) -> int | None:
+    """What the words in a folder's name say of its images: 0 normal, 1 not normal, None nothing."""
+    words = _words(folder)
+    normal, abnormal = words & set(NORMAL_WORDS), words & {*ABNORMAL_WORDS, *_ABNORMAL_FOLDERS}
+    if words & set(_NEGATIONS) and bool(normal) != bool(abnormal):  # defect_free, not_ok
+        return int(bool(normal))
+    return 1 if abnormal else 0 if normal else None
+
+
+def not_all_normal(folders: Collection[str]) -> bool:
+    """Whether folders beside each other cannot all hold normals, by their names.
+
+    A word for normals says nothing of the others where it is a part of a product's name (`ok_button`).
+    """
+    said = {folder: said_by(folder) for folder in folders}
+    plainly = any(
+        label == 0 and not _words(folder) - {*NORMAL_WORDS, *ABNORMAL_WORDS, *_NEGATIONS, *_NOTHING}
+        for folder, label in said.items()
+    )
+    opposites = set().union(*map(_words, folders)) if folders else set()
+    return 1 in said.values() or (plainly and None in said.values()) or opposites >= _OPPOSITES
+
+
+def _words(folder: str) -> set[str]:
+    """The words of a folder's name, lower case: split at `_`, `-`, `.`, spaces, digits and capitals; `i.O.` is io."""
+    return {*(word.lower() for word in _WORDS.split(folder) if word), re.sub(r"[. ]", "", folder).lower()}
 
 
 def stem(path: str) -> str:

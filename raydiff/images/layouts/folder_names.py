@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from raydiff.errors import SettingsError
-from raydiff.images.names import ABNORMAL, NORMAL
+from raydiff.images.names import MASK_FOLDERS, few, said_by
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,15 @@ class FolderNames:
 
 
 def options_for(folders: Collection[str]) -> str:
-    """The options that name some folders, of which at least one is called as defects or normals are."""
-    normal = sorted(name for name in folders if name.lower() in NORMAL)
-    others = sorted(name for name in folders if name.lower() not in NORMAL)
+    """The options that name some folders, of which at least one is called as defects or normals are, but for masks."""
+    said = {name: said_by(name) for name in folders if not set(name.lower().split("_")) & set(MASK_FOLDERS)}
+    if not any(label is not None for label in said.values()):
+        return f"--normal NAME --anomalous NAME, with the names of {few(sorted(folders))}"
+    normal = sorted(name for name, label in said.items() if label == 0)
+    others = sorted(name for name, label in said.items() if label != 0)
     if not normal:  # what is not called a defect is normal then
-        normal = [name for name in others if name.lower() not in ABNORMAL]
-        others = [name for name in others if name.lower() in ABNORMAL]
+        normal = [name for name in others if said[name] is None]
+        others = [name for name in others if said[name] == 1]
     given = (("--normal", normal), ("--anomalous", others))
     return " ".join(f"{option} {shlex.quote(','.join(names))}" for option, names in given if names)
 

@@ -8,6 +8,7 @@ images of unknown label. Images directly in `train/` and `test/` have a mask bes
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -16,13 +17,15 @@ from raydiff.errors import DataError
 from raydiff.images.layouts.found import Finding, Folder, Layout, Row, category_names, in_several_ways, refuse_misplaced
 from raydiff.images.layouts.marked import DEFECT, labels_by_masks, refuse_marked_normals
 from raydiff.images.layouts.pairing import pair
-from raydiff.images.names import CHANNELS, MASK_FOLDERS, MASKS, NORMAL, RGB, SPLITS, UNLABELLED, few, stem
+from raydiff.images.layouts.plain import refuse_defects_below
+from raydiff.images.names import CHANNELS, MASK_FOLDERS, MASKS, NORMAL, RGB, SPLITS, UNLABELLED, few, said_by, stem
 
 KNOWN = (
     "<category>/train/good/, validation/good/, test/<defect>/ (or test_public/, test_private/) and "
     "ground_truth/<defect>/; move the images there or away, or name your own folders with --normal and --anomalous"
 )
 _GT = "gt"  # masks, beside rgb/
+_MASKS_ELSEWHERE = (_GT, "groundtruth", "mask", "masks")  # a label may be what is defective
 _NO_IMAGES = (*CHANNELS, *MASK_FOLDERS)
 
 
@@ -62,6 +65,7 @@ def mvtec_layout(folder: Folder) -> Layout:
             f"<category>/test/<defect>/<image> in vain; found {few(list(folder.images))}"
         )
     placed = [place.path for place in (*images, *masks)]
+    _refuse_masks(folder.uri, images, found.misplaced)
     refuse_misplaced(folder.uri, placed, found.misplaced, KNOWN)
     images, channel_masks, channels = _rgb(images, folder.uri)
     paired = _pair(images, [*masks, *channel_masks], found)
@@ -70,7 +74,12 @@ def mvtec_layout(folder: Folder) -> Layout:
     marks = labels_by_masks(
         folder, [place.path for place in images if not place.group and place.split not in UNLABELLED]
     )
+    refuse_defects_below(folder.uri, ((place.path, place.rest) for place in images if place.is_normal))
     refuse_marked_normals(folder, [place.path for place in images if place.is_normal])
+    unread = [path for path, mark in marks.items() if mark is None]
+    if unread:
+        what = "images whose mask cannot be read, so whether they are normal is unknown: not trained on"
+        found.findings.append(Finding(what, tuple(unread), len(unread)))
     for place in images:
         label: int | None = 0 if place.is_normal else 1
         defect: str | None = place.group
@@ -84,7 +93,7 @@ def mvtec_layout(folder: Folder) -> Layout:
             Row(
                 folder.images[place.path],
                 *names[place.prefix],
-                SPLITS[place.split],
+                "test" if label is None else SPLITS[place.split],
                 label,
                 "good" if label == 0 else defect,
                 None if label == 0 else mask,
@@ -120,6 +129,29 @@ def _places(folder: Folder, found: Layout) -> tuple[list[_Place], list[_Place]]:
         if last.lower() in SPLITS and mask.prefix not in categories:
             masks[number] = mask._replace(prefix=tuple(above), split=last.lower())
     return images, masks
+
+
+def _refuse_masks(root: str, images: Iterable[_Place], misplaced: Iterable[str]) -> None:
+    """Refuse folders called as masks are, but not ground_truth: as a kind of defect, or at no place at all.
+
+    Raises:
+        DataError: naming a file in such a folder.
+    """
+    places = list(images)
+    trained = {place.prefix for place in places if SPLITS[place.split] == "train"}
+    others = {(place.prefix, place.split) for place in places if place.group.lower() not in _MASKS_ELSEWHERE}
+    lost = [path for path in misplaced if set(path.lower().split("/")[:-1]) & set(_MASKS_ELSEWHERE)]
+    for place in places:
+        as_defect = place.group.lower() in _MASKS_ELSEWHERE and (place.prefix, place.split) in others
+        *above, last = place.prefix or ("",)
+        as_category = last.lower() in _MASKS_ELSEWHERE and place.prefix not in trained and tuple(above) in trained
+        if as_defect or as_category:
+            lost.append(place.path)
+    if lost:
+        raise DataError(
+            f"{root}: {lost[0]} looks like a mask, but masks lie in <category>/ground_truth/<defect>/; rename their "
+            "folder to ground_truth and put it beside test/, or move it away"
+        )
 
 
 def _rgb(images: Iterable[_Place], root: str) -> tuple[list[_Place], list[_Place], Counter[str]]:
@@ -185,10 +217,13 @@ def _tell(found: Layout, images: list[_Place], channels: Counter[str]) -> None:
             of_category.add(row.category)
         elif row.split == "train" and row.label == 0:
             trained.add(row.category)
-            validation[where] += place.split != "train"
+            validation[where] += place.split not in ("train", "training")
     if lost := sorted(of_category - trained):
         folders = sorted({place.group for place in images if SPLITS[place.split] == "train" and place.group})
-        hint = f"; if {folders[0]} holds normals, give --normal {folders[0]}" if folders else ""
+        likely = [name for name in folders if said_by(name) == 0] or folders
+        hint = f"; if {likely[0]} holds normals, give --normal {shlex.quote(likely[0])}" if likely else ""
+        if len(likely) > 1:
+            hint = f"; name the folders of normals with --normal NAME, of {few(likely)}"
         raise DataError(
             f"train/ of {few(lost)} holds no normals, only {few(sorted(unused))}; normals lie in train/good/ (or ok, "
             f"normal){hint}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from raydiff.images.names import base_of_mask, stem
 
-FOLDER = "/"  # the rule of a folder of masks for each image; every other one is the ending of a mask's stem
+FOLDER = "/"  # the rule of a folder of masks for each image; every other one is the ending or beginning of a stem
 
 
 class Pairs(NamedTuple):
@@ -50,21 +51,29 @@ def pair(images: Collection[str], masks: Mapping[str, str]) -> Pairs:
         masks: a mask's path -> its key.
     """
     known = set(images)
-    fits: dict[str, list[tuple[str, str]]] = defaultdict(list)  # rule -> (image's key, mask's path)
+    alike: dict[str, str] = {}
+    for image in sorted(images):
+        alike.setdefault(_folded(image), image)
+
+    def image_of(called: str) -> str | None:
+        """The image of a name; case and the form of accents do not count where none has the very name."""
+        return called if called in known else alike.get(_folded(called))
+
+    fits: dict[str, list[tuple[str, bool, str]]] = defaultdict(list)  # rule -> image's key, not quite so, mask's path
     for path, key in masks.items():
         folder, slash, name = key.rpartition("/")
         called = base_of_mask(name)
-        if called and folder + slash + called[0] in known:
-            fits[called[1].lower()].append((folder + slash + called[0], path))
-        if folder in known:
-            fits[FOLDER].append((folder, path))
-        if key in known:
-            fits[""].append((key, path))
+        offers = [(FOLDER, folder), ("", key)]
+        if called:
+            offers.append((called[1].lower(), folder + slash + called[0]))
+        for rule, name in offers:
+            if fitting := image_of(name):
+                fits[rule].append((fitting, fitting != name, path))
     found, used = Pairs({}, Counter(), []), set()
     # Of two that fit as many, the one that says that it is a mask.
     for rule in sorted(fits, key=lambda rule: (-len(fits[rule]), rule == "", rule)):
         before = set(found.masks)
-        for key, path in sorted(fits[rule]):
+        for key, _, path in sorted(fits[rule]):
             if key in before or path in used or (rule != FOLDER and key in found.masks):
                 continue
             found.masks[key] = path.rpartition("/")[0] + "/" if rule == FOLDER else path
@@ -75,4 +84,10 @@ def pair(images: Collection[str], masks: Mapping[str, str]) -> Pairs:
 
 def in_words(rule: str) -> str:
     """A rule as a user would write it."""
-    return "<image>/<any name>" if rule == FOLDER else f"<image>{rule}"
+    if rule == FOLDER:
+        return "<image>/<any name>"
+    return f"{rule}<image>" if rule[:1].isalpha() else f"<image>{rule}"
+
+
+def _folded(key: str) -> str:
+    return unicodedata.normalize("NFC", key).casefold()

@@ -9,7 +9,7 @@ from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images.layouts.folder_names import options_for
 from raydiff.images.layouts.found import Folder, Layout, Row
-from raydiff.images.names import ABNORMAL, CHANNELS, MASK_FOLDERS, NORMAL, RGB, base_of_mask, few, stem
+from raydiff.images.names import CHANNELS, MASK_FOLDERS, RGB, base_of_mask, few, not_all_normal, said_by, stem
 
 
 def plain_layout(folder: Folder) -> Layout:
@@ -41,14 +41,31 @@ def refuse_defects(root: str, paths: Iterable[str]) -> None:
             siblings[tuple(parts[:depth])].add(part)
     told: set[str] = set()
     for names in siblings.values():
-        lower = {name.lower() for name in names}
-        if lower & set(ABNORMAL) or (lower & set(NORMAL) and lower - set(NORMAL)):
+        if not_all_normal(names):
             told |= names
     if told:
         raise DataError(
             f"{root} was taken for a folder of normals, but it holds folders {few(sorted(told))}, which cannot all be "
             f"normal; say which are, as in {options_for(told)}, or give the folder of normals alone"
         )
+
+
+def refuse_defects_below(root: str, folders: Iterable[tuple[str, Iterable[str]]]) -> None:
+    """Refuse folders called as defects are that lie below a folder of normals.
+
+    Args:
+        root: the folder, for the message.
+        folders: images that are to be normals, each with the folders below that of the normals.
+
+    Raises:
+        DataError: naming an image.
+    """
+    for path, below in folders:
+        if any(said_by(part) == 1 for part in below):
+            raise DataError(
+                f"{root}: {path} lies in a folder of normals, in one that is called as defects are; move that folder "
+                "out of the folder of normals, or rename it if it holds normals"
+            )
 
 
 def refuse_other_pictures(root: str, paths: Iterable[str]) -> None:

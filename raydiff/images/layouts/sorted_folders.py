@@ -15,7 +15,7 @@ from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.layouts.found import Finding, Folder, Layout, Row, category_names, in_several_ways, refuse_misplaced
 from raydiff.images.layouts.marked import refuse_marked_normals
 from raydiff.images.layouts.pairing import pair
-from raydiff.images.layouts.plain import refuse_defects, refuse_other_pictures
+from raydiff.images.layouts.plain import refuse_defects, refuse_defects_below, refuse_other_pictures
 from raydiff.images.layouts.tested_normals import drawn, told
 from raydiff.images.names import MASK_FOLDERS, MASKS, NORMAL, SPLITS, few, stem
 
@@ -28,6 +28,7 @@ class _Place(NamedTuple):
     split: str | None
     label: int
     group: str  # the folder that says so
+    below: tuple[str, ...]
     key: str  # group, what is below, and the file's stem
 
 
@@ -50,6 +51,9 @@ def sorted_layout(folder: Folder, named: FolderNames) -> Layout:
     )
     placed = [place.path for place in (*images, *masks)]
     refuse_misplaced(folder.uri, placed, found.misplaced, f"{known}; name their folders too, or move them away")
+    refuse_defects_below(
+        folder.uri, ((place.path, place.below) for place in images if place.label == 0 and place.group)
+    )
     refuse_marked_normals(folder, [place.path for place in images if place.label == 0])
     if not any(place.label == 0 for place in images):
         raise DataError(f"{folder.uri} holds no normals to train on; name their folder with --normal")
@@ -118,7 +122,7 @@ def _places(folder: Folder, named: FolderNames, found: Layout) -> tuple[list[_Pl
         group = folders[at] if at < len(folders) and at != mask else ""
         below = [part for number, part in enumerate(folders) if number > at and number not in without]
         key = "/".join(part for part in (group.lower(), *below, stem(file)) if part)
-        place = _Place(path, tuple(prefix), split, label, group, key)
+        place = _Place(path, tuple(prefix), split, label, group, tuple(below), key)
         (images if mask is None else masks).append(place)
     refuse_defects(folder.uri, rest)
     refuse_other_pictures(folder.uri, [place.path for place in images])

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from raydiff import storage
 from raydiff.errors import DataError
-from raydiff.images.names import IMAGE_EXTENSIONS
+from raydiff.images.names import ABNORMAL_WORDS, IMAGE_EXTENSIONS, NORMAL_WORDS
 from raydiff.images.tables.files import Batch
 from raydiff.images.tables.notes import Notes
 
@@ -21,11 +21,8 @@ T = TypeVar("T")
 
 NO_NAMES = ("nan", "null")  # of defects; a region may be called NA, and a category null
 MISSING = ("", "nan", "null", "none", "na", "n/a", "<na>", "nat")  # what writers put where there is no value
-_NORMAL = ("0", "good", "ok", "normal", "pass", "passed", "false", "io", "i.o.")
-_ANOMALOUS = (
-    *("1", "bad", "ng", "nok", "ko", "abnormal", "anomalous", "anomaly", "defect", "defective"),
-    *("fail", "failed", "true", "nio", "n.i.o."),
-)
+_NORMAL = ("0", "false", *NORMAL_WORDS)
+_ANOMALOUS = ("1", "true", *ABNORMAL_WORDS)
 _LABELS = {**dict.fromkeys(_NORMAL, 0), **dict.fromkeys(_ANOMALOUS, 1)}
 # Of defects. Where labels say what is normal, the first three may also stand for a defect that nobody has named.
 _NO_DEFECT_OR_NAME = ("none", "-", "--", "0")
