@@ -73,3 +73,11 @@ def test_a_folder_without_a_readable_image(tmp_path):
     (tmp_path / "0.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"texture source .*none of 1 files is an image that can be read"):
         TextureSources([str(tmp_path)], 32).draw(image(32), generator())
+
+
+def test_a_texture_set_may_call_its_folders_as_it_likes(tmp_path):
+    for number, name in enumerate(("cracked", "good", "stained/deep", "defects")):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (60 * number, 0, 0)).save(tmp_path / name / "a.png")
+    found = textures._read(str(tmp_path), 8)
+    assert sorted(int(image[0, 0, 0]) for image in found) == [0, 60, 120, 180]

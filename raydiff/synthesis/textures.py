@@ -13,7 +13,8 @@ from torchvision.transforms.v2 import functional as V
 from raydiff import storage
 from raydiff.errors import DataError, ImageError, StorageError
 from raydiff.images.decode import decode, resize
-from raydiff.images.survey import find_images
+from raydiff.images.layouts.found import list_folder
+from raydiff.images.tables import own_table
 from raydiff.synthesis.perlin import fractal_noise, perlin_noise
 
 PROCEDURAL = "procedural"
@@ -76,9 +77,19 @@ def augmented(image: Tensor, generator: torch.Generator) -> Tensor:
     return image
 
 
+def _images(uri: str) -> list[str]:
+    """All images of a folder or table, whatever they are called: DTD has a folder `cracked`."""
+    if own_table.is_table(uri):
+        return sorted({found for batch in own_table.read_batches(uri) for found in batch["uri"].to_pylist()})
+    uris = sorted(list_folder(uri).images.values())
+    if not uris:
+        raise DataError(f"texture source {uri} holds no images; give a folder or table of some, such as DTD's")
+    return uris
+
+
 @functools.lru_cache(maxsize=4)
 def _read(uri: str, size: int) -> list[Tensor]:
-    uris = find_images(uri)["uri"].to_pylist()
+    uris = _images(uri)
     kept = uris[:: math.ceil(len(uris) / KEPT)]
     images, reason = [], "no image there"
     for each in kept:
