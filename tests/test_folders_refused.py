@@ -30,6 +30,8 @@ def test_an_image_of_train_whose_mask_cannot_be_read_is_not_trained_on(tmp_path)
 @pytest.mark.parametrize(
     ("folders", "options"),
     [
+        ("goodParts rest", "--normal goodParts --anomalous rest"),
+        ("good_images hole", "--normal good_images --anomalous hole"),
         ("pass fail", "--normal pass --anomalous fail"),
         ("ok_front def_front", "--normal ok_front --anomalous def_front"),
         ("IO NIO", "--normal IO --anomalous NIO"),
@@ -63,7 +65,7 @@ def test_products_that_are_called_alike_are_none(tmp_path, folders):
 
 @pytest.mark.parametrize(
     ("folder", "label"),
-    [("not_ok", 1), ("NotOK", 1), ("crack-free", 0), ("NG2", 1), ("book", None), ("no_1", None)],
+    [("no defects", 0), ("not_ok", 1), ("NotOK", 1), ("crack-free", 0), ("NG2", 1), ("book", None), ("no_1", None)],
 )
 def test_what_a_folder_says(folder, label):
     assert said_by(folder) == label

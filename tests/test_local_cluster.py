@@ -33,7 +33,7 @@ except ClusterError as error:
 
 
 def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
 
 
 def exported(place: Path) -> dict[str, str]:

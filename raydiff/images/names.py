@@ -113,7 +113,9 @@ def not_all_normal(folders: Collection[str]) -> bool:
 
 def _words(folder: str) -> set[str]:
     """The words of a folder's name, lower case: split at `_`, `-`, `.`, spaces, digits and capitals; `i.O.` is io."""
-    return {*(word.lower() for word in _WORDS.split(folder) if word), re.sub(r"[. ]", "", folder).lower()}
+    whole = re.sub(r"[. ]", "", folder).lower()
+    known = whole in NORMAL_WORDS or whole in ABNORMAL_WORDS
+    return {whole} if known else {word.lower() for word in _WORDS.split(folder) if word}
 
 
 def stem(path: str) -> str:
