@@ -132,7 +132,7 @@ def train(
 
     asked = Workers.parse(workers) if workers else None
     given = changes(method, backbone, backbone_weights, settings)
-    methods.check({method: methods.recipe(method, preset, given)})
+    steps.check_recipe(out, method, preset, given)
     steps.train(out, method, preset, given, asked, seed)
 
 

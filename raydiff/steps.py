@@ -118,6 +118,16 @@ def split(out: str) -> dict[str, str]:
     return found
 
 
+def check_recipe(out: str, method: str, preset: str, changes: Mapping[str, Any]) -> None:
+    """Whether there is a run to train in, and what the settings name can be had: before anything begins.
+
+    Raises:
+        DataError, SettingsError, StorageError: if not.
+    """
+    _existing(out)
+    methods.check({method: methods.recipe(method, preset, changes)})
+
+
 def train(
     out: str,
     method: str,
