@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import tempfile
-import threading
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from raydiff import walking
+from raydiff.deadline import answers_within
 from raydiff.errors import StorageError, StorageUnavailable
 from raydiff.s3_listing import REQUESTS_AT_ONCE
 from raydiff.storage_errors import explained, knows_no_conditions
@@ -337,22 +337,8 @@ def probe(uri: str, seconds: float = PROBE_SECONDS) -> None:
         StorageUnavailable: if it does not answer within `seconds`.
     """
     _check_lasting(uri)
-    outcome: list[BaseException | None] = []
-
-    def ask() -> None:
-        try:
-            exists(uri)
-            outcome.append(None)
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not outcome:
+    if not answers_within(seconds, lambda: exists(uri)):
         raise StorageUnavailable(f"{uri}: no answer within {seconds:g} s; is the endpoint right and reachable?")
-    if outcome[0] is not None:
-        raise outcome[0]
 
 
 def _check_lasting(uri: str) -> None:
