@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+from raydiff.deadline import answers_within
 
 ANSWER_SECONDS = 5.0  # for a connection, and again for an answer
 DEADLINE_SECONDS = 15.0  # for both, with a name server that may be silent
@@ -70,23 +71,8 @@ def check_url(url: str) -> None:
 
 
 def _within(seconds: float, ask: Callable[[], None], where: str) -> None:
-    """Ask in a thread, because no timeout of a client holds for its name server."""
-    outcome: list[BaseException | None] = []
-
-    def note() -> None:
-        try:
-            ask()
-            outcome.append(None)
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=note, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not outcome:
+    if not answers_within(seconds, ask):
         raise HubError(f"{where}: no answer within {seconds:g} s")
-    if outcome[0] is not None:
-        raise outcome[0]
 
 
 def _reason(error: BaseException) -> str:

@@ -103,9 +103,9 @@ def load(entry: ReportEntry) -> Run:
         DataError: if there is no score table, or no image of the test split in it.
         StorageError: if something else that the entry names cannot be read.
     """
-    table = pa.concat_tables([part.select([*_COLUMNS, "split"]) for part in score_table.read_parts(entry.scores_uri)])
-    if not entry.held_out:
-        table = table.filter(pc.field("split") == "test")
+    wanted = pc.scalar(True) if entry.held_out else pc.field("split") == "test"
+    parts = score_table.read_parts(entry.scores_uri)
+    table = pa.concat_tables([part.filter(wanted).select(_COLUMNS) for part in parts])
     if not table.num_rows:
         raise DataError(f"{entry.scores_uri} has no image whose split is 'test'; score the images to report on into it")
     model = storage.read_json(storage.join(entry.model_uri, "model.json")) if entry.model_uri else None
