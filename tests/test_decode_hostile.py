@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import itertools
+import re
 import struct
 import threading
 import time
@@ -144,6 +146,28 @@ def test_a_jpeg_of_thousands_of_scans() -> None:
     data = sink.getvalue()
     last = data.rindex(b"\xff\xda")
     assert "scans" in refused(data[:last] + data[last:-2] * 3000 + data[-2:])
+
+
+def test_a_jpeg_that_lost_parts_between_restart_markers_is_an_error() -> None:
+    """What is behind them would move up, and nothing but the markers says so."""
+    rng = np.random.default_rng(0)
+    for shape, subsampling, progressive, (restart, number) in itertools.product(
+        ((33, 50), (40, 64, 3)),
+        (0, 1, 2),
+        (False, True),
+        (("restart_marker_blocks", 1), ("restart_marker_blocks", 5), ("restart_marker_rows", 1)),
+    ):
+        image = Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
+        how = {"subsampling": subsampling, "progressive": progressive, restart: number}
+        image.save(file := io.BytesIO(), "JPEG", **how)
+        data = file.getvalue()
+        assert decode(data).shape[:2] == shape[:2]
+        at = [match.start() for match in re.finditer(rb"\xff[\xd0-\xd7]", data)]
+        for lost in ([0, 1], [len(at) // 2, len(at) // 2 + 1], [-2, -1], [0, 8]):  # with eight the count is in turn
+            if lost[1] < len(at):
+                assert re.search("restart markers|truncated", refused(data[: at[lost[0]]] + data[at[lost[1]] :])), how
+    one_more = data[:-2] + b"\xff" + bytes([0xD0 + (data[at[-1] + 1] - 0xD0 + 1) % 8]) + data[-2:]
+    np.testing.assert_array_equal(decode(one_more), decode(data))
 
 
 def test_damaged_files_say_nothing_but_their_error(capfd: pytest.CaptureFixture[str]) -> None:

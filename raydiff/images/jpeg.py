@@ -21,6 +21,7 @@ _SEQUENTIAL, _PROGRESSIVE, _ARITHMETIC = {0xC0, 0xC1}, {0xC2}, {0xC9, 0xCA}
 _SOS, _END, _ADOBE, _JFIF = 0xDA, b"\xff\xd9", 0xEE, 0xE0
 _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # no stuffed byte, no restart
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_INTERVAL = b"\xff\xdd"  # begins the segment that says after how many blocks there is a restart
 # Bytes that could come behind an incomplete file's last one.
 _TAILS = tuple(hashlib.sha256(bytes([number])).digest().replace(b"\xff", b"\0") for number in range(8))
 _SMALL = 2**14  # pixels; so many are decoded again in no time
@@ -60,6 +61,7 @@ def read(data: bytes, max_pixels: int) -> Samples:
         raise ImageError(f"the JPEG has more than {_MOST_SCANS} scans; save it as a plain one")
     if frame.components == 4 and frame.adobe is None:
         raise ImageError("the JPEG has four channels and no mark of what they mean; save it as RGB")
+    _check_restarts(data, frame)
     end = data.find(_END, frame.scan)
     whole = data if end >= 0 else _bare(data) + _END
     image = _load(whole)
@@ -114,6 +116,7 @@ def segment_samples(data: bytes, tables: bytes, colours: str, width: int, rows: 
             f"the TIFF has a JPEG of {frame.width} x {frame.height} pixels where {width} x {rows} were expected; "
             "save it with another compression"
         )
+    _check_restarts(data, frame)
     channels = {"grey": 1, "RGB": 3, "YCbCr": 3, "CMYK": 4}[colours]
     marked = {0: "RGB", 1: "YCbCr"}.get(frame.adobe, "") if frame.adobe is not None else "YCbCr" if frame.jfif else ""
     if frame.components != channels or (channels == 3 and marked not in ("", colours)) or frame.adobe == 2:
@@ -183,18 +186,57 @@ def _check_whole(
         raise ImageError("the JPEG file is truncated: it ends before its last pixel")
 
 
+def _check_restarts(data: bytes, frame: Frame) -> None:
+    """Raises ImageError if intervals between restart markers are missing: what is behind them would move up.
+
+    The markers count 0 to 7 and around (T.81, F.1.2.3), one between two intervals; some cameras write one more.
+    """
+    if _INTERVAL not in data:
+        return
+    sampling: dict[int, tuple[int, int]] = {}
+    interval, end = 0, data.find(_END, frame.scan)
+    for marker, body, place in _segments(data, 2, end if end >= 0 else None):
+        if marker in _SOF:
+            sampling = {body[at]: (body[at + 1] >> 4, body[at + 1] & 15) for at in range(6, len(body) - 2, 3)}
+        elif marker == _INTERVAL[1]:
+            interval = int.from_bytes(body, "big")
+        elif marker == _SOS:
+            ends = _MARKER.search(data, place + 4 + len(body))
+            found = _RESTART.findall(data, place + 4 + len(body), ends.start() if ends else len(data))
+            in_turn = all(mark[1] == 0xD0 + number % 8 for number, mark in enumerate(found))
+            blocks = _blocks(frame, sampling, body[1 : 1 + 2 * body[0] : 2])
+            between = -(-blocks // interval) - 1 if interval else 0
+            if interval and not (in_turn and between <= len(found) <= between + 1):
+                raise ImageError(
+                    f"the JPEG file is damaged: of the {between} restart markers of a scan there are {len(found)}, "
+                    f"{'in turn' if in_turn else 'and not in turn'}, so parts of the picture are lost"
+                )
+
+
+def _blocks(frame: Frame, sampling: dict[int, tuple[int, int]], components: bytes) -> int:
+    """How many units a scan has: blocks of all its components together, or of the only one (T.81, A.2)."""
+    most = [max(factors) for factors in zip(*sampling.values(), strict=True)]
+    sides = []
+    for axis, side in enumerate((frame.width, frame.height)):
+        own = sampling[components[0]][axis] if len(components) == 1 else most[axis]
+        pixels = -(-side * own // most[axis]) if len(components) == 1 else side
+        sides.append(-(-pixels // (8 if len(components) == 1 else 8 * most[axis])))
+    return sides[0] * sides[1]
+
+
 def _all_scans(frame: Frame, scans: list[bytes]) -> bool:
-    """Whether every component had all its coefficients, to their last bit."""
-    missing: dict[int, set[int]] = {}
+    """Whether every component had all its coefficients, from their first bits to their last one (T.81, G.1.1.1)."""
+    to_come: dict[int, list[int | None]] = {}  # bits of each coefficient; None before its first scan
     for body in scans:
-        first, last, low = body[-3], body[-2], body[-1] & 15
+        first, last, high, low = body[-3], body[-2], body[-1] >> 4, body[-1] & 15
+        if frame.kind in _SEQUENTIAL:
+            first, last, high, low = 0, 63, 0, 0
         for component in body[1 : 1 + 2 * body[0] : 2]:
-            wanted = missing.setdefault(component, set(range(64)))
-            if frame.kind in _SEQUENTIAL:
-                wanted.clear()
-            elif not low:
-                wanted.difference_update(range(first, last + 1))
-    return len(missing) == frame.components and not any(missing.values())
+            bits = to_come.setdefault(component, [None] * 64)
+            if high and any(bit != high for bit in bits[first : last + 1]):
+                return False
+            bits[first : last + 1] = [low] * (last + 1 - first)
+    return len(to_come) == frame.components and not any(bit != 0 for bits in to_come.values() for bit in bits)
 
 
 def _segments(data: bytes, place: int, stop: int | None = None) -> Iterator[tuple[int, bytes, int]]:

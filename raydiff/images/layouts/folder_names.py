@@ -54,8 +54,13 @@ def options_for(folders: Collection[str]) -> str:
     if not normal:  # what is not called a defect is normal then
         normal = [name for name in others if said[name] is None]
         others = [name for name in others if said[name] == 1]
-    given = (("--normal", normal), ("--anomalous", others))
-    return " ".join(f"{option} {shlex.quote(','.join(names))}" for option, names in given if names)
+    return options(normal, others)
+
+
+def options(normal: Collection[str], anomalous: Collection[str]) -> str:
+    """The options that name these folders."""
+    given = (("--normal", normal), ("--anomalous", anomalous))
+    return " ".join(f"{option} {shlex.quote(','.join(sorted(names)))}" for option, names in given if names)
 
 
 def _split(given: Sequence[str] | None) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images import names, table
 from raydiff.images.layouts.pairing import beside, in_words
+from raydiff.images.layouts.same_name import masks_by_extension
 
 LEFT_OUT = "files in folders of a NAS or the system, hidden ones or our maps, left out"
 
@@ -79,6 +80,7 @@ def list_folder(uri: str) -> Folder:
     """All files below a folder, each told for what its name says.
 
     Raises:
+        DataError: if an image has several masks beside it, or most seem to be there twice.
         StorageError: if it cannot be listed.
     """
     fs, path = storage.filesystem(uri)
@@ -95,7 +97,9 @@ def list_folder(uri: str) -> Folder:
             unnamed.append(names.printable(relative))
         else:
             images[relative] = file
-    masks = beside(path for path in images if names.MASKS not in path.lower().split("/")[:-1])
+    no_masks = {path: uri for path, uri in images.items() if names.MASKS not in path.lower().split("/")[:-1]}
+    masks = beside(no_masks)
+    masks |= masks_by_extension({path: uri for path, uri in no_masks.items() if path not in masks})
     of_image: dict[str, str] = {}
     for mask, image in masks.items():
         if image in of_image:

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 
 from raydiff import storage
 from raydiff.errors import DataError
+from raydiff.images.layouts.folder_names import options
 from raydiff.images.layouts.found import Finding, Folder, Layout, Row
 from raydiff.images.layouts.tested_normals import drawn, told
 from raydiff.images.masks import marks
 from raydiff.images.names import few
 
 DEFECT = "defect"  # the kind of all that a mask marks where no folder says more
+FOLDERS_SHOWN = 20  # in a sentence
 _NUMBERED = re.compile(r"(.*?)[-_ ]?\d+")
 
 
@@ -35,10 +37,22 @@ def labels_by_masks(folder: Folder, paths: Sequence[str]) -> dict[str, int | Non
         raise DataError(
             f"{folder.uri}: {len(masked)} images have a mask beside them (as {storage.name(folder.beside[example])} "
             f"beside {storage.name(example)}), {defects} of which mark something, and {len(without)} have none "
-            f"({few(without)}), so which images are normal is not clear; give every image a mask, all black for "
-            "normals, or a table with the columns uri, label and mask_uri, or move the masks away if all are normal"
+            f"({few(without)}), so which images are normal is not clear; "
+            f"{_named_by(masked, without)}give every image a mask, all black for normals, or a table with the columns "
+            "uri, label and mask_uri, or move the masks away if all are normal"
         )
     return {path: None if mark is None else int(mark) for path, mark in found.items()}
+
+
+def _named_by(masked: Sequence[str], without: Sequence[str]) -> str:
+    """The options that tell images with masks from those without, if a few folders do; empty if not."""
+    for depth in range(max((path.count("/") for path in (*masked, *without)), default=0)):
+        defects, normals = (
+            {path.split("/")[depth] for path in paths if path.count("/") > depth} for paths in (masked, without)
+        )
+        if defects and normals and not defects & normals and len(defects | normals) <= FOLDERS_SHOWN:
+            return f"say which are with {options(normals, defects)}, or "
+    return ""
 
 
 def refuse_marked_normals(folder: Folder, paths: Sequence[str]) -> None:
@@ -64,7 +78,7 @@ def marked_layout(folder: Folder) -> Layout:
     A category with defects gives some of its normals to the test set.
 
     Raises:
-        DataError: if some images have none, or no mask is black.
+        DataError: if some images have none, no mask is black, or each folder has only black masks or none.
     """
     labels = labels_by_masks(folder, list(folder.images))
     found = Layout("folder of images with a mask beside each")
@@ -78,6 +92,12 @@ def marked_layout(folder: Folder) -> Layout:
         if label == 0:
             normals[categories[path]].append(path)
     with_defects = {categories[path] for path, label in labels.items() if label == 1}
+    if normals and with_defects and not with_defects & set(normals):
+        raise DataError(
+            f"{folder.uri}: by their masks, all images of {few(sorted(with_defects))} are defective and all of "
+            f"{few(sorted(normals))} are normal, as kinds of defects of one product would be; say so with "
+            f"{options(normals, with_defects)}, or give a table with the columns uri, category, label and mask_uri"
+        )
     tested = {path for category in with_defects for path in drawn(normals[category])}
     for path, label in labels.items():
         mask = None if label == 0 else folder.beside[path]
