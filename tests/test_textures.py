@@ -5,7 +5,8 @@ import torch
 from conftest import made_images
 from PIL import Image
 
-from raydiff.errors import DataError
+from raydiff import methods
+from raydiff.errors import DataError, StorageError
 from raydiff.synthesis import textures
 from raydiff.synthesis.textures import TextureSources, augmented, procedural_texture, shuffled
 
@@ -73,6 +74,25 @@ def test_a_folder_without_a_readable_image(tmp_path):
     (tmp_path / "0.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"texture source .*none of 1 files is an image that can be read"):
         TextureSources([str(tmp_path)], 32).draw(image(32), generator())
+
+
+def test_sources_are_looked_at_before_training(tmp_path):
+    def check(**changes):
+        methods.check({"diffusion_ad": methods.recipe("diffusion_ad", "demo", changes)})
+
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"texture source .*empty holds no images"):
+        check(texture_sources=["self", str(tmp_path / "empty")])
+    with pytest.raises(StorageError, match="gone"):
+        check(texture_sources=[str(tmp_path / "gone")])
+    (tmp_path / "0.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="none of its 1 files looked at is an image"):
+        check(texture_sources=[str(tmp_path)])
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    check(texture_sources=["procedural", str(tmp_path)])
+    with pytest.raises(DataError, match=r"foreground .*nowhere is no folder that is there"):
+        check(foreground={"bolt": "full", "nut": str(tmp_path / "nowhere")})
+    check(foreground={"bolt": "full", "nut": str(tmp_path)})
 
 
 def test_a_texture_set_may_call_its_folders_as_it_likes(tmp_path):

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from raydiff.methods.base import Examples, Method, Report, Rows, TrainSettings, quiet
-from raydiff.synthesis.foreground import AUTO, product_mask
+from raydiff.synthesis.foreground import AUTO, check_choice, product_mask
 from raydiff.synthesis.perlin import perlin_mask
 from raydiff.synthesis.textures import TextureSources
 
@@ -49,6 +49,13 @@ class AnomalyMethod(Method):
         self.textures = TextureSources(train.texture_sources, train.image_size)
         self.foreground_share: Tensor
         self.register_buffer("foreground_share", torch.ones(()))
+
+    @classmethod
+    def check(cls, train: Any) -> None:
+        """Also the textures and the foreground's masks, wherever they are."""
+        super().check(train)
+        TextureSources(train.texture_sources, train.image_size).check()
+        check_choice(train.foreground)
 
     @classmethod
     def for_examples(cls, train: Any) -> Method:

@@ -38,6 +38,17 @@ def product_mask(
     return foreground(image) if choice == AUTO else _users_mask(choice, row, len(image))
 
 
+def check_choice(choice: str | Mapping[str, str]) -> None:
+    """Whether folders of foreground masks are there, see `product_mask`.
+
+    Raises:
+        DataError, StorageError: if not.
+    """
+    for each in {choice} if isinstance(choice, str) else set(choice.values()):
+        if each not in (AUTO, FULL) and not storage.is_folder(each):
+            raise DataError(f"foreground {each} is no folder that is there; give {AUTO}, {FULL} or a folder of masks")
+
+
 def foreground(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Where an image (H, W, 3) is not plain background: unlike the median colour of its border.
 

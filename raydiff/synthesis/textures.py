@@ -20,6 +20,7 @@ from raydiff.synthesis.perlin import fractal_noise, perlin_noise
 PROCEDURAL = "procedural"
 SELF = "self"
 KEPT = 1000  # texture images in memory, drawn evenly from all that there are
+_TRIED = 8  # texture images, for one that can be read
 CELLS = 8  # the image itself is cut into so many cells along each axis
 
 
@@ -36,6 +37,16 @@ class TextureSources:
 
     def __init__(self, sources: Sequence[str], size: int) -> None:
         self.sources, self.size = tuple(sources), size
+
+    def check(self) -> None:
+        """Whether each folder or table holds a texture that can be read: all are listed, the first is read.
+
+        Raises:
+            DataError, StorageError: if not.
+        """
+        for source in self.sources:
+            if source not in (PROCEDURAL, SELF):
+                _first(source)
 
     def draw(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """A texture (3, S, S) uint8 for an anomaly on the image (3, S, S) uint8.
@@ -85,6 +96,20 @@ def _images(uri: str) -> list[str]:
     if not uris:
         raise DataError(f"texture source {uri} holds no images; give a folder or table of some, such as DTD's")
     return uris
+
+
+def _first(uri: str) -> None:
+    """Read a texture, the first that can be."""
+    tried, reason = _images(uri)[:_TRIED], "no image there"
+    for each in tried:
+        try:
+            decode(storage.read_bytes(each))
+            return
+        except (ImageError, StorageError) as error:
+            reason = str(error)
+    raise DataError(
+        f"texture source {uri}: none of its {len(tried)} files looked at is an image that can be read ({reason})"
+    )
 
 
 @functools.lru_cache(maxsize=4)
