@@ -31,6 +31,9 @@ from raydiff.errors import ClusterError
 from raydiff.processes import POLL_SECONDS, Process, end_families, running
 
 START_SECONDS = 120.0
+# Ray gives a node 30 s to appear, which are few on a busy machine, and lets nobody say otherwise.
+GAVE_UP = "timed out during startup"
+STARTS = 3  # of a node on which Ray gave up
 LOG_LINES = 20  # of a node's log, in an error
 STORE_SHARE = 0.3  # of the memory, for the object stores of all nodes together, as Ray's own default for one
 KEPT = ".raydiff/cluster.json"  # below HOME: the cluster that `up` has started
@@ -176,10 +179,26 @@ def _start(cluster: LocalCluster, nodes: int) -> None:
 
 
 def _start_node(cluster: LocalCluster, name: str, options: list[str], more: dict[str, str] | None = None) -> None:
+    for start in range(STARTS):
+        process, log = _launch(cluster, f"{name}-{start + 1}" if start else name, options, more or {})
+        try:
+            return _wait(cluster, process, log)
+        except ClusterError:
+            if start + 1 == STARTS or GAVE_UP not in log.read_text(errors="replace"):
+                raise
+        failed = [node for node in cluster.nodes if node.pid == process.pid]
+        _end_nodes(failed)
+        cluster.nodes = [node for node in cluster.nodes if node not in failed]
+
+
+def _launch(
+    cluster: LocalCluster, name: str, options: list[str], more: dict[str, str]
+) -> tuple[subprocess.Popen[bytes], Path]:
+    """Start a node's process; it and its log."""
     # Files of its own, too: nodes that share a session's folder unpack and remove each other's working directories.
     command = [_ray(), "start", "--block", "--disable-usage-stats", f"--temp-dir={cluster.folder / name}"]
     command += [f"--dashboard-agent-listen-port={_free_ports(1)[0]}", *options]
-    environment = os.environ | cluster.environment | (more or {})
+    environment = os.environ | cluster.environment | more
     del environment["RAY_ADDRESS"]
     log = cluster.folder / f"{name}.log"
     with log.open("w") as output:
@@ -195,7 +214,7 @@ def _start_node(cluster: LocalCluster, name: str, options: list[str], more: dict
     node = running(process.pid)
     if node is not None:
         cluster.nodes.append(node)
-    _wait(cluster, process, log)
+    return process, log
 
 
 def _wait(cluster: LocalCluster, process: subprocess.Popen[bytes], log: Path) -> None:

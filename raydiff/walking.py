@@ -35,6 +35,11 @@ def walk(fs: fsspec.AbstractFileSystem, uri: str, path: str) -> Iterator[list[st
         yield page
 
 
+def root(fs: fsspec.AbstractFileSystem, path: str) -> str:
+    """What all that is listed below a folder begins with: `path` locally, a URI elsewhere."""
+    return path if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(path))
+
+
 def _s3(fs: Any, uri: str, path: str) -> Iterator[list[str]]:
     bucket, key, _ = fs.split_path(path)
     if not bucket:

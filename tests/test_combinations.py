@@ -45,7 +45,6 @@ NORMALS = {"1": (1, 1), "3": (3, 3), "8": (8, 8), "8 and 3": (8, 3), "8 and 0": 
 FEW = [  # for the default suite
     ("nothing", "8 and 3", False, False),
     ("all masks bad", "8", True, True),
-    ("unreadable", "8", False, False),
     ("all", "8 and 3", False, True),
     ("defects", "0", False, False),
 ]

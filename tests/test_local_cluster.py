@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 from processes import wait_for
 
-from raydiff.local_cluster import LocalCluster
+from raydiff.errors import ClusterError
+from raydiff.local_cluster import GAVE_UP, LocalCluster, local_cluster
 from raydiff.processes import running
 
 pytestmark = pytest.mark.ray
@@ -143,3 +145,30 @@ def test_the_exit_status_of_a_submission_is_handed_back(tmp_path, monkeypatch) -
     assert cluster.submit(["python", "job.py", "--help"], "here") == 3
     called = (tmp_path / "ray.called").read_text()
     assert called == "http://127.0.0.1:1 job submit --working-dir here -- python job.py --help\n"
+
+
+def test_a_node_on_which_ray_gave_up_is_started_again(tmp_path, monkeypatch) -> None:
+    """Ray's limit of 30 s is not ours, and not to be set."""
+    ray = tmp_path / "ray"
+    ray.write_text(
+        '#!/bin/sh\necho "$@" >> "$0.called"\n'
+        f'[ $(wc -l < "$0.called") = 3 ] && exec sleep 60\necho "Exception: The current node {GAVE_UP}."\nexit 1\n'
+    )
+    ray.chmod(0o700)
+    monkeypatch.setattr("raydiff.local_cluster._ray", lambda: str(ray))
+    monkeypatch.setattr("raydiff.local_cluster._alive", lambda cluster: 1 if len(ray_calls()) == 3 else -1)
+
+    def ray_calls() -> list[str]:
+        return Path(f"{ray}.called").read_text().splitlines() if Path(f"{ray}.called").exists() else []
+
+    with local_cluster() as cluster:
+        assert len(ray_calls()) == 3
+        assert len(cluster.nodes) == 1
+        folders = [call.partition("--temp-dir=")[2].split()[0] for call in ray_calls()]
+        assert [Path(folder).name for folder in folders] == ["head", "head-2", "head-3"]
+    Path(f"{ray}.called").write_text("")
+    monkeypatch.setattr("raydiff.local_cluster.STARTS", 2)
+    with pytest.raises(ClusterError, match=f"(?s)ended while it started; .*{GAVE_UP}") as error, local_cluster():
+        pass
+    assert len(ray_calls()) == 2
+    shutil.rmtree(str(error.value).partition("its files are in ")[2].partition(",")[0])

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 
 import pyarrow as pa
 
-from raydiff import storage
+from raydiff import storage, walking
 from raydiff.images.archive import SCHEMA
 from raydiff.images.names import (
     IMAGE_EXTENSIONS,
@@ -60,8 +60,7 @@ class Listing:
     def __init__(self, uri: str, categories: Collection[str] = ()) -> None:
         self.uri = storage.absolute(uri)
         self.categories = categories
-        fs, inside = storage.filesystem(self.uri)
-        self._root = inside if storage.is_local(self.uri) else fs.unstrip_protocol(inside)
+        self._root = walking.root(*storage.filesystem(self.uri))
         self.unknown = 0
         self.left_out = 0
         self.left_out_names: list[str] = []

@@ -25,10 +25,12 @@ _NEGATIONS = ("no", "non", "not", "without", "free")
 _OPPOSITES = {"positive", "negative"}
 _WORDS = re.compile(r"[_\-. \d]+|(?<=[a-z])(?=[A-Z])")
 
+# What people call splits, in a table or as a folder.
+TRAIN_WORDS, TEST_WORDS, VALIDATION_WORDS = ("train", "training"), ("test", "testing"), ("validation", "valid", "val")
 # The split of what lies in a folder of such a name. A validation set is of normals: they train, or are held out.
 SPLITS = {
-    **dict.fromkeys(("train", "training", "validation", "valid", "val"), "train"),
-    **dict.fromkeys(("test", "testing", "test_public", "test_private", "test_private_mixed"), "test"),
+    **dict.fromkeys((*TRAIN_WORDS, *VALIDATION_WORDS), "train"),
+    **dict.fromkeys((*TEST_WORDS, "test_public", "test_private", "test_private_mixed"), "test"),
 }
 UNLABELLED = ("test_private", "test_private_mixed")  # MVTec AD 2: images with no folder that says what they show
 

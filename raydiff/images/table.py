@@ -78,6 +78,11 @@ def validate(images: pa.Table, where: str) -> pa.Table:
     return images.sort_by("uri")
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of that type holds text."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
 def row_number(index: int) -> str:
     """A row as messages name it."""
     return f"row {index + 1}"
@@ -127,7 +132,7 @@ def _cast(images: pa.Table, where: str, row: Callable[[int], str]) -> pa.Table:
 
 def _column(column: pa.ChunkedArray, field: pa.Field, where: str, row: Callable[[int], str]) -> pa.ChunkedArray:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    text = is_text(kind)
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
     if not (text or pa.types.is_null(kind) or (number and field.name == "label")):
         raise DataError(f"{where}: column {field.name!r} holds {column.type}; it must hold {field.type}")

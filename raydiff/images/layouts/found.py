@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from raydiff import storage
+from raydiff import storage, walking
 from raydiff.errors import DataError
 from raydiff.images import names, table
 from raydiff.images.layouts.pairing import beside, in_words
@@ -83,8 +83,7 @@ def list_folder(uri: str) -> Folder:
         DataError: if an image has several masks beside it, or most seem to be there twice.
         StorageError: if it cannot be listed.
     """
-    fs, path = storage.filesystem(uri)
-    root = path if storage.is_local(uri) else fs.unstrip_protocol(path)
+    root = walking.root(*storage.filesystem(uri))
     images, ignored, unnamed = {}, [], []
     left_out: dict[str, list[str]] = {}
     for file in storage.list_files(uri):

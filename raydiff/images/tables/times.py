@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydiff.errors import DataError
+from raydiff.images import table
 from raydiff.images.tables.files import Batch
 from raydiff.images.tables.notes import Notes
 from raydiff.images.tables.words import MISSING
@@ -67,9 +68,9 @@ class Times:
             return pc.utf8_slice_codeunits(column.cast(pa.string()), 0, 10).cast(pa.date32())
         if pa.types.is_null(column.type):
             return pa.nulls(len(column), pa.date32())
-        if not (_is_text(column.type) or pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        if not (table.is_text(column.type) or pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
             raise DataError(f"{self.where}: column {self.name!r} holds {column.type}; each value {_RULE}")
-        if _is_text(column.type) and pc.all(pc.match_substring_regex(column, f"^{_ISO}$")).as_py():
+        if table.is_text(column.type) and pc.all(pc.match_substring_regex(column, f"^{_ISO}$")).as_py():
             try:
                 return pc.utf8_slice_codeunits(column.cast(pa.string()), 0, 10).cast(pa.date32())
             except pa.ArrowException:  # no such day: found by its row below
@@ -150,7 +151,3 @@ def _dates(column: pa.Array) -> pa.DictionaryArray:
         whole = [str(int(value)) if isfinite(value) else None for value in column.to_pylist() if value is not None]
         column = pc.replace_with_mask(column.cast(pa.string()), column.is_valid(), pa.array(whole, pa.string()))
     return pc.replace_substring_regex(column.cast(pa.string()), _CLOCK, r"\1").dictionary_encode()
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

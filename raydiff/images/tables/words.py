@@ -13,7 +13,15 @@ import pyarrow as pa
 
 from raydiff import storage
 from raydiff.errors import DataError
-from raydiff.images.names import ABNORMAL_WORDS, IMAGE_EXTENSIONS, NORMAL_WORDS
+from raydiff.images import table
+from raydiff.images.names import (
+    ABNORMAL_WORDS,
+    IMAGE_EXTENSIONS,
+    NORMAL_WORDS,
+    TEST_WORDS,
+    TRAIN_WORDS,
+    VALIDATION_WORDS,
+)
 from raydiff.images.tables.files import Batch
 from raydiff.images.tables.notes import Notes
 
@@ -31,9 +39,9 @@ _LABEL_MEANS = {0: "0 (normal)", 1: "1 (anomalous)", None: "unknown"}
 _LABEL_RULE = "must be 0 or 1, normal or anomalous, good or bad, OK or NG, false or true, or empty where unknown"
 VALIDATION = "validation"
 _SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("test", "testing"), "test"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), VALIDATION),
+    **dict.fromkeys(TRAIN_WORDS, "train"),
+    **dict.fromkeys(TEST_WORDS, "test"),
+    **dict.fromkeys((*VALIDATION_WORDS, "dev"), VALIDATION),
 }
 _NUMBER = re.compile(r"([01])[.,]0+")
 # What a relative path does not have, which is to be put behind its folder and no more.
@@ -119,7 +127,9 @@ class Cells:
             DataError: naming the row that is empty where a value is required.
         """
         kind = self._kind(name)
-        if not (_is_text(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
+        if not (
+            table.is_text(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)
+        ):
             raise DataError(f"{self.where}: column {name!r} holds {kind}; it must hold text")
         if pa.types.is_integer(kind) or pa.types.is_floating(kind):
             self.notes.say(f"column {name!r}: its numbers are taken for names")
@@ -148,7 +158,7 @@ class Cells:
             DataError: naming the row that is empty where a value is required, or that no path here leads to.
         """
         kind = self._kind(name)
-        if not (_is_text(kind) or pa.types.is_null(kind)):
+        if not (table.is_text(kind) or pa.types.is_null(kind)):
             raise DataError(f"{self.where}: column {name!r} holds {kind}; it must hold paths or URIs")
         given = self.batch.columns[name].to_pylist()
         below = resolved("", folder)
@@ -276,10 +286,6 @@ def _path_of_file(uri: str) -> str:
         return unquote(path, errors="strict")
     except UnicodeDecodeError:
         return path
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _word(value: object) -> str:
