@@ -48,7 +48,7 @@ Preset = Annotated[str, typer.Option(help="Train settings to begin with: demo, s
 Backbone = Annotated[str | None, typer.Option(help="Any timm backbone with feature maps.")]
 Weights = Annotated[
     str | None,
-    typer.Option("--backbone-weights", help="`hub`, `random`, or the URI of a safetensors or .pth file."),
+    typer.Option("--backbone-weights", help="`package`, `hub`, `random`, or the URI of a safetensors or .pth file."),
 ]
 Set = Annotated[
     list[str] | None,

@@ -10,22 +10,25 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from raydiff import storage
 from raydiff.errors import SettingsError
-from raydiff.nn import hub
+from raydiff.nn import hub, packaged
+from raydiff.nn.packaged import PACKAGES
 from raydiff.settings import Settings
 
 HUB = "hub"
+PACKAGE = "package"
 RANDOM = "random"
 RANDOM_SEED = 0
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # what timm looks for, in this order
 UNTRAINED = (
     "The backbone has random weights. Untrained features find defects in textures but miss many on parts; "
-    "give --backbone-weights a weights file, or `hub` where a model hub can be reached."
+    "give --backbone tf_efficientnet_lite0, whose weights come with raydiff, or --backbone-weights a weights file, or "
+    "`hub` where a model hub can be reached."
 )
 
 
@@ -33,13 +36,22 @@ class BackboneSettings(Settings):
     """Which frozen network, with which weights, and what is taken from it."""
 
     name: str = "efficientnet_b4"
-    weights: str = HUB  # "hub" (timm's pretrained weights), "random", or the URI of a weights file
+    # "package" (installed with pip, see `packaged`; the default of networks that have one), "hub" (timm's pretrained
+    # weights; the default of all others), "random", or the URI of a weights file
+    weights: str = HUB
     timm_options: dict[str, Any] = Field(default_factory=dict)  # passed to timm.create_model, e.g. {"pad_type": "same"}
     mean: tuple[float, float, float] | None = None  # of the weights' training images; timm's own by default
     std: tuple[float, float, float] | None = None
     stages: tuple[int, ...] = Field((0, 1, 2, 3), min_length=1)  # timm's feature levels, shallow first
     grid: int = Field(28, ge=1)  # every stage is brought to grid x grid positions
     neighbourhood: int = Field(3, ge=1)  # each stage is averaged over this many positions a side; 1 = not
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weights_of_a_package(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("name") in PACKAGES:
+            return {"weights": PACKAGE, **values}
+        return values
 
 
 class Backbone(nn.Module):
@@ -69,11 +81,16 @@ class Backbone(nn.Module):
                 f"backbone {settings.name!r} with stages {settings.stages} and options {settings.timm_options} "
                 f"cannot be built: {error}"
             ) from error
-        if load_weights and settings.weights not in (HUB, RANDOM):
-            self._load(settings.weights)
+        if load_weights and settings.weights == PACKAGE:
+            self._fill(packaged.read(settings.name), f"the package with weights of {settings.name!r}")
+        elif load_weights and settings.weights not in (HUB, RANDOM):
+            with storage.local_copy(settings.weights) as path:
+                self._fill(_read_weights(settings.weights, path), settings.weights)
         config: Mapping[str, Any] = getattr(self.net, "pretrained_cfg", None) or {}
         # of the weights: timm knows its own; whoever gives a file knows that file's
         known = {HUB: str(config.get("license") or "not stated by timm"), RANDOM: "none needed: random weights"}
+        if settings.weights == PACKAGE and settings.name in PACKAGES:
+            known[PACKAGE] = PACKAGES[settings.name].licence
         self.licence = known.get(settings.weights, f"that of {settings.weights}")
         mean = settings.mean or config.get("mean") or timm.data.IMAGENET_DEFAULT_MEAN
         std = settings.std or config.get("std") or timm.data.IMAGENET_DEFAULT_STD
@@ -125,22 +142,20 @@ class Backbone(nn.Module):
         except hub.FAILURES as error:
             raise _not_fetched(self.settings.name, type(error).__name__) from None
 
-    def _load(self, uri: str) -> None:
-        with storage.local_copy(uri) as path:
-            state = _read_weights(uri, path)
+    def _fill(self, state: Mapping[str, Tensor], where: str) -> None:
         wanted = self.net.state_dict()
         found = {key: state[name] for key in wanted for name in _names_in_file(key) if name in state}
         lacking = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
         if lacking:
             raise SettingsError(
-                f"{uri} lacks {len(lacking)} of the {len(wanted)} tensors of {self.settings.name!r} "
+                f"{where} lacks {len(lacking)} of the {len(wanted)} tensors of {self.settings.name!r} "
                 f"(the first: {lacking[0]}); give the weights of that architecture"
             )
         try:
             self.net.load_state_dict(found, strict=False)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
-            raise SettingsError(f"{uri} does not fit {self.settings.name!r}: {reason}") from None
+            raise SettingsError(f"{where} does not fit {self.settings.name!r}: {reason}") from None
 
 
 def check(settings: BackboneSettings) -> None:
@@ -179,7 +194,8 @@ def check_hub(name: str) -> None:
 def _not_fetched(name: str, reason: str) -> SettingsError:
     return SettingsError(
         f"the pretrained weights of {name!r} could not be fetched from the model hub ({reason}); give "
-        "--backbone-weights the URI of a weights file, or `random` to go on untrained"
+        "--backbone-weights the URI of a weights file, or `random` to go on untrained, or --backbone "
+        "tf_efficientnet_lite0, whose weights come with raydiff"
     )
 
 
