@@ -46,6 +46,7 @@ def connect(address: str | None = None, gpus: int | None = None) -> None:
         ClusterError: if nothing answers at the address or the token is refused, it is a job server's, or the GPUs do
             not come.
     """
+    at_sigterm = signal.getsignal(signal.SIGTERM)
     if not ray.is_initialized():
         address = address or os.environ.get(ADDRESS)
         quiet = ray.LoggingConfig(log_level="WARNING")  # phases say what goes on
@@ -56,8 +57,9 @@ def connect(address: str | None = None, gpus: int | None = None) -> None:
             use_private_token()
             ray.init(address="local", _node_ip_address=LOOPBACK, logging_config=quiet)
     if threading.current_thread() is threading.main_thread():
-        # Ray's C++ core takes SIGTERM over and aborts the process; Python's handler is put back in its place.
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        # Ray's C++ core takes SIGTERM over and aborts the process, its Python part has a handler that says nothing. The
+        # one of before is put back, which speaks at once; Ray's Python one where there was none.
+        signal.signal(signal.SIGTERM, at_sigterm if callable(at_sigterm) else signal.getsignal(signal.SIGTERM))
     context = DataContext.get_current()
     context.enable_progress_bars = False  # phases show themselves, on the driver
     context.target_max_block_size = None  # a block is a whole part of the table, whatever its size

@@ -36,10 +36,10 @@ def shown_progress(prefix: str, unit: str) -> Iterator[Any]:
     """Show on the driver what workers write to the board that this yields; each new title is a new phase."""
     # On whatever node it is, losing it must end no worker that writes to it.
     board: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(ProgressBoard).remote()
-    stop = threading.Event()
+    stop, cut_short = threading.Event(), threading.Event()
 
     def show() -> None:
-        with told_if_pending(prefix) as begun, contextlib.ExitStack() as stack:
+        with told_if_pending(prefix) as begun, contextlib.suppress(_CutShort), contextlib.ExitStack() as stack:
             running: Phase | None = None
             finished = False
             while not finished:
@@ -52,12 +52,22 @@ def shown_progress(prefix: str, unit: str) -> Iterator[Any]:
                     running = stack.enter_context(phase(f"{prefix}: {title}", total or None, unit))
                 if running is not None:
                     running.update(done, note)
+                if cut_short.is_set():
+                    raise _CutShort
 
     try:
         with _beside(show, stop):
-            yield board
+            try:
+                yield board
+            except BaseException:
+                cut_short.set()
+                raise
     finally:
         ray.kill(board)
+
+
+class _CutShort(Exception):
+    """Ends a phase that is not done."""
 
 
 @contextlib.contextmanager

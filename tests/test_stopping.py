@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from raydiff import cluster
+from raydiff.stopping import stop
+
 ROOT = Path(__file__).parents[1]
 SENTENCE = "stopped; what is finished is kept, run the same command again to go on\n"
 
@@ -76,3 +79,22 @@ def test_other_errors_in_a_destructor_are_still_printed():
     assert "Exception ignored in" in done.stderr
     assert "ZeroDivisionError" in done.stderr
     assert SENTENCE not in done.stderr
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_ray_that_is_started_leaves_the_handler_that_speaks_at_once(monkeypatch, ours):
+    """`ray job stop` kills after three seconds; what is said after all is put away may come too late."""
+
+    def theirs(number, frame):
+        pass
+
+    monkeypatch.delenv(cluster.ADDRESS, raising=False)
+    monkeypatch.setattr(cluster, "use_private_token", lambda: None)
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster.ray, "init", lambda **options: signal.signal(signal.SIGTERM, theirs))
+    before = signal.signal(signal.SIGTERM, stop if ours else signal.SIG_DFL)
+    try:
+        cluster.connect()
+        assert signal.getsignal(signal.SIGTERM) is (stop if ours else theirs)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
 
 from raydiff import cluster, worker_progress
-from raydiff.worker_progress import told_if_pending
+from raydiff.worker_progress import shown_progress, told_if_pending
 
 
 @pytest.fixture
@@ -46,3 +47,17 @@ def test_the_thread_ends_with_a_block_that_fails(told):
     with pytest.raises(RuntimeError, match="no"), told_if_pending("lafite"):
         raise RuntimeError("no")
     assert threading.active_count() == before
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_phase_is_done_only_if_nothing_failed(local_ray, capsys, fails):
+    import ray
+
+    with contextlib.suppress(RuntimeError), shown_progress("lafite", "steps") as board:
+        ray.get(board.write.remote("training", 3, 10, "loss 0.1"))
+        if fails:
+            raise RuntimeError
+    out = capsys.readouterr().out
+    assert "lafite: training: begins, 10 steps" in out
+    assert ("lafite: training: done, 3 steps" in out) == (not fails)
