@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from raydiff import home
+from raydiff import home, threads
 from raydiff.errors import RaydiffError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ __all__ = ["Model", "RaydiffError", "load", "methods"]
 __version__ = "0.1.0"
 
 home.use_private_caches()  # before any library looks for its own
+threads.sleep_while_waiting()  # before torch is loaded
 
 # torch and its libraries take seconds to import; a worker that only decodes images should not wait for them.
 _LATER = {"Model": "raydiff.model", "load": "raydiff.model", "methods": "raydiff.methods"}
