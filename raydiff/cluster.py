@@ -55,7 +55,8 @@ def connect(address: str | None = None, gpus: int | None = None) -> None:
         else:
             console.print(f"{ADDRESS} is not set: starting a Ray on this machine")
             use_private_token()
-            ray.init(address="local", _node_ip_address=LOOPBACK, logging_config=quiet)
+            # Nobody looks at a dashboard that comes and goes with one command, and its processes are not for nothing.
+            ray.init(address="local", include_dashboard=False, _node_ip_address=LOOPBACK, logging_config=quiet)
     if threading.current_thread() is threading.main_thread():
         # Ray's C++ core takes SIGTERM over and aborts the process, its Python part has a handler that says nothing. The
         # one of before is put back, which speaks at once; Ray's Python one where there was none.

@@ -67,7 +67,8 @@ TRAINED = [name for name in methods.names() if issubclass(methods.get(name).Trai
 # Two networks from nothing take longer; the method's own test file has them learn.
 SLOW_TO_LEARN = {"diffusion_ad", "glad"}
 # Ray Train looks at its workers' reports every 2 s, which is most of the time that a training of a few steps takes.
-QUICK_RAY = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
+# Its log monitor looks for new files ten times a second where there are fewer than so many, and else twice.
+QUICK_RAY = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0"}
 
 
 @pytest.fixture(autouse=True)
@@ -217,6 +218,7 @@ def local_ray(tmp_path_factory):
             patch.setenv(name, value)
         ray.init(
             address="local",
+            include_dashboard=False,
             _node_ip_address=cluster.LOOPBACK,
             num_cpus=2,
             object_store_memory=150_000_000,
