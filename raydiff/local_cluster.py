@@ -33,6 +33,7 @@ from raydiff.processes import POLL_SECONDS, Process, end_families, running
 START_SECONDS = 120.0
 # Ray gives a node 30 s to appear, which are few on a busy machine, and lets nobody say otherwise.
 GAVE_UP = "timed out during startup"
+STARTED = "Ray runtime started"  # what `ray start` prints when it can give up no more
 STARTS = 3  # of a node on which Ray gave up
 LOG_LINES = 20  # of a node's log, in an error
 STORE_SHARE = 0.3  # of the memory, for the object stores of all nodes together, as Ray's own default for one
@@ -198,7 +199,7 @@ def _launch(
     # Files of its own, too: nodes that share a session's folder unpack and remove each other's working directories.
     command = [_ray(), "start", "--block", "--disable-usage-stats", f"--temp-dir={cluster.folder / name}"]
     command += [f"--dashboard-agent-listen-port={_free_ports(1)[0]}", *options]
-    environment = os.environ | cluster.environment | more
+    environment = os.environ | cluster.environment | more | {"PYTHONUNBUFFERED": "1"}  # its log is read
     del environment["RAY_ADDRESS"]
     log = cluster.folder / f"{name}.log"
     with log.open("w") as output:
@@ -218,11 +219,11 @@ def _launch(
 
 
 def _wait(cluster: LocalCluster, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until the job server answers to its token and knows of all nodes that were started."""
+    """Wait until `ray start` says so, and the job server answers to its token and knows of all nodes."""
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-            if _alive(cluster) >= len(cluster.nodes):
+            if STARTED in log.read_text(errors="replace") and _alive(cluster) >= len(cluster.nodes):
                 return
         time.sleep(POLL_SECONDS)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])

@@ -15,7 +15,7 @@ import pytest
 from processes import wait_for
 
 from raydiff.errors import ClusterError
-from raydiff.local_cluster import GAVE_UP, LocalCluster, local_cluster
+from raydiff.local_cluster import GAVE_UP, STARTED, LocalCluster, local_cluster
 from raydiff.processes import running
 
 pytestmark = pytest.mark.ray
@@ -35,7 +35,7 @@ except ClusterError as error:
 
 
 def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
 
 
 def exported(place: Path) -> dict[str, str]:
@@ -152,11 +152,12 @@ def test_a_node_on_which_ray_gave_up_is_started_again(tmp_path, monkeypatch) -> 
     ray = tmp_path / "ray"
     ray.write_text(
         '#!/bin/sh\necho "$@" >> "$0.called"\n'
-        f'[ $(wc -l < "$0.called") = 3 ] && exec sleep 60\necho "Exception: The current node {GAVE_UP}."\nexit 1\n'
+        f'[ $(wc -l < "$0.called") = 3 ] && echo "{STARTED}." && exec sleep 60\n'
+        f'echo "Exception: The current node {GAVE_UP}."\nexit 1\n'
     )
     ray.chmod(0o700)
     monkeypatch.setattr("raydiff.local_cluster._ray", lambda: str(ray))
-    monkeypatch.setattr("raydiff.local_cluster._alive", lambda cluster: 1 if len(ray_calls()) == 3 else -1)
+    monkeypatch.setattr("raydiff.local_cluster._alive", lambda cluster: 1)  # as the GCS knows of a node early
 
     def ray_calls() -> list[str]:
         return Path(f"{ray}.called").read_text().splitlines() if Path(f"{ray}.called").exists() else []
