@@ -30,7 +30,7 @@ from raydiff.cluster import LOOPBACK
 from raydiff.errors import ClusterError
 from raydiff.processes import POLL_SECONDS, Process, end_families, running
 
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 # Ray gives a node 30 s to appear, which are few on a busy machine, and lets nobody say otherwise.
 GAVE_UP = "timed out during startup"
 STARTED = "Ray runtime started"  # what `ray start` prints when it can give up no more
@@ -237,7 +237,7 @@ def _alive(cluster: LocalCluster) -> int:
     place = f"{cluster.dashboard}/api/v0/nodes?filter_keys=state&filter_predicates=%3D&filter_values=ALIVE"
     request = urllib.request.Request(place, headers={"Authorization": f"Bearer {token}"})
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(request, timeout=5) as answer:
+    with direct.open(request, timeout=30) as answer:
         found: Any = json.load(answer)
     return len(found["data"]["result"]["result"])
 
