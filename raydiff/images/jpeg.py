@@ -216,12 +216,13 @@ def _check_restarts(data: bytes, frame: Frame) -> None:
 def _blocks(frame: Frame, sampling: dict[int, tuple[int, int]], components: bytes) -> int:
     """How many units a scan has: blocks of all its components together, or of the only one (T.81, A.2)."""
     most = [max(factors) for factors in zip(*sampling.values(), strict=True)]
-    sides = []
-    for axis, side in enumerate((frame.width, frame.height)):
-        own = sampling[components[0]][axis] if len(components) == 1 else most[axis]
-        pixels = -(-side * own // most[axis]) if len(components) == 1 else side
-        sides.append(-(-pixels // (8 if len(components) == 1 else 8 * most[axis])))
-    return sides[0] * sides[1]
+    sides = (frame.width, frame.height)
+    if len(components) > 1:
+        wide, high = (-(-side // (8 * whole)) for side, whole in zip(sides, most, strict=True))
+    else:  # of one alone its own pixels count
+        own = [-(-side * part // whole) for side, part, whole in zip(sides, sampling[components[0]], most, strict=True)]
+        wide, high = (-(-side // 8) for side in own)
+    return wide * high
 
 
 def _all_scans(frame: Frame, scans: list[bytes]) -> bool:

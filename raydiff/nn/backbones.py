@@ -89,7 +89,7 @@ class Backbone(nn.Module):
         config: Mapping[str, Any] = getattr(self.net, "pretrained_cfg", None) or {}
         # of the weights: timm knows its own; whoever gives a file knows that file's
         known = {HUB: str(config.get("license") or "not stated by timm"), RANDOM: "none needed: random weights"}
-        if settings.weights == PACKAGE and settings.name in PACKAGES:
+        if settings.name in PACKAGES:
             known[PACKAGE] = PACKAGES[settings.name].licence
         self.licence = known.get(settings.weights, f"that of {settings.weights}")
         mean = settings.mean or config.get("mean") or timm.data.IMAGENET_DEFAULT_MEAN

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
@@ -100,31 +102,31 @@ def _images(uri: str) -> list[str]:
 
 def _first(uri: str) -> None:
     """Read a texture, the first that can be."""
-    tried, reason = _images(uri)[:_TRIED], "no image there"
-    for each in tried:
-        try:
-            decode(storage.read_bytes(each))
-            return
-        except (ImageError, StorageError) as error:
-            reason = str(error)
-    raise DataError(
-        f"texture source {uri}: none of its {len(tried)} files looked at is an image that can be read ({reason})"
-    )
+    tried = _images(uri)[:_TRIED]
+    next(_readable(uri, tried, f"its {len(tried)} files looked at"))
 
 
 @functools.lru_cache(maxsize=4)
 def _read(uri: str, size: int) -> list[Tensor]:
     uris = _images(uri)
     kept = uris[:: math.ceil(len(uris) / KEPT)]
-    images, reason = [], "no image there"
-    for each in kept:
+    found = _readable(uri, kept, f"{len(kept)} files")
+    return [torch.from_numpy(resize(image, size)).permute(2, 0, 1) for image in found]
+
+
+def _readable(source: str, uris: Sequence[str], which: str) -> Iterator[NDArray[np.uint8]]:
+    """The images that can be read, one at a time; a DataError that speaks of `which` if that is none."""
+    found, reason = False, "no image there"
+    for uri in uris:
         try:
-            images.append(torch.from_numpy(resize(decode(storage.read_bytes(each)), size)).permute(2, 0, 1))
+            image = decode(storage.read_bytes(uri))
         except (ImageError, StorageError) as error:
             reason = str(error)
-    if not images:
-        raise DataError(f"texture source {uri}: none of {len(kept)} files is an image that can be read ({reason})")
-    return images
+            continue
+        found = True
+        yield image
+    if not found:
+        raise DataError(f"texture source {source}: none of {which} is an image that can be read ({reason})")
 
 
 def _stripes(size: int, generator: torch.Generator) -> Tensor:

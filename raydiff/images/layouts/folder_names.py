@@ -49,8 +49,8 @@ def options_for(folders: Collection[str]) -> str:
     said = {name: said_by(name) for name in folders if not set(name.lower().split("_")) & set(MASK_FOLDERS)}
     if not any(label is not None for label in said.values()):
         return f"--normal NAME --anomalous NAME, with the names of {few(sorted(folders))}"
-    normal = sorted(name for name, label in said.items() if label == 0)
-    others = sorted(name for name, label in said.items() if label != 0)
+    normal = [name for name, label in said.items() if label == 0]
+    others = [name for name, label in said.items() if label != 0]
     if not normal:  # what is not called a defect is normal then
         normal = [name for name in others if said[name] is None]
         others = [name for name in others if said[name] == 1]

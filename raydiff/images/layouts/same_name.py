@@ -15,6 +15,7 @@ import numpy as np
 from raydiff import storage
 from raydiff.errors import DataError, ImageError
 from raydiff.images.decode import decode
+from raydiff.images.masks import DECODES_AT_ONCE
 from raydiff.images.names import stem
 from raydiff.patience import patiently
 
@@ -41,7 +42,7 @@ def masks_by_extension(images: Mapping[str, str]) -> dict[str, str]:
         return {}
     paths = sorted(pairs)
     at = sorted({round(place) for place in np.linspace(0, len(paths) - 1, LOOKED_AT)})
-    with ThreadPoolExecutor(LOOKED_AT) as pool:
+    with ThreadPoolExecutor(DECODES_AT_ONCE) as pool:
         looks = list(pool.map(_looks_like_a_mask, [images[paths[place]] for place in at]))
     said = [look for look in looks if look is not None]
     if said and all(said):
