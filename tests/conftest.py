@@ -135,11 +135,11 @@ class ListedExamples:
         return self.examples[indices]
 
 
-def fitted(name: str, images: np.ndarray, seed: int = 0):
+def fitted(name: str, images: np.ndarray, seed: int = 0, **changes):
     """A tiny method with its statistics fitted on images."""
     torch.manual_seed(seed)
     kind = methods.get(name)
-    method = kind(tiny_settings(name)).eval()
+    method = kind(tiny_settings(name, **changes)).eval()
     from raydiff.scoring.scorer import examples_of
 
     examples = ListedExamples(examples_of(method, images))

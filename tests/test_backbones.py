@@ -88,6 +88,14 @@ def test_the_neighbourhood_average_is_a_mean_over_the_window(width):
             torch.testing.assert_close(found[..., row, column], window, rtol=1e-4, atol=1e-5)
 
 
+def test_zeros_beyond_the_border_can_count():
+    stage = Backbone(settings(stages=(2,), grid=8, neighbourhood=1))(images())
+    found = Backbone(settings(stages=(2,), grid=8, neighbourhood=3, neighbourhood_padding="zeros"))(images())
+    torch.testing.assert_close(found[..., 0, 0], stage[..., :2, :2].sum((2, 3)) / 9, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[..., 0, 3], stage[..., :2, 2:5].sum((2, 3)) / 9, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[..., 3, 3], stage[..., 2:5, 2:5].mean((2, 3)), rtol=1e-4, atol=1e-5)
+
+
 def test_the_average_of_a_constant_is_that_constant():
     backbone = Backbone(settings(neighbourhood=3, grid=6))
     constant = torch.full((1, 2, 5, 5), 3.5)

@@ -54,6 +54,7 @@ class AnomalyMaps(NamedTuple):
 
     maps: Tensor  # (N, S, S), higher = more anomalous
     details: Mapping[str, Tensor] = MappingProxyType({})  # (N,) numbers each, which the score table tells of an image
+    scores: Tensor | None = None  # (N,) image scores, where they are not read off the maps by `Method.scores`
 
 
 class Examples(Protocol):

@@ -24,6 +24,7 @@ class FeatureTrainSettings(TrainSettings):
     """Train settings of a method that works on frozen features."""
 
     backbone: BackboneSettings = BackboneSettings()
+    standardised: bool = True  # False takes the features as they are, as PatchCore does
     coreset_ratio: float = Field(0.1, gt=0, le=1)  # share of all patches that the memory bank keeps
     bank_size: int = Field(20_000, ge=1)  # most vectors in the bank, whatever the ratio
     coreset_pool: int = Field(200_000, ge=1)  # the coreset is chosen among at most this many patches, drawn evenly
@@ -107,10 +108,11 @@ class FeatureMethod(Method):
             squares += values.square().sum(1)
             done += len(batch)
             report("feature statistics", done, images)
-        mean = total / (images * patches)
-        deviation = (squares / (images * patches) - mean.square()).clamp_min(0).sqrt()
-        self.feature_mean.copy_(mean)
-        self.feature_std.copy_(self._floored(deviation))
+        if self.settings.standardised:
+            mean = total / (images * patches)
+            deviation = (squares / (images * patches) - mean.square()).clamp_min(0).sqrt()
+            self.feature_mean.copy_(mean)
+            self.feature_std.copy_(self._floored(deviation))
 
         per_image = self._drawn(images)
         pool = []

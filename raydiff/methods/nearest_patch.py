@@ -7,7 +7,7 @@ normal patches. Same features and same memory bank as LafitE, so every table sho
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -31,6 +31,9 @@ class NearestPatchScore(FeatureScoreSettings):
     """Score settings of nearest_patch."""
 
     neighbours: int = Field(1, ge=1)  # the mean distance to this many nearest vectors
+    # "window": as all feature methods; "patch": the farthest patch's distance, weighted by its `support` (PatchCore's)
+    image_score: Literal["window", "patch"] = "window"
+    support: int = Field(9, ge=1)  # bank vectors around a patch's nearest one that weigh its distance; 1 = no weight
 
 
 class NearestPatch(FeatureMethod):
@@ -50,6 +53,28 @@ class NearestPatch(FeatureMethod):
         """Distances at each patch, brought to the image's size."""
         features = self.standardised(examples)
         k = min(score.neighbours, len(self.memory_bank))
-        distances, _ = nearest_neighbours(as_vectors(features), self.memory_bank, k)
+        distances, nearest = nearest_neighbours(as_vectors(features), self.memory_bank, k)
         errors = distances.mean(1).unflatten(0, (len(features), *features.shape[-2:]))
-        return AnomalyMaps(anomaly_map(errors, self.settings.image_size, score.blur_sigma))
+        maps = anomaly_map(errors, self.settings.image_size, score.blur_sigma)
+        if score.image_score == "window":
+            return AnomalyMaps(maps)
+        farthest = errors.flatten(1).argmax(1, keepdim=True)
+        images = torch.arange(len(features), device=farthest.device)[:, None]
+        patches = as_vectors(features).unflatten(0, (len(features), -1))[images, farthest][:, 0]
+        beside = nearest[:, 0].unflatten(0, (len(features), -1)).gather(1, farthest)[:, 0]
+        weights = support_weights(patches, self.memory_bank, beside, score.support)
+        return AnomalyMaps(maps, scores=weights * errors.flatten(1).amax(1))
+
+
+def support_weights(patches: Tensor, bank: Tensor, nearest: Tensor, support: int) -> Tensor:
+    """(q,) weights of patches (q, d): small where their nearest bank vector, (q,) indices, lies among many.
+
+    1 - softmax of the distances to the `support` bank vectors nearest to that vector, taken at the vector itself
+    (PatchCore, equation 7; with distances in the features' own units, as in its authors' code). 1 where support is 1.
+    """
+    count = min(support, len(bank))
+    if count == 1:
+        return torch.ones_like(patches[:, 0])
+    _, around = nearest_neighbours(bank[nearest], bank, count)
+    distances = (patches[:, None] - bank[around]).square().sum(2).sqrt()
+    return 1 - torch.softmax(distances, 1)[:, 0]

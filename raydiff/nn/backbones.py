@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -45,6 +45,8 @@ class BackboneSettings(Settings):
     stages: tuple[int, ...] = Field((0, 1, 2, 3), min_length=1)  # timm's feature levels, shallow first
     grid: int = Field(28, ge=1)  # every stage is brought to grid x grid positions
     neighbourhood: int = Field(3, ge=1)  # each stage is averaged over this many positions a side; 1 = not
+    # what lies beyond the image in that average: nothing, or zeros, as in PatchCore, which fades the border
+    neighbourhood_padding: Literal["left_out", "zeros"] = "left_out"
 
     @model_validator(mode="before")
     @classmethod
@@ -123,7 +125,8 @@ class Backbone(nn.Module):
         width = self.settings.neighbourhood
         if width > 1:
             rows, columns = stage.shape[-2:]  # an even width would give one more of both
-            stage = F.avg_pool2d(stage, width, stride=1, padding=width // 2, count_include_pad=False)
+            zeros = self.settings.neighbourhood_padding == "zeros"
+            stage = F.avg_pool2d(stage, width, stride=1, padding=width // 2, count_include_pad=zeros)
             stage = stage[..., :rows, :columns]
         grid = (self.settings.grid, self.settings.grid)
         return F.interpolate(stage, grid, mode="bilinear", align_corners=False)

@@ -49,7 +49,8 @@ def score_examples(method: Method, examples: Tensor, keys: Sequence[str], score:
         batch = examples[start : start + chunk]
         names = [*keys[start : start + chunk], *[""] * (chunk - len(batch))]
         found = method.maps(filled(batch, chunk), names, score)
-        scores.append(method.scores(found.maps, score)[: len(batch)].double().cpu())
+        of_images = method.scores(found.maps, score) if found.scores is None else found.scores
+        scores.append(of_images[: len(batch)].double().cpu())
         maps.append(found.maps[: len(batch)].cpu())
         for name, values in found.details.items():
             details.setdefault(name, []).append(values[: len(batch)].double().cpu())
