@@ -21,21 +21,23 @@ from raydiff import methods, storage
 from raydiff.errors import ModelFolderError, SettingsError, StorageError
 from raydiff.images.decode import resize
 from raydiff.methods.base import Method, ScoreSettings
+from raydiff.nn.positions import PositionStatistics
 from raydiff.scoring.scored import Scored
 from raydiff.scoring.scorer import score_images
 from raydiff.selection.calibration import Calibration
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
-FORMAT = 1
+FORMAT = 2
 
 
 class Model:
-    """A method with its trained state, score settings, calibration and card.
+    """A method with its trained state, score settings, position statistics, calibration and card.
 
     Attributes:
         method: the torch module.
         score_settings: how it scores.
+        positions: what normal images' maps hold at each position, or None before `tune`: maps are the method's own.
         calibration: alarm thresholds and p-values, or None before `calibrate`.
         card: how the model was made; free to read, decides nothing.
     """
@@ -46,11 +48,13 @@ class Model:
         score_settings: ScoreSettings,
         calibration: Calibration | None = None,
         card: dict[str, Any] | None = None,
+        positions: PositionStatistics | None = None,
     ) -> None:
         self.method = method.eval()
         self.score_settings = score_settings
         self.calibration = calibration
         self.card = card or {}
+        self.positions = positions
         self._weights_hash: str | None = None
         self._saved = False
 
@@ -67,12 +71,18 @@ class Model:
             self._weights_hash = hashlib.sha256(self._weights()).hexdigest()
         return _model_id(self._description(self._weights_hash))
 
-    def score(self, images: Sequence[np.ndarray]) -> Scored:
+    def score(self, images: Sequence[np.ndarray], categories: Sequence[str | None] | None = None) -> Scored:
         """Score RGB images: uint8 arrays (H, W, 3) of any sizes. Maps are at the model's image size.
 
+        Args:
+            categories: what each image shows, where it is known: normal images of a category have odd places of their
+                own.
+
         Raises:
-            SettingsError: if an image has another type or shape.
+            SettingsError: if an image has another type or shape, or there are not as many categories as images.
         """
+        if categories is not None and len(categories) != len(images):
+            raise SettingsError(f"{len(images)} images and {len(categories)} categories; give each image one, or None")
         for position, image in enumerate(images):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise SettingsError(
@@ -81,7 +91,8 @@ class Model:
         size = self.image_size
         if not len(images):
             return Scored(np.zeros(0), np.zeros((0, size, size), np.float32), {})
-        return score_images(self.method, np.stack([resize(image, size) for image in images]), self.score_settings)
+        resized = np.stack([resize(image, size) for image in images])
+        return score_images(self.method, resized, self.score_settings, self.positions, categories)
 
     def save(self, uri: str) -> None:
         """Write the whole folder; the description goes last, so that a half-written folder is never a model."""
@@ -111,6 +122,7 @@ class Model:
                 "train": self.method.settings.model_dump(mode="json"),
                 "score": self.score_settings.model_dump(mode="json"),
             },
+            "positions": self.positions.model_dump(mode="json") if self.positions else None,
             "calibration": self.calibration.model_dump(mode="json") if self.calibration else None,
             "weights_sha256": weights_hash,
         }
@@ -147,12 +159,13 @@ def load(uri: str, device: str | torch.device | None = None) -> Model:
     except (RuntimeError, SafetensorError, KeyError) as error:
         raise ModelFolderError(f"{uri}: the weights do not fit {description['method']}: {error}") from None
     method.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    calibration = description["calibration"]
+    positions, calibration = description["positions"], description["calibration"]
     model = Model(
         method,
         score,
         Calibration.parse(calibration) if calibration else None,
         description["card"],
+        PositionStatistics.parse(positions) if positions else None,
     )
     model._weights_hash = description["weights_sha256"]
     model._saved = True

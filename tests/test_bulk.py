@@ -205,7 +205,7 @@ class Handle:
         self.score = self
         self._answer = answer
 
-    def remote(self, images):
+    def remote(self, images, categories):
         self._images = images
         return self
 

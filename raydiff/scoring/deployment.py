@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,9 @@ class Scorer:
     def __init__(self, model_uri: str) -> None:
         self.model = load(model_uri, cluster.use_assigned_device())
 
-    def score(self, images: np.ndarray) -> Scored:
+    def score(self, images: np.ndarray, categories: Sequence[str | None]) -> Scored:
         """Scores and maps of uint8 (N, S, S, 3) images at the model's size."""
-        return self.model.score(list(images))
+        return self.model.score(list(images), categories)
 
 
 @contextlib.contextmanager

@@ -70,7 +70,8 @@ class PartScorer:
         """The score table's rows of a part, its maps written."""
         records = [self._record(rows, index) for index in range(len(rows["record"]))]
         good = np.flatnonzero(rows["error"] == "")
-        for row, scored in zip(good, self._scores(rows["image"][good]), strict=True):
+        categories = [records[row]["category"] for row in good]
+        for row, scored in zip(good, self._scores(rows["image"][good], categories), strict=True):
             record = records[row]
             if scored is None:
                 record["error"] = f"scoring the image ended the model's process {ATTEMPTS} times"
@@ -103,7 +104,7 @@ class PartScorer:
                 counter.inc(counts[name])
         return counts
 
-    def _scores(self, images: np.ndarray) -> Sequence[Scored | None]:
+    def _scores(self, images: np.ndarray, categories: Sequence[str]) -> Sequence[Scored | None]:
         """Each image's scores; None for one that ends the replica it comes to.
 
         Raises:
@@ -111,19 +112,19 @@ class PartScorer:
         """
         if not len(images):
             return []
-        scored = self._ask(images)
+        scored = self._ask(images, categories)
         if scored is not None:
             return scored.each()
-        alone = [self._ask(images[place : place + 1]) for place in range(len(images))]
+        alone = [self._ask(images[place : place + 1], [category]) for place, category in enumerate(categories)]
         if len(images) > 1 and all(one is None for one in alone):
             raise ClusterError("the model's processes end whatever image they are given: is their memory too small?")
         return alone
 
-    def _ask(self, images: np.ndarray) -> Scored | None:
+    def _ask(self, images: np.ndarray, categories: Sequence[str]) -> Scored | None:
         """The deployment's answer, or None if as many replicas as there are attempts have died of it."""
         for _ in range(ATTEMPTS):
             with contextlib.suppress(RayActorError):
-                scored: Scored = self.handle.score.remote(images).result(timeout_s=CALL_SECONDS)
+                scored: Scored = self.handle.score.remote(images, categories).result(timeout_s=CALL_SECONDS)
                 return scored
         return None
 

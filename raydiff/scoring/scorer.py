@@ -15,18 +15,26 @@ from torch import Tensor
 
 from raydiff.methods.base import Method, Rows, ScoreSettings
 from raydiff.nn.batches import filled
+from raydiff.nn.positions import PositionStatistics
 from raydiff.scoring.scored import Scored
 
 # Large enough to keep the device busy, small enough that a single image does not wait for much filling.
 CHUNK = {"cpu": 8, "cuda": 32}
 
 
-def score_images(method: Method, images: np.ndarray, score: ScoreSettings) -> Scored:
-    """Score uint8 (N, S, S, 3) images at the method's own image size."""
+def score_images(
+    method: Method,
+    images: np.ndarray,
+    score: ScoreSettings,
+    positions: PositionStatistics | None = None,
+    categories: Sequence[str | None] | None = None,
+) -> Scored:
+    """Score uint8 (N, S, S, 3) images at the method's own image size; the rest as of `score_examples`."""
     size = method.settings.image_size
     if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
         raise ValueError(f"uint8 (N, {size}, {size}, 3) images expected, {images.dtype} {images.shape} given")
-    return score_examples(method, examples_of(method, images), [image_key(image) for image in images], score)
+    keys = [image_key(image) for image in images]
+    return score_examples(method, examples_of(method, images), keys, score, positions, categories)
 
 
 def examples_of(method: Method, images: np.ndarray, rows: Rows | None = None) -> Tensor:
@@ -40,8 +48,20 @@ def examples_of(method: Method, images: np.ndarray, rows: Rows | None = None) ->
     return torch.cat(parts)
 
 
-def score_examples(method: Method, examples: Tensor, keys: Sequence[str], score: ScoreSettings) -> Scored:
-    """Score examples whose images have the given keys (see `image_key`)."""
+def score_examples(
+    method: Method,
+    examples: Tensor,
+    keys: Sequence[str],
+    score: ScoreSettings,
+    positions: PositionStatistics | None = None,
+    categories: Sequence[str | None] | None = None,
+) -> Scored:
+    """Score examples whose images have the given keys (see `image_key`).
+
+    Args:
+        positions: what normal maps hold at each position; without them the maps are the method's own.
+        categories: of each image, where they are known; the positions of all together serve the others.
+    """
     chunk = CHUNK[method.device.type]
     scores, maps = [], []
     details: dict[str, list[Tensor]] = {}
@@ -49,9 +69,13 @@ def score_examples(method: Method, examples: Tensor, keys: Sequence[str], score:
         batch = examples[start : start + chunk]
         names = [*keys[start : start + chunk], *[""] * (chunk - len(batch))]
         found = method.maps(filled(batch, chunk), names, score)
-        of_images = method.scores(found.maps, score) if found.scores is None else found.scores
+        standing = found.maps
+        if positions is not None:
+            theirs = categories[start : start + chunk] if categories else []
+            standing = positions.standardised(standing, [*theirs, *[None] * (chunk - len(theirs))])
+        of_images = method.scores(standing, score) if found.scores is None else found.scores
         scores.append(of_images[: len(batch)].double().cpu())
-        maps.append(found.maps[: len(batch)].cpu())
+        maps.append(standing[: len(batch)].cpu())
         for name, values in found.details.items():
             details.setdefault(name, []).append(values[: len(batch)].double().cpu())
     told = {name: torch.cat(values).numpy() for name, values in details.items()}

@@ -71,13 +71,14 @@ class Service:
 
         Args:
             data: the file's bytes.
-            category: whose threshold applies; that of all categories together if there is none of this name.
+            category: whose threshold and position statistics apply; those of all categories together if there are none
+                of this name.
 
         Raises:
             ImageError: if the bytes are no image, or one of too many pixels.
         """
         image = decode(data, self.arguments.max_pixels)
-        score = float(self.model.score([image]).scores[0])
+        score = float(self.model.score([image], [category]).scores[0])
         calibration = self.model.calibration
         own = calibration.of(category) if calibration else None
         return {

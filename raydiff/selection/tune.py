@@ -7,14 +7,12 @@ loads them, so keep work/ as private as the cluster. Nothing here reads them, no
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import time
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 from ray import tune as ray_tune
@@ -28,12 +26,14 @@ from raydiff.model import Model, describe, load
 from raydiff.progress import Phase, console, phase
 from raydiff.selection.early_stopping import StagedASHA, StagedFIFO
 from raydiff.selection.journal import Journal
+from raydiff.selection.normal_maps import position_statistics
 from raydiff.selection.pseudo_validation import (
     PseudoValidationSettings,
     ScoringSet,
     pseudo_validation_set,
     scoring_set,
 )
+from raydiff.selection.sample import sample
 from raydiff.selection.search_settings import SearchSettings
 from raydiff.selection.space import described, load_space
 from raydiff.selection.staged_search import StagedSearch
@@ -132,6 +132,7 @@ def tune(
         console.print(f"{name}: {staged.taken} of the trials were taken from an earlier run", markup=False)
     chosen, results = staged.chosen, staged.results
     model.score_settings = chosen
+    model.positions = position_statistics(model_uri, chosen, table_uri, name)
     model.calibration = None
     how = search.model_dump(mode="json", include={"search", "scheduler", "seed"})
     model.card["tuning"] = how | {"pseudo_images": pseudo.counts()}
@@ -190,7 +191,7 @@ def _make_sets(
     method = load(model_uri, cluster.use_assigned_device()).method
     image_size: int = method.settings.image_size
     normals: dict[str, np.ndarray] = {}
-    rows = _sample(table.read(table_uri), size.normals)
+    rows = sample(table.read(table_uri), size.normals)
     for category, group in rows.items():
         board.write.remote("making anomalies", len(normals), len(rows))
         images = decode_rows(group, Reading(image_size))
@@ -203,24 +204,12 @@ def _make_sets(
     labelled = table.read(test_table_uri)
     for label, most in ((0, size.normals), (1, size.anomalies)):
         chosen = labelled.filter(pc.equal(labelled["label"], label))
-        for category, group in _sample(chosen, most).items():
+        for category, group in sample(chosen, most).items():
             images = decode_rows(group, Reading(image_size))
             good = images["image"][images["error"] == ""]
             if len(good):
                 parts.append((category, good, np.full(len(good), bool(label))))
     return pseudo, scoring_set(method, parts) if parts else None
-
-
-def _sample(images: pa.Table, most: int) -> dict[str, pa.Table]:
-    """At most so many rows of each category, evenly drawn by the hash of the file's name."""
-    order = sorted(
-        range(images.num_rows),
-        key=lambda row: hashlib.sha256(storage.name(images["uri"][row].as_py()).encode()).digest(),
-    )
-    rows: dict[str, list[int]] = {}
-    for row in order:
-        rows.setdefault(images["category"][row].as_py(), []).append(row)
-    return {category: images.take(found[:most]) for category, found in sorted(rows.items())}
 
 
 class ShownTrials(ray_tune.Callback):
