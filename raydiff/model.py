@@ -75,8 +75,8 @@ class Model:
         """Score RGB images: uint8 arrays (H, W, 3) of any sizes. Maps are at the model's image size.
 
         Args:
-            categories: what each image shows, where it is known: normal images of a category have odd places of their
-                own.
+            categories: what each image shows, where it is known; a category's normal images have odd places of their
+                own. The others are guessed, where the method can (`Scored.guessed`).
 
         Raises:
             SettingsError: if an image has another type or shape, or there are not as many categories as images.
@@ -90,9 +90,10 @@ class Model:
                 )
         size = self.image_size
         if not len(images):
-            return Scored(np.zeros(0), np.zeros((0, size, size), np.float32), {})
+            return Scored(np.zeros(0), np.zeros((0, size, size), np.float32), {}, [])
         resized = np.stack([resize(image, size) for image in images])
-        return score_images(self.method, resized, self.score_settings, self.positions, categories)
+        shown = [None] * len(images) if categories is None else categories
+        return score_images(self.method, resized, self.score_settings, self.positions, shown)
 
     def save(self, uri: str) -> None:
         """Write the whole folder; the description goes last, so that a half-written folder is never a model."""

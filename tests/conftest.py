@@ -122,8 +122,9 @@ def write_mvtec(root: Path, train: int = 8, test: int = 4, size: int = 40, categ
 class ListedExamples:
     """Examples held in memory, for a method's `fit_statistics`."""
 
-    def __init__(self, examples: torch.Tensor) -> None:
+    def __init__(self, examples: torch.Tensor, categories=None) -> None:
         self.examples = examples
+        self.categories = categories or ["thing"] * len(examples)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -135,21 +136,21 @@ class ListedExamples:
         return self.examples[indices]
 
 
-def fitted(name: str, images: np.ndarray, seed: int = 0, **changes):
-    """A tiny method with its statistics fitted on images."""
+def fitted(name: str, images: np.ndarray, seed: int = 0, categories=None, **changes):
+    """A tiny method with its statistics fitted on images, of one category unless they are named."""
     torch.manual_seed(seed)
     kind = methods.get(name)
     method = kind(tiny_settings(name, **changes)).eval()
     from raydiff.scoring.scorer import examples_of
 
-    examples = ListedExamples(examples_of(method, images))
+    examples = ListedExamples(examples_of(method, images), categories)
     method.fit_statistics(examples, seed)
     return method, examples
 
 
 def calibrated_model(folder: Path, *categories: str) -> str:
     """A tiny model folder, calibrated on forty normal images that its categories share equally."""
-    method, _ = fitted("nearest_patch", made_images(8))
+    method, _ = fitted("nearest_patch", made_images(8), categories=np.resize(categories, 8).tolist())
     model = Model(method, method.ScoreSettings())
     shares = np.array_split(model.score(list(made_images(40, seed=9))).scores, len(categories))
     model.calibration = Calibration.fit(dict(zip(categories, map(np.ndarray.tolist, shares), strict=True)), rate=0.1)

@@ -246,7 +246,7 @@ class Replicas(Handle):
         if self.deadly and (images.max(axis=(1, 2, 3)) == 0).any():
             self.deadly -= 1
             raise RayActorError()
-        return Scored(images.mean(axis=(1, 2, 3)), images[..., 0].astype(np.float32), {})
+        return Scored(images.mean(axis=(1, 2, 3)), images[..., 0].astype(np.float32), {}, [None] * len(images))
 
 
 @pytest.mark.parametrize(("deadly", "calls", "lost"), [(0, 1, 0), (2, 3, 0), (99, 3 + 3 + 3, 1)])

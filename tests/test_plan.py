@@ -201,7 +201,7 @@ def test_the_images_of_a_run_are_those_of_the_real_one(tmp_path, per_category):
 @pytest.mark.parametrize("name", methods.names())
 def test_statistics_that_stand_in_have_the_size_of_real_ones(name):
     images = made_images(8)
-    real, examples = fitted(name, images)
+    real, examples = fitted(name, images, categories=[""] * 8)  # names cost next to nothing
     planned = methods.get(name)(tiny_settings(name)).eval()
     planned.stand_in(examples.take([0, 1]), len(images))
     assert {k: v.shape for k, v in planned.state_dict().items()} == {k: v.shape for k, v in real.state_dict().items()}
@@ -217,7 +217,7 @@ def test_planned_storage_is_what_files_take(tmp_path):
     assert close(state_bytes(method.state_dict()), tmp_path / "model/weights.safetensors")
 
     store = str(tmp_path / "store")
-    write_part(store, 0, examples.examples)
+    write_part(store, 0, examples.examples, examples.categories)
     finish(store, {0: 8}, {}, {})
     assert close(state_bytes(examples.examples), Path(part_uri(store, 0)))
 

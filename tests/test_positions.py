@@ -112,13 +112,13 @@ def test_defects_are_found_where_normals_are_odd_at_the_border(normals):
 
 
 def test_a_model_scores_against_its_positions(tmp_path):
-    method, _ = fitted("nearest_patch", made_images(8))
+    method, _ = fitted("nearest_patch", made_images(8), categories=["a"] * 8)
     images = made_images(5, seed=3)
     plain = Model(method, method.ScoreSettings()).score(list(images))
     positions = PositionStatistics.of({"a": in_cells(torch.from_numpy(plain.maps))})
     model = Model(method, method.ScoreSettings(), positions=positions)
     found = model.score(list(images), ["a", None, "a", "a", None])
-    wanted = positions.standardised(torch.from_numpy(plain.maps), ["a", None, "a", "a", None])
+    wanted = positions.standardised(torch.from_numpy(plain.maps), ["a"] * 5)  # the only one that None can be
     np.testing.assert_allclose(found.maps, wanted, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.scores, method.scores(wanted, model.score_settings), rtol=1e-4, atol=1e-5)
     alone = model.score([images[2]], ["a"])  # beside no other
@@ -135,7 +135,7 @@ def test_a_model_scores_against_its_positions(tmp_path):
 
 
 def test_more_images_than_a_chunk_keep_their_categories():
-    method, _ = fitted("nearest_patch", made_images(8))
+    method, _ = fitted("nearest_patch", made_images(8), categories=["a", "b"] * 4)
     images = made_images(19, seed=3)
     names = [("a", "b", None)[number % 3] for number in range(19)]
     plain = score_examples(
@@ -144,4 +144,29 @@ def test_more_images_than_a_chunk_keep_their_categories():
     maps = torch.from_numpy(plain.maps)
     positions = PositionStatistics.of({"a": in_cells(maps[:9]), "b": in_cells(2 * maps[9:])})
     found = Model(method, method.ScoreSettings(), positions=positions).score(list(images), names)
-    np.testing.assert_allclose(found.maps, positions.standardised(maps, names), rtol=1e-4, atol=1e-5)
+    assert [guess is None for guess in found.guessed] == [name is not None for name in names]
+    shown = [guess or name for guess, name in zip(found.guessed, names, strict=True)]
+    np.testing.assert_allclose(found.maps, positions.standardised(maps, shown), rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_without_a_category_is_taken_for_what_its_patches_look_like():
+    """The bank knows which product each of its vectors is from."""
+    dark, bright = made_images(12) // 3, 255 - made_images(12, seed=1) // 3
+    method, _ = fitted("nearest_patch", np.concatenate([dark[:8], bright[:8]]), categories=["bolt"] * 8 + ["nut"] * 8)
+    assert list(method.categories) == ["bolt", "nut"]
+    images = [*dark[8:], *bright[8:]]
+    assert method.likely_categories(examples_of(method, np.stack(images))) == ["bolt"] * 4 + ["nut"] * 4
+    maps = torch.from_numpy(Model(method, method.ScoreSettings()).score(images).maps)
+    positions = PositionStatistics.of({"bolt": in_cells(maps[:4]), "nut": in_cells(maps[4:])})
+    model = Model(method, method.ScoreSettings(), positions=positions)
+    found = model.score(images, ["bolt", None, "no product of ours", None, "nut", None, "bolt", None])
+    assert found.guessed == [None, "bolt", "bolt", "bolt", None, "nut", None, "nut"]
+    told = model.score(images, ["bolt"] * 4 + ["nut", "nut", "bolt", "nut"])
+    np.testing.assert_array_equal(found.scores, told.scores)
+    assert model.score(images).guessed == ["bolt"] * 4 + ["nut"] * 4
+
+
+def test_a_method_without_a_bank_guesses_nothing():
+    method, _ = fitted("diffusion_ad", made_images(8))
+    assert not method.categories
+    assert Model(method, method.ScoreSettings()).score([made_images(1)[0]]).guessed == [None]

@@ -30,7 +30,7 @@ def encoded(image: np.ndarray, kind: str = "PNG") -> bytes:
 
 def made_model(folder, calibrated: bool) -> str:
     images = made_images(8, 40)
-    method, _ = fitted("nearest_patch", images[:, :32, :32])
+    method, _ = fitted("nearest_patch", images[:, :32, :32], categories=["bolt", "cloth"] * 4)
     model = Model(method, method.ScoreSettings())
     if calibrated:
         scores = [float(score) for score in model.score(list(images)).scores]
@@ -82,17 +82,21 @@ def test_the_score_is_that_of_the_one_scoring_path(service, folder, kind):
         "p_value": own.p_value(score),
         "threshold": own.threshold,
         "is_anomalous": score > own.threshold,
+        "category_guessed": None,
         "model_id": model.id,
     }
 
 
-def test_a_category_has_its_own_threshold_and_another_name_that_of_all(service, folder):
+def test_a_category_has_its_own_threshold_and_another_name_that_of_the_likeliest(service, folder):
     data = encoded(made_images(1, 40, seed=9)[0])
-    calibration = raydiff.load(folder, "cpu").calibration
+    model = raydiff.load(folder, "cpu")
+    (likely,) = model.score([decode(data)]).guessed
     assert ask(service, data, query=b"category=cloth")[1]["threshold"] == 1e-9
     assert ask(service, data, query=b"category=cloth")[1]["is_anomalous"] is True
     for query in (b"", b"category=", b"category=unheard"):
-        assert ask(service, data, query=query)[1]["threshold"] == calibration.all.threshold
+        answer = ask(service, data, query=query)[1]
+        assert answer["category_guessed"] == likely
+        assert answer["threshold"] == model.calibration.categories[likely].threshold
 
 
 def test_without_a_calibration_there_is_a_score_and_no_alarm(tmp_path, monkeypatch):

@@ -26,9 +26,13 @@ def examples(part, count):
     return torch.tensor([[100.0 * part + row, 0.5] for row in range(count)]).reshape(count, 2).half()
 
 
+def names(part, count):
+    return [f"{part} {row}" for row in range(count)]
+
+
 def written(uri, counts=COUNTS, errors=None):
     for part, count in counts.items():
-        write_part(uri, part, examples(part, count))
+        write_part(uri, part, examples(part, count), names(part, count))
     finish(uri, counts, errors or {}, {"key": {"image_size": 32}})
     return torch.cat([examples(part, count) for part, count in counts.items()])
 
@@ -41,6 +45,7 @@ def test_a_store_is_read_back_in_order(uri):
     assert [len(batch) for batch in batches] == [3, 2, 4, 1]  # a part at a time, empty ones left out
     torch.testing.assert_close(torch.cat(batches), wanted, rtol=0, atol=0)
     assert batches[0].dtype == torch.float16
+    assert store.categories == [name for part, count in COUNTS.items() for name in names(part, count)]
     assert store.errors == {"a.png": "broken"}
     assert storage.read_json(storage.join(uri, INDEX))["key"] == {"image_size": 32}
 
@@ -53,7 +58,7 @@ def test_examples_are_taken_by_position(uri):
 
 
 def test_a_store_is_finished_by_its_index(uri):
-    write_part(uri, 0, examples(0, 2))
+    write_part(uri, 0, examples(0, 2), names(0, 2))
     assert not is_finished(uri)
     finish(uri, {0: 2}, {}, {})
     assert is_finished(uri)
@@ -79,21 +84,21 @@ def test_with_fewer_parts_than_workers_all_read_all(tmp_path):
 def test_an_empty_store_is_refused(tmp_path, counts):
     written_to = str(tmp_path)
     for part in counts:
-        write_part(written_to, part, examples(part, 0))
+        write_part(written_to, part, examples(part, 0), [])
     finish(written_to, counts, {"a.png": "broken"}, {})
     with pytest.raises(DataError, match="holds no usable training image"):
         ExampleStore(written_to)
 
 
 def test_a_store_without_an_index_is_refused(uri):
-    write_part(uri, 0, examples(0, 2))
+    write_part(uri, 0, examples(0, 2), names(0, 2))
     with pytest.raises(StorageError, match=r"index\.json is not there"):
         ExampleStore(uri)
 
 
 def test_views_that_are_not_contiguous_are_written_whole(uri):
     grid = torch.arange(12.0).reshape(3, 4).T
-    write_part(uri, 0, grid)
+    write_part(uri, 0, grid, ["bolt"] * len(grid))
     finish(uri, {0: 4}, {}, {})
     torch.testing.assert_close(ExampleStore(uri).take([0, 1, 2, 3]), grid, rtol=0, atol=0)
 

@@ -66,6 +66,10 @@ class Examples(Protocol):
     def batches(self) -> Iterator[Tensor]:
         """All examples once, in a fixed order, some images at a time."""
 
+    @property
+    def categories(self) -> Sequence[str]:
+        """Each image's category, in that order."""
+
 
 Rows = Sequence[Mapping[str, Any]]
 Report = Callable[[str, int, int], None]  # what is being done, how much is done, of how much
@@ -162,6 +166,15 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def scores(self, maps: Tensor, score: Any) -> Tensor:
         """(N,) image scores of anomaly maps (N, S, S)."""
+
+    @property
+    def categories(self) -> Sequence[str]:
+        """The categories that `likely_categories` tells apart; none where a method cannot tell."""
+        return ()
+
+    def likely_categories(self, examples: Tensor) -> list[str]:
+        """Which of its categories each of N examples shows, as far as the method can tell by looking."""
+        raise NotImplementedError(f"{self.name} does not tell categories apart")
 
     def about(self) -> dict[str, Any]:
         """What the model's card should say of this method (licences, sizes)."""

@@ -6,10 +6,12 @@ diffusion adds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -17,7 +19,7 @@ from raydiff.methods.base import Examples, Method, Report, Rows, ScoreSettings, 
 from raydiff.nn import backbones
 from raydiff.nn.backbones import Backbone, BackboneSettings
 from raydiff.nn.maps import image_score
-from raydiff.nn.memory_bank import greedy_coreset
+from raydiff.nn.memory_bank import greedy_coreset, nearest_neighbours
 
 
 class FeatureTrainSettings(TrainSettings):
@@ -73,9 +75,13 @@ class FeatureMethod(Method):
         self.feature_mean: Tensor
         self.feature_std: Tensor
         self.memory_bank: Tensor
+        self.bank_categories: Tensor
+        self.category_names: Tensor
         self.register_buffer("feature_mean", torch.zeros(channels))
         self.register_buffer("feature_std", torch.ones(channels))
         self.register_buffer("memory_bank", torch.zeros(0, channels))
+        self.register_buffer("bank_categories", torch.zeros(0, dtype=torch.int16))  # a place in the names each
+        self.register_buffer("category_names", as_bytes(()))
 
     def example(self, images: Tensor, rows: Rows | None = None) -> Tensor:
         """uint8 (N, S, S, 3) images to float16 (N, C, grid, grid) features."""
@@ -114,6 +120,9 @@ class FeatureMethod(Method):
             self.feature_mean.copy_(mean)
             self.feature_std.copy_(self._floored(deviation))
 
+        names = sorted(set(examples.categories))
+        place = {name: number for number, name in enumerate(names)}
+        shown = torch.tensor([place[name] for name in examples.categories], dtype=torch.int16)
         per_image = self._drawn(images)
         pool = []
         for batch in examples.batches():
@@ -122,18 +131,22 @@ class FeatureMethod(Method):
                 drawn = torch.randperm(patches, generator=generator)[:per_image]
                 pool.append(image[drawn.to(image.device)])
         candidates = torch.cat(pool)
+        shown = shown[: len(pool)].repeat_interleave(per_image).to(candidates.device)
         if len(candidates) > self.settings.coreset_pool:
             keep = torch.randperm(len(candidates), generator=generator)[: self.settings.coreset_pool]
-            candidates = candidates[keep.to(candidates.device)]
+            candidates, shown = (each[keep.to(each.device)] for each in (candidates, shown))
         size = self._kept(images, len(candidates))
         taken = greedy_coreset(candidates, size, generator, lambda n: report("coreset", n, size))
-        self.memory_bank = candidates[taken].clone()
+        self.memory_bank, self.bank_categories = candidates[taken].clone(), shown[taken].clone()
+        self.category_names = as_bytes(names).to(candidates.device)
 
     def stand_in(self, examples: Tensor, images: int) -> None:
         """A bank of as many vectors as so many images would give, the examples' own again and again."""
         size = self._kept(images, min(self._drawn(images) * images, self.settings.coreset_pool))
         vectors = as_vectors(self.standardised(examples))
         self.memory_bank = vectors[torch.arange(size, device=vectors.device) % len(vectors)]
+        self.bank_categories = torch.zeros(size, dtype=torch.int16, device=vectors.device)
+        self.category_names = as_bytes([""]).to(vectors.device)
 
     def _drawn(self, images: int) -> int:
         """How many patches of an image are candidates for the bank."""
@@ -150,6 +163,22 @@ class FeatureMethod(Method):
         """
         stages = deviation.split(self.backbone.stage_channels)
         return torch.cat([stage.clamp_min(max(0.1 * float(stage.median()), 1e-6)) for stage in stages])
+
+    @property
+    def categories(self) -> Sequence[str]:
+        """Those that the bank holds patches of."""
+        names: list[str] = json.loads(bytes(self.category_names.tolist()))
+        return names
+
+    @torch.inference_mode()
+    def likely_categories(self, examples: Tensor) -> list[str]:
+        """The category that most of an image's patches have their nearest bank vector from."""
+        features = self.standardised(examples)
+        _, nearest = nearest_neighbours(as_vectors(features), self.memory_bank, 1)
+        shown = self.bank_categories[nearest[:, 0]].long().unflatten(0, (len(features), -1))
+        names = self.categories
+        votes = F.one_hot(shown, len(names)).sum(1)
+        return [names[place] for place in votes.argmax(1).tolist()]
 
     def scores(self, maps: Tensor, score: FeatureScoreSettings) -> Tensor:
         """(N,) image scores: the largest mean over a window of the map (LafitE section 3.2)."""
@@ -171,9 +200,15 @@ class FeatureMethod(Method):
         backbones.check(train.backbone)
 
     def load_trained(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a trained state; the bank has as many rows as that has."""
-        self.memory_bank = torch.empty_like(state["memory_bank"])
+        """Take over a trained state; the bank has as many rows and categories as that has."""
+        for name in ("memory_bank", "bank_categories", "category_names"):
+            setattr(self, name, torch.empty_like(state[name]))
         super().load_trained(state)
+
+
+def as_bytes(names: Sequence[str]) -> Tensor:
+    """Names as a tensor, so that they lie with the weights: their JSON list in UTF-8."""
+    return torch.tensor(list(json.dumps(list(names)).encode()), dtype=torch.uint8)
 
 
 def as_vectors(features: Tensor) -> Tensor:

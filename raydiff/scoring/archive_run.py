@@ -155,8 +155,9 @@ def _tell_unknown(listing: Listing) -> None:
     if listing.unknown:
         console.print(
             f"listing: {listing.unknown} images lie in no folder of the model's categories "
-            f"({', '.join(sorted(listing.categories))}); the threshold of all categories together applies to them. If "
-            "that is wrong, give a table with the columns uri and category",
+            f"({', '.join(sorted(listing.categories))}); the threshold of the category that the model takes it for "
+            "applies to each (column category_guessed), or that of all together, where the method cannot tell. If that "
+            "is wrong, give a table with the columns uri and category",
             markup=False,
         )
 

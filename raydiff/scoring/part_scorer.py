@@ -79,8 +79,9 @@ class PartScorer:
             score = float(scored.scores[0])
             record["score"] = score
             record["details"] = [(name, float(values[0])) for name, values in scored.details.items()]
+            record["category_guessed"] = scored.guessed[0]
             if self.calibration is not None:
-                category = self.calibration.of(record["category"])
+                category = self.calibration.of(scored.guessed[0] or record["category"])
                 record |= {
                     "p_value": category.p_value(score),
                     "threshold": category.threshold,
@@ -150,7 +151,7 @@ class PartScorer:
             patiently(write_map, uri, np.asarray(Image.fromarray(anomaly_map).resize(size, Image.Resampling.BILINEAR)))
             return uri
         assert self.calibration is not None
-        scale = self.calibration.of(record["category"]).colour_scale()
+        scale = self.calibration.of(record["category_guessed"] or record["category"]).colour_scale()
         picture = Image.fromarray(overlay(image, anomaly_map, *scale)).resize(size, Image.Resampling.BILINEAR)
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")

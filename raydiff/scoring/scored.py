@@ -13,6 +13,7 @@ class Scored(NamedTuple):
     scores: np.ndarray  # (N,) float64, higher = more anomalous
     maps: np.ndarray  # (N, S, S) float32, at the model's image size
     details: dict[str, np.ndarray]  # (N,) float64 each: what else the method tells of an image
+    guessed: list[str | None]  # (N,) categories that the method took images for that came without one that it knows
 
     def each(self) -> list[Scored]:
         """The images' one by one."""
@@ -21,6 +22,7 @@ class Scored(NamedTuple):
                 self.scores[place : place + 1],
                 self.maps[place : place + 1],
                 {name: values[place : place + 1] for name, values in self.details.items()},
+                self.guessed[place : place + 1],
             )
             for place in range(len(self.scores))
         ]

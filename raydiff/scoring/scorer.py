@@ -60,26 +60,42 @@ def score_examples(
 
     Args:
         positions: what normal maps hold at each position; without them the maps are the method's own.
-        categories: of each image, where they are known; the positions of all together serve the others.
+        categories: of each image, where they are known; others the method guesses, if it can. None guesses nothing.
     """
     chunk = CHUNK[method.device.type]
     scores, maps = [], []
+    guessed: list[str | None] = []
     details: dict[str, list[Tensor]] = {}
     for start in range(0, len(examples), chunk):
         batch = examples[start : start + chunk]
+        whole = filled(batch, chunk)
         names = [*keys[start : start + chunk], *[""] * (chunk - len(batch))]
-        found = method.maps(filled(batch, chunk), names, score)
+        found = method.maps(whole, names, score)
+        shown: list[str | None] = [None] * len(batch)
+        if categories is not None:
+            shown = list(categories[start : start + chunk])
+            guesses = _guesses(method, whole, shown)
+            shown = [guess or name for guess, name in zip(guesses, shown, strict=True)]
+            guessed += guesses
         standing = found.maps
         if positions is not None:
-            theirs = categories[start : start + chunk] if categories else []
-            standing = positions.standardised(standing, [*theirs, *[None] * (chunk - len(theirs))])
+            standing = positions.standardised(standing, [*shown, *[None] * (chunk - len(batch))])
         of_images = method.scores(standing, score) if found.scores is None else found.scores
         scores.append(of_images[: len(batch)].double().cpu())
         maps.append(standing[: len(batch)].cpu())
         for name, values in found.details.items():
             details.setdefault(name, []).append(values[: len(batch)].double().cpu())
     told = {name: torch.cat(values).numpy() for name, values in details.items()}
-    return Scored(torch.cat(scores).numpy(), torch.cat(maps).float().numpy(), told)
+    return Scored(torch.cat(scores).numpy(), torch.cat(maps).float().numpy(), told, guessed or [None] * len(examples))
+
+
+def _guesses(method: Method, examples: Tensor, given: Sequence[str | None]) -> list[str | None]:
+    """What the method takes those images for that were given no category that it knows; None for the others."""
+    known = method.categories
+    if not known or all(name in known for name in given):
+        return [None] * len(given)
+    likely = method.likely_categories(examples)
+    return [None if name in known else likely[place] for place, name in enumerate(given)]
 
 
 def image_key(image: np.ndarray) -> str:

@@ -71,21 +71,23 @@ class Service:
 
         Args:
             data: the file's bytes.
-            category: whose threshold and position statistics apply; those of all categories together if there are none
-                of this name.
+            category: whose threshold and position statistics apply. One that the model does not know is guessed, where
+                the method can; else those of all categories together apply.
 
         Raises:
             ImageError: if the bytes are no image, or one of too many pixels.
         """
         image = decode(data, self.arguments.max_pixels)
-        score = float(self.model.score([image], [category]).scores[0])
+        scored = self.model.score([image], [category])
+        score, guessed = float(scored.scores[0]), scored.guessed[0]
         calibration = self.model.calibration
-        own = calibration.of(category) if calibration else None
+        own = calibration.of(guessed or category) if calibration else None
         return {
             "score": score,
             "p_value": own.p_value(score) if own else None,
             "threshold": own.threshold if own else None,
             "is_anomalous": score > own.threshold if own else None,
+            "category_guessed": guessed,
             "model_id": self.model_id,
         }
 

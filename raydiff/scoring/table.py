@@ -23,6 +23,10 @@ SCHEMA = pa.schema(
         ("label", pa.int8()),  # 0 normal, 1 anomalous, null unknown
         ("defect", pa.string()),
         ("mask_uri", pa.string()),
+        (
+            "category_guessed",
+            pa.string(),
+        ),  # by the model, where it does not know `category`; its threshold applied
         ("day", pa.date32()),  # when the image was taken, where its path or its table says so
         ("height", pa.int32()),  # of the image as it lies in the archive, null if unreadable
         ("width", pa.int32()),

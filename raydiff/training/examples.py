@@ -89,8 +89,9 @@ class ExampleWriter:
     def _write(self, part: int, images: np.ndarray, records: np.ndarray) -> str:
         """Write a part; a refusal comes back as text, because Ray Data loses the kind of an error that is raised."""
         try:
-            examples = examples_of(self.method, images, [json.loads(record) for record in records])
+            rows = [json.loads(record) for record in records]
+            examples = examples_of(self.method, images, rows)
         except DataError as error:
             return str(error)
-        store.write_part(self.store_uri, part, examples)
+        store.write_part(self.store_uri, part, examples, [row["category"] for row in rows])
         return ""

@@ -6,7 +6,8 @@ with an index is complete. Parts are memory-mapped, so that reading costs no mor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import safetensors
@@ -25,9 +26,11 @@ def part_uri(store_uri: str, part: int) -> str:
     return storage.join(store_uri, f"part-{part:06d}.safetensors")
 
 
-def write_part(store_uri: str, part: int, examples: Tensor) -> None:
-    """Write one part, whole or not at all."""
-    storage.write_bytes(part_uri(store_uri, part), safetensors.torch.save({"examples": examples.contiguous()}))
+def write_part(store_uri: str, part: int, examples: Tensor, categories: Sequence[str]) -> None:
+    """Write one part, whole or not at all: its examples and what each of them shows."""
+    about = {"categories": json.dumps(list(categories))}
+    data = safetensors.torch.save({"examples": examples.contiguous()}, about)
+    storage.write_bytes(part_uri(store_uri, part), data)
 
 
 def finish(store_uri: str, counts: Mapping[int, int], errors: Mapping[str, str], about: Mapping[str, Any]) -> None:
@@ -65,7 +68,9 @@ class ExampleStore:
         own = own[rank::world]
         if not own:
             raise DataError(f"{uri} holds no usable training image; `raydiff index` shows why")
-        self._parts = [_opened(part_uri(uri, part)) for part in own]
+        files = [_opened(part_uri(uri, part)) for part in own]
+        self._parts = [file.get_slice("examples") for file in files]
+        self.categories: list[str] = [name for file in files for name in json.loads(file.metadata()["categories"])]
         self._rows = [(part, row) for part, number in enumerate(own) for row in range(counts[number])]
 
     def __len__(self) -> int:
@@ -84,4 +89,4 @@ class ExampleStore:
 
 def _opened(uri: str) -> Any:
     with storage.local_copy(uri) as path:
-        return safetensors.safe_open(path, framework="pt").get_slice("examples")
+        return safetensors.safe_open(path, framework="pt")
