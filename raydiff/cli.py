@@ -45,7 +45,7 @@ Out = Annotated[str, typer.Option(help="The run's folder; local or an object-sto
 Name = Annotated[str, typer.Option("--model", help="Which of the run's models, by name.")]
 Method = Annotated[str, typer.Option(help=f"One of {', '.join(methods.names())}.")]
 Preset = Annotated[str, typer.Option(help="Train settings to begin with: demo, small or paper.")]
-Backbone = Annotated[str | None, typer.Option(help="Any timm backbone with feature maps.")]
+Backbone = Annotated[str | None, typer.Option(help="Any timm backbone with feature maps, or several (a,b).")]
 Weights = Annotated[
     str | None,
     typer.Option("--backbone-weights", help="`package`, `hub`, `random`, or the URI of a safetensors or .pth file."),
@@ -255,8 +255,11 @@ def changes(
     Raises:
         SettingsError: if a --set is not NAME=VALUE.
     """
-    given = [f"backbone.name={backbone}"] if backbone else []
+    first, *further = backbone.split(",") if backbone else [None]
+    theirs = {"weights": weights} if weights else {}
+    given = [f"backbone.name={first}"] if first else []
     given += [f"backbone.weights={weights}"] if weights else []
+    given += [f"further_backbones={json.dumps([{'name': name} | theirs for name in further])}"] if further else []
     found: dict[str, Any] = {}
     for item in [*given, *(settings or [])]:
         name, equals, text = item.partition("=")

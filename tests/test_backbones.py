@@ -339,3 +339,21 @@ def test_random_weights_are_the_same_in_every_worker_and_leave_the_callers_gener
         assert torch.equal(draws[-1], torch.rand(3))
     for key, value in states[0].items():
         assert torch.equal(value, states[1][key]), key
+
+
+VIT = {"name": "vit_tiny_patch16_224", "stages": (3, 7), "neighbourhood": 1}
+
+
+def test_a_transformer_gives_the_tokens_of_its_blocks():
+    """At another image size than its own, with position embeddings resampled to it."""
+    backbone = Backbone(settings(**VIT, grid=5, final_norm=True))
+    whole = timm.create_model(VIT["name"], img_size=80)
+    state = {key.removeprefix("model."): value for key, value in backbone.net.state_dict().items()}
+    grown = timm.layers.resample_abs_pos_embed(state["pos_embed"], (5, 5), num_prefix_tokens=1)
+    whole.load_state_dict(state | {"pos_embed": grown}, strict=False)
+    pixels = (images(2, 80).permute(0, 3, 1, 2) / 255 - backbone.mean) / backbone.std
+    wanted = whole.eval().forward_intermediates(pixels, indices=[3, 7], intermediates_only=True, norm=True)
+    torch.testing.assert_close(backbone(images(2, 80)), torch.cat(wanted, 1), rtol=1e-4, atol=1e-4)
+    plain = Backbone(settings(**VIT, grid=5))(images(2, 80))
+    assert plain.shape == (2, 2 * 192, 5, 5)
+    assert not torch.allclose(plain, torch.cat(wanted, 1), atol=0.1)

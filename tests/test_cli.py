@@ -83,6 +83,8 @@ def test_a_setting_of_one_method_is_for_that_method_alone():
         "bank_size": 9,
     }
     assert changes("nearest_patch", None, None, given) == {"image_size": 64, "bank_size": 9}
+    several = {"backbone": {"name": "a", "weights": "hub"}, "further_backbones": [{"name": "b", "weights": "hub"}]}
+    assert changes("nearest_patch", "a,b", "hub", None) == several
 
 
 @pytest.mark.parametrize("text", ["train_steps", "train_steps:5", ""])

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from conftest import fitted, made_images
+from conftest import TINY_BACKBONE, fitted, made_images, tiny_settings
 from sklearn.neighbors import NearestNeighbors
 
+from raydiff.errors import SettingsError
 from raydiff.methods.features import as_vectors
 from raydiff.methods.nearest_patch import NearestPatchScore, support_weights
+from raydiff.nn.maps import anomaly_map
 from raydiff.scoring.scorer import examples_of, image_key, score_examples
 
 
@@ -55,3 +57,75 @@ def test_features_can_be_taken_as_they_are():
     torch.testing.assert_close(method.standardised(examples.examples), examples.examples.float())
     other, _ = fitted("nearest_patch", images)
     assert not torch.allclose(other.standardised(examples.examples), examples.examples.float(), atol=0.1)
+
+
+SECOND = {**TINY_BACKBONE, "name": "mobilenetv3_small_050", "stages": [1]}
+
+
+@pytest.fixture(scope="module")
+def two():
+    """A method with two backbones, and its examples."""
+    return fitted("nearest_patch", made_images(8), further_backbones=[SECOND])
+
+
+def test_each_backbone_has_a_bank_of_its_own_and_errors_are_averaged_in_its_units(two):
+    method, _ = two
+    images = made_images(3, seed=5)
+    first, second = method.parts
+    assert (first, second) == (192, 8)
+    patches = as_vectors(method.standardised(examples_of(method, images))).numpy()
+    errors = np.zeros(len(patches))
+    for part, scale in ((slice(0, first), method.part_scales[0]), (slice(first, None), method.part_scales[1])):
+        search = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(method.memory_bank[:, part].numpy())
+        errors += search.kneighbors(patches[:, part])[0].mean(1) / float(scale) / 2
+    maps = anomaly_map(torch.from_numpy(errors).float().view(3, 4, 4), 32, 1.0)
+    np.testing.assert_allclose(scored(method, images, neighbours=2, blur_sigma=1.0).maps, maps, rtol=1e-3)
+
+
+def test_a_banks_vectors_are_patches_of_its_backbone(two):
+    method, examples = two
+    patches = as_vectors(method.standardised(examples.examples))
+    for vectors, bank in zip(patches.split(method.parts, 1), method.memory_bank.split(method.parts, 1), strict=True):
+        assert torch.cdist(bank, vectors).amin(1).max() < 0.05  # as exact as cdist is
+    whole = torch.cdist(method.memory_bank, patches).amin(1)
+    assert whole.max() > 0.1  # the rows side by side are not one patch's
+
+
+def test_the_units_are_what_normal_patches_have(two):
+    method, examples = two
+    for near, scale in zip(method.nearest(method.standardised(examples.examples), 1), method.part_scales, strict=True):
+        assert float(near.distances.mean()) == pytest.approx(float(scale), rel=1e-4)
+
+
+def test_with_one_backbone_errors_are_distances():
+    method, _ = fitted("nearest_patch", made_images(8))
+    assert method.part_scales.tolist() == [1.0]
+
+
+def test_lafite_edits_each_backbones_part_by_its_own_bank():
+    method, examples = fitted("lafite", made_images(8), further_backbones=[SECOND])
+    features = method.standardised(examples.examples[:1]) + 0.1
+    edited = method.edit(features, method.ScoreSettings(neighbours=1))
+    for number, part in enumerate(edited.split(method.parts, 1)):
+        bank = method.memory_bank.split(method.parts, 1)[number]
+        assert torch.cdist(as_vectors(part), bank).amin(1).max() < 0.05  # as exact as cdist is
+    maps = method.maps(examples.examples[:2], ["a", "b"], method.ScoreSettings()).maps
+    assert torch.isfinite(maps).all()
+
+
+def test_backbones_must_share_a_grid():
+    with pytest.raises(SettingsError, match=r"averaged on one grid, so give all the same \(given: resnet18 4, .* 5\)"):
+        tiny_settings("nearest_patch", further_backbones=[{**SECOND, "grid": 5}])
+
+
+def test_a_further_backbone_is_as_the_first_in_what_it_does_not_say():
+    settings = tiny_settings("nearest_patch", further_backbones=[{"name": "tf_efficientnet_lite0"}])
+    (further,) = settings.further_backbones
+    assert (further.stages, further.grid) == (settings.backbone.stages, settings.backbone.grid)
+    assert (further.weights, settings.backbone.weights) == ("package", "random")
+
+
+def test_patchcores_image_score_is_refused_with_several(two):
+    method, _ = two
+    with pytest.raises(SettingsError, match="image_score `patch` is PatchCore's, for one backbone"):
+        scored(method, made_images(1), image_score="patch")

@@ -21,6 +21,9 @@ __all__ = ["Method", "ScoreSettings", "TrainSettings", "get", "names", "recipe"]
 _METHODS = {"diffusion_ad": "DiffusionAD", "glad": "GLAD", "lafite": "LafitE", "nearest_patch": "NearestPatch"}
 
 
+_OF_ONE_NETWORK = {"name", "weights", "timm_options", "mean", "std", "final_norm"}  # of a backbone's settings
+
+
 def names() -> list[str]:
     """The names of all methods."""
     return sorted(_METHODS)
@@ -41,13 +44,19 @@ def get(name: str) -> type[Method]:
 def recipe(name: str, preset: str, changes: Mapping[str, Any] | None = None) -> TrainSettings:
     """The train settings of a method's preset, with `changes` laid over it (nested groups merge).
 
+    What a further backbone does not say of itself is as with the first: stages, grid, neighbourhood.
+
     Raises:
         SettingsError: if the preset or a setting is unknown, or a value is out of range.
     """
     method = get(name)
     if preset not in method.presets:
         raise SettingsError(f"{name} has no preset {preset!r}; it has {', '.join(method.presets)}")
-    return method.TrainSettings.parse(_merged(method.presets[preset], changes or {}))
+    given = _merged(method.presets[preset], changes or {})
+    if given.get("further_backbones"):
+        shared = {key: value for key, value in given.get("backbone", {}).items() if key not in _OF_ONE_NETWORK}
+        given["further_backbones"] = [shared | dict(each) for each in given["further_backbones"]]
+    return method.TrainSettings.parse(given)
 
 
 def check(recipes: Mapping[str, TrainSettings]) -> None:

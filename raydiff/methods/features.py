@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
 from raydiff.methods.base import Examples, Method, Report, Rows, ScoreSettings, TrainSettings, quiet
 from raydiff.nn import backbones
@@ -21,15 +21,40 @@ from raydiff.nn.backbones import Backbone, BackboneSettings
 from raydiff.nn.maps import image_score
 from raydiff.nn.memory_bank import greedy_coreset, nearest_neighbours
 
+SCALE_PATCHES = 4096  # normal patches that tell how large a backbone's distances are
+
 
 class FeatureTrainSettings(TrainSettings):
     """Train settings of a method that works on frozen features."""
 
     backbone: BackboneSettings = BackboneSettings()
+    # Others beside it, each with a bank of its own; their errors are averaged, in units of what normal patches have.
+    further_backbones: tuple[BackboneSettings, ...] = ()
     standardised: bool = True  # False takes the features as they are, as PatchCore does
     coreset_ratio: float = Field(0.1, gt=0, le=1)  # share of all patches that the memory bank keeps
     bank_size: int = Field(20_000, ge=1)  # most vectors in the bank, whatever the ratio
     coreset_pool: int = Field(200_000, ge=1)  # the coreset is chosen among at most this many patches, drawn evenly
+
+    @property
+    def backbones(self) -> tuple[BackboneSettings, ...]:
+        """All of them."""
+        return (self.backbone, *self.further_backbones)
+
+    @model_validator(mode="after")
+    def _one_grid(self) -> Self:
+        if len({backbone.grid for backbone in self.backbones}) > 1:
+            told = ", ".join(f"{backbone.name} {backbone.grid}" for backbone in self.backbones)
+            raise ValueError(f"the backbones' errors are averaged on one grid, so give all the same (given: {told})")
+        return self
+
+
+class Nearest(NamedTuple):
+    """What a bank holds near the vectors of one backbone."""
+
+    vectors: Tensor  # (q, d)
+    bank: Tensor  # (m, d)
+    distances: Tensor  # (q, k), ascending
+    indices: Tensor  # (q, k) into the bank
 
 
 class FeatureScoreSettings(ScoreSettings):
@@ -70,8 +95,9 @@ class FeatureMethod(Method):
 
     def __init__(self, train: FeatureTrainSettings, load_weights: bool = True) -> None:
         super().__init__(train)
-        self.backbone = Backbone(train.backbone, load_weights)
-        channels = self.backbone.channels
+        self.backbones = nn.ModuleList(Backbone(each, load_weights) for each in train.backbones)
+        self.parts = [backbone.channels for backbone in self._networks]  # channels of each backbone
+        channels = sum(self.parts)
         self.feature_mean: Tensor
         self.feature_std: Tensor
         self.memory_bank: Tensor
@@ -82,18 +108,21 @@ class FeatureMethod(Method):
         self.register_buffer("memory_bank", torch.zeros(0, channels))
         self.register_buffer("bank_categories", torch.zeros(0, dtype=torch.int16))  # a place in the names each
         self.register_buffer("category_names", as_bytes(()))
+        self.part_scales: Tensor
+        self.register_buffer("part_scales", torch.ones(len(self.parts)))
 
     def example(self, images: Tensor, rows: Rows | None = None) -> Tensor:
         """uint8 (N, S, S, 3) images to float16 (N, C, grid, grid) features."""
         with torch.inference_mode():
-            return self.backbone(images.to(self.device)).clamp(-65504, 65504).half()
+            features = torch.cat([backbone(images.to(self.device)) for backbone in self._networks], dim=1)
+            return features.clamp(-65504, 65504).half()
 
     def example_key(self) -> dict[str, Any]:
         """Backbone and image size."""
         return {
             "example": "features",
             "image_size": self.settings.image_size,
-            "backbone": self.settings.backbone.model_dump(mode="json"),
+            "backbones": [backbone.model_dump(mode="json") for backbone in self.settings.backbones],
         }
 
     def standardised(self, examples: Tensor) -> Tensor:
@@ -102,7 +131,10 @@ class FeatureMethod(Method):
         return (features - self.feature_mean[:, None, None]) / self.feature_std[:, None, None]
 
     def fit_statistics(self, examples: Examples, seed: int, report: Report = quiet) -> None:
-        """Channel statistics, then the memory bank by greedy coreset (LafitE section 3.3, equation 9)."""
+        """Channel statistics, then the memory bank by greedy coreset (LafitE section 3.3, equation 9).
+
+        Each backbone's vectors are chosen for themselves: row m of the bank holds the m-th of each, side by side.
+        """
         generator = torch.Generator().manual_seed(seed)
         images, patches = len(examples), self.settings.backbone.grid**2
         total = torch.zeros(len(self.feature_mean), dtype=torch.float64)
@@ -136,9 +168,19 @@ class FeatureMethod(Method):
             keep = torch.randperm(len(candidates), generator=generator)[: self.settings.coreset_pool]
             candidates, shown = (each[keep.to(each.device)] for each in (candidates, shown))
         size = self._kept(images, len(candidates))
-        taken = greedy_coreset(candidates, size, generator, lambda n: report("coreset", n, size))
-        self.memory_bank, self.bank_categories = candidates[taken].clone(), shown[taken].clone()
+        banks, scales = [], []
+        for number, part in enumerate(candidates.split(self.parts, 1)):
+            taken = greedy_coreset(part, size, generator, lambda n: report("coreset", n, size))
+            banks.append(part[taken])
+            if number == 0:
+                self.bank_categories = shown[taken].clone()
+            if len(self.parts) > 1:
+                drawn = torch.randperm(len(part), generator=generator)[:SCALE_PATCHES].to(part.device)
+                scales.append(nearest_neighbours(part[drawn], part[taken], 1)[0].mean().clamp_min(1e-6))
+        self.memory_bank = torch.cat(banks, 1)
         self.category_names = as_bytes(names).to(candidates.device)
+        if scales:
+            self.part_scales.copy_(torch.stack(scales))
 
     def stand_in(self, examples: Tensor, images: int) -> None:
         """A bank of as many vectors as so many images would give, the examples' own again and again."""
@@ -161,8 +203,22 @@ class FeatureMethod(Method):
         """Deviations of at least a tenth of their stage's median: a channel that normals leave all but silent would
         otherwise drown all others as soon as it stirs.
         """
-        stages = deviation.split(self.backbone.stage_channels)
+        stages = deviation.split([channels for backbone in self._networks for channels in backbone.stage_channels])
         return torch.cat([stage.clamp_min(max(0.1 * float(stage.median()), 1e-6)) for stage in stages])
+
+    def nearest(self, features: Tensor, neighbours: int) -> list[Nearest]:
+        """For each backbone the bank vectors nearest to its part of features (N, C, g, g)."""
+        k = min(neighbours, len(self.memory_bank))
+        parts = zip(*(each.split(self.parts, 1) for each in (as_vectors(features), self.memory_bank)), strict=True)
+        return [Nearest(vectors, bank, *nearest_neighbours(vectors, bank, k)) for vectors, bank in parts]
+
+    def averaged(self, errors: Sequence[Tensor]) -> Tensor:
+        """The backbones' errors, of one shape each, in units of what normal patches have, and of these the mean."""
+        return torch.stack([each / scale for each, scale in zip(errors, self.part_scales, strict=True)]).mean(0)
+
+    @property
+    def _networks(self) -> list[Backbone]:
+        return cast("list[Backbone]", list(self.backbones))
 
     @property
     def categories(self) -> Sequence[str]:
@@ -172,10 +228,9 @@ class FeatureMethod(Method):
 
     @torch.inference_mode()
     def likely_categories(self, examples: Tensor) -> list[str]:
-        """The category that most of an image's patches have their nearest bank vector from."""
-        features = self.standardised(examples)
-        _, nearest = nearest_neighbours(as_vectors(features), self.memory_bank, 1)
-        shown = self.bank_categories[nearest[:, 0]].long().unflatten(0, (len(features), -1))
+        """The category that most of an image's patches have their nearest bank vector from, by the first backbone."""
+        nearest = self.nearest(self.standardised(examples), 1)[0].indices
+        shown = self.bank_categories[nearest[:, 0]].long().unflatten(0, (len(examples), -1))
         names = self.categories
         votes = F.one_hot(shown, len(names)).sum(1)
         return [names[place] for place in votes.argmax(1).tolist()]
@@ -186,7 +241,8 @@ class FeatureMethod(Method):
 
     def about(self) -> dict[str, Any]:
         """The backbone's licence and how large the memory bank is."""
-        return {"backbone_licence": self.backbone.licence, "memory_bank": list(self.memory_bank.shape)}
+        licences = ", ".join(dict.fromkeys(backbone.licence for backbone in self._networks))
+        return {"backbone_licence": licences, "memory_bank": list(self.memory_bank.shape)}
 
     @classmethod
     def untrained(cls, train: FeatureTrainSettings) -> FeatureMethod:
@@ -197,7 +253,8 @@ class FeatureMethod(Method):
     def check(cls, train: FeatureTrainSettings) -> None:
         """Also the backbone's weights."""
         super().check(train)
-        backbones.check(train.backbone)
+        for each in train.backbones:
+            backbones.check(each)
 
     def load_trained(self, state: Mapping[str, Tensor]) -> None:
         """Take over a trained state; the bank has as many rows and categories as that has."""

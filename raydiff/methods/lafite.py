@@ -24,11 +24,9 @@ from raydiff.methods.features import (
     FeatureScoreSettings,
     FeatureTrainSettings,
     as_features,
-    as_vectors,
 )
 from raydiff.nn.diffusion import Diffusion, Prediction, keyed_noise, spaced_timesteps
 from raydiff.nn.maps import anomaly_map
-from raydiff.nn.memory_bank import nearest_neighbours
 from raydiff.nn.unet import UNet, UNetSettings
 
 
@@ -90,7 +88,7 @@ class LafitE(FeatureMethod):
 
     def __init__(self, train: LafitETrain, load_weights: bool = True) -> None:
         super().__init__(train, load_weights)
-        self.unet = UNet(self.backbone.channels, train.unet)
+        self.unet = UNet(sum(self.parts), train.unet)
         self.diffusion = Diffusion("squaredcos_cap_v2", train.prediction)
 
     @property
@@ -120,18 +118,18 @@ class LafitE(FeatureMethod):
 
         The paper's weights are not known; see `neighbour_weights`.
         """
-        k = min(score.neighbours, len(self.memory_bank))
-        distances, indices = nearest_neighbours(as_vectors(features), self.memory_bank, k)
-        weights = edit_weights(distances, score.neighbour_weights)
-        mixed = (weights[..., None] * self.memory_bank[indices]).sum(1)
-        return as_features(mixed, features)
+        mixed = []
+        for near in self.nearest(features, score.neighbours):
+            weights = edit_weights(near.distances, score.neighbour_weights)
+            mixed.append((weights[..., None] * near.bank[near.indices]).sum(1))
+        return as_features(torch.cat(mixed, 1), features)
 
     def _error(self, features: Tensor, edited: Tensor, noise: Tensor, step: int, score: LafitEScore) -> Tensor:
         """(N, g, g) distance between the reconstruction from T' = step and the unedited features."""
         timesteps = spaced_timesteps(step, score.denoising_steps)
         corrupted = self.diffusion.add_noise(edited, noise, torch.full((len(noise),), step, device=noise.device))
         clean = self.diffusion.denoise(corrupted, timesteps, self._predict)
-        return (clean - features).square().sum(1).sqrt()
+        return self.averaged([part.square().sum(1).sqrt() for part in (clean - features).split(self.parts, 1)])
 
     def _predict(self, x: Tensor, t: Tensor) -> Tensor:
         with self.autocast():

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from raydiff.errors import SettingsError
 from raydiff.methods.base import AnomalyMaps
 from raydiff.methods.features import (
     FEATURES_DEMO,
@@ -21,7 +22,6 @@ from raydiff.methods.features import (
     FeatureMethod,
     FeatureScoreSettings,
     FeatureTrainSettings,
-    as_vectors,
 )
 from raydiff.nn.maps import anomaly_map
 from raydiff.nn.memory_bank import nearest_neighbours
@@ -52,18 +52,19 @@ class NearestPatch(FeatureMethod):
     def maps(self, examples: Tensor, keys: Sequence[str], score: NearestPatchScore) -> AnomalyMaps:
         """Distances at each patch, brought to the image's size."""
         features = self.standardised(examples)
-        k = min(score.neighbours, len(self.memory_bank))
-        distances, nearest = nearest_neighbours(as_vectors(features), self.memory_bank, k)
-        errors = distances.mean(1).unflatten(0, (len(features), *features.shape[-2:]))
+        found = self.nearest(features, score.neighbours)
+        grid = len(features), *features.shape[-2:]
+        errors = self.averaged([each.distances.mean(1) for each in found]).unflatten(0, grid)
         maps = anomaly_map(errors, self.settings.image_size, score.blur_sigma)
         if score.image_score == "window":
             return AnomalyMaps(maps)
-        farthest = errors.flatten(1).argmax(1, keepdim=True)
-        images = torch.arange(len(features), device=farthest.device)[:, None]
-        patches = as_vectors(features).unflatten(0, (len(features), -1))[images, farthest][:, 0]
-        beside = nearest[:, 0].unflatten(0, (len(features), -1)).gather(1, farthest)[:, 0]
-        weights = support_weights(patches, self.memory_bank, beside, score.support)
-        return AnomalyMaps(maps, scores=weights * errors.flatten(1).amax(1))
+        if len(found) > 1:
+            raise SettingsError("image_score `patch` is PatchCore's, for one backbone; with several leave it `window`")
+        largest, farthest = errors.flatten(1).max(1)
+        patches = torch.arange(len(features), device=farthest.device) * errors[0].numel() + farthest
+        (near,) = found
+        weights = support_weights(near.vectors[patches], near.bank, near.indices[patches, 0], score.support)
+        return AnomalyMaps(maps, scores=weights * largest)
 
 
 def support_weights(patches: Tensor, bank: Tensor, nearest: Tensor, support: int) -> Tensor:

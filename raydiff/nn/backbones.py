@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from safetensors.torch import load_file
+from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 from raydiff import storage
@@ -24,6 +25,7 @@ HUB = "hub"
 PACKAGE = "package"
 RANDOM = "random"
 RANDOM_SEED = 0
+TRANSFORMERS = ("timm.models.vision_transformer", "timm.models.deit", "timm.models.eva")  # of tokens on one grid
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # what timm looks for, in this order
 UNTRAINED = (
     "The backbone has random weights. Untrained features find defects in textures but miss many on parts; "
@@ -47,6 +49,7 @@ class BackboneSettings(Settings):
     neighbourhood: int = Field(3, ge=1)  # each stage is averaged over this many positions a side; 1 = not
     # what lies beyond the image in that average: nothing, or zeros, as in PatchCore, which fades the border
     neighbourhood_padding: Literal["left_out", "zeros"] = "left_out"
+    final_norm: bool = False  # a transformer's last normalisation is applied to the tokens of each of its `stages`
 
     @model_validator(mode="before")
     @classmethod
@@ -134,13 +137,16 @@ class Backbone(nn.Module):
     def _build(self, pretrained: bool) -> Any:
         if pretrained:
             check_hub(self.settings.name)
+        settings = self.settings
+        options = dict(settings.timm_options)
+        if timm.model_entrypoint(settings.name).__module__ in TRANSFORMERS:
+            options = {"dynamic_img_size": True} | options  # position embeddings are resampled to the images' size
         try:
+            if settings.final_norm:
+                whole = timm.create_model(settings.name, pretrained=pretrained, num_classes=0, **options)
+                return FeatureGetterNet(whole, settings.stages, norm=True)
             return timm.create_model(
-                self.settings.name,
-                pretrained=pretrained,
-                features_only=True,
-                out_indices=self.settings.stages,
-                **self.settings.timm_options,
+                settings.name, pretrained=pretrained, features_only=True, out_indices=settings.stages, **options
             )
         except hub.FAILURES as error:
             raise _not_fetched(self.settings.name, type(error).__name__) from None
