@@ -348,8 +348,10 @@ def test_each_threshold_promises_what_it_can_and_no_more() -> None:
     assert sentence.endswith("1.01 % is the lowest they allow.")
     assert not promised
     sentence, promised = said({"cup": 20, "gear": 100})
-    assert sentence.startswith(f"{promise} 120 held-out normal images of all categories together")
-    assert sentence.endswith("on the average of the categories only.")
+    assert sentence.startswith("Promises at most 1 % false alarms if its normal scores, told by their own mean and")
+    assert sentence.endswith(
+        "as those of the 120 held-out normal images of all categories do; its own 20 are too few to promise it alone."
+    )
     assert not promised
     sentence, promised = said({"cup": 99}, shared=("cup",))
     assert sentence.endswith("Tuning saw the same images, so the rate may come out somewhat higher.")

@@ -68,12 +68,12 @@ class FeatureScoreSettings(ScoreSettings):
 # one model for three real sets 6,000 vectors found more than 3,000 or 15,000, and far more than 15,000 drawn at random.
 FEATURES_DEMO: Mapping[str, Any] = {
     "image_size": 160,
-    "backbone": {"name": "resnet18", "stages": (0, 1), "grid": 16},
+    "backbone": {"name": "tf_efficientnet_lite0", "stages": (1, 2, 3), "grid": 20, "neighbourhood_padding": "zeros"},
     "bank_size": 2_000,
     "coreset_pool": 20_000,
 }
 FEATURES_SMALL: Mapping[str, Any] = {
-    "backbone": {"stages": (2, 3), "grid": 16},
+    "backbone": {"stages": (2, 3), "grid": 28, "neighbourhood_padding": "zeros"},
     "bank_size": 6_000,
     "coreset_pool": 60_000,
 }

@@ -29,11 +29,17 @@ def calibration_sentence(calibration: Calibration | None, category: str) -> str:
     if calibration is None:
         return "Not calibrated: no alarm threshold, no promise."
     used, rate = calibration.of(category), percent(calibration.rate)
-    own = used is calibration.categories.get(category)
-    normals = f"{used.normals:,} held-out normal images" + ("" if own else " of all categories together")
-    if used.promised:
-        on_average = "" if own else ", on the average of the categories only"
-        said = f"Promises at most {rate} false alarms on images like the {normals} it was set from{on_average}."
+    borrowed = category in calibration.categories and not calibration.is_own(category)
+    normals = f"{used.normals:,} held-out normal images"
+    normals += "" if category in calibration.categories else " of all categories together"
+    if used.promised and borrowed:
+        said = (
+            f"Promises at most {rate} false alarms if its normal scores, told by their own mean and deviation, spread "
+            f"as those of the {normals} of all categories do; its own "
+            f"{calibration.categories[category].normals:,} are too few to promise it alone."
+        )
+    elif used.promised:
+        said = f"Promises at most {rate} false alarms on images like the {normals} it was set from."
     else:
         lowest = f"{100 * used.lowest_rate:.3g} %"
         said = f"Warning: {rate} false alarms cannot be promised from {normals}; {lowest} is the lowest they allow."
@@ -46,8 +52,7 @@ def promised(calibration: Calibration | None, category: str) -> bool:
     """Whether the wanted false-alarm rate is promised for this category itself, on images that tuning has not seen."""
     if calibration is None or category in calibration.shared_with_tuning:
         return False
-    used = calibration.of(category)
-    return used.promised and used is calibration.categories.get(category)
+    return calibration.of(category).promised and calibration.is_own(category)
 
 
 def untested(runs: Sequence[Run]) -> str:

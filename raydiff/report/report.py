@@ -284,7 +284,7 @@ def _thresholds(calibration: Calibration, categories: Sequence[str]) -> list[dic
                 "threshold": used.threshold,
                 "rate": calibration.rate,
                 "normals": used.normals,
-                "of_all": used is not calibration.categories.get(category),
+                "of_all": not calibration.is_own(category),
                 "promised": used.promised,
             }
         )

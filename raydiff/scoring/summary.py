@@ -65,11 +65,11 @@ class Day(_Result):
 
 
 class Drift(_Result):
-    """One category's scores against the normal scores that its threshold comes from (two-sample Kolmogorov-Smirnov)."""
+    """One category's scores against its held-out normals', or all categories' (two-sample Kolmogorov-Smirnov)."""
 
     category: str
     images: int  # scored
-    normals: int  # scores in the calibration that applies to it
+    normals: int  # scores that these are held against
     distance: float  # largest difference of the two cumulative distributions, 0 to 1
     p_value: float  # asymptotic
     drifted: bool
@@ -231,7 +231,8 @@ def _count_scores(categories: dict[str, _Scores], part: pa.Table, calibration: C
     scored = part.filter(part["score"].is_valid())
     for category in scored["category"].unique().to_pylist():
         if category not in categories:
-            categories[category] = _Scores(calibration.of(category))
+            # its own normals, be they few: what it borrows for its threshold lies where those few lie, and is as sure
+            categories[category] = _Scores(calibration.categories.get(category, calibration.all))
         categories[category].add(scored.filter(pc.equal(scored["category"], category))["score"].to_numpy())
 
 

@@ -2,6 +2,11 @@
 
 Split-conformal: if a fresh normal image is exchangeable with the n held-out normals, its score exceeds the k-th largest
 of theirs with probability at most k / (n + 1). So a rate needs n >= 1 / rate - 1 normals to be promised at all.
+
+A category that has fewer borrows the shape of the tail from all categories (`standing`): each normal's score is told by
+the mean and the deviation of the others of its category, and these standings are put together. What is promised then
+rests on one assumption: that normal scores, told so, spread alike in all categories. A tail fitted to each category's
+few scores would assume more (its form) and see less (its own images alone).
 """
 
 from __future__ import annotations
@@ -13,12 +18,17 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
+import numpy as np
 from pydantic import Field
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from raydiff.errors import DataError, SettingsError
 from raydiff.settings import Settings
 
 MAX_SCORES = 10_000  # per category, drawn at random from more; a larger number sharpens no promise
+SINGLY = 1_000  # scores; of more than these one says nothing of the others' mean, and is not left out
+LIMIT = 8.0  # deviations of the standard normal distribution; beyond, its tail has no digits
+PRIOR = 1  # normals' worth of the typical category's deviation in each category's own; more fails those unlike it
 
 
 def check_rate(rate: float) -> None:
@@ -69,7 +79,7 @@ class CategoryCalibration(Settings):
 
 
 class Calibration(Settings):
-    """Thresholds and p-values per category, with a fallback to all categories together."""
+    """Thresholds and p-values per category, with what all categories together say for those with few normals."""
 
     rate: float = Field(gt=0, lt=1)
     categories: dict[str, CategoryCalibration]
@@ -101,11 +111,63 @@ class Calibration(Settings):
         )
 
     def of(self, category: str | None) -> CategoryCalibration:
-        """What applies to a category: its own if it can promise the rate, else all together."""
+        """What applies to a category: its own scores if they can promise the rate, or the borrowed ones if these can.
+
+        All categories' scores together apply to an image of no known category.
+        """
         own = self.categories.get(category or "")
-        if own is not None and (own.promised or not self.all.promised):
-            return own
-        return self.all
+        if own is None:
+            return self.all
+        borrowed = own if own.promised else self._borrowed(category or "")
+        return borrowed if borrowed.promised else own
+
+    def is_own(self, category: str) -> bool:
+        """Whether the category's own scores set its threshold."""
+        return self.of(category) is self.categories.get(category)
+
+    @cached_property
+    def standing(self) -> np.ndarray:
+        """All normals' scores, ascending, each told by the others of its category, as if these were many and normal.
+
+        Left out itself, an image stands to the others as a fresh one will stand to all. A score is so many deviations
+        above a mean of few, which follows Student's distribution; it is brought to the standard normal one, so that
+        categories with few normals and with many can be put together.
+        """
+        found = []
+        for own in self.categories.values():
+            scores = np.array(own.scores)
+            for place in range(len(scores) if len(scores) > 1 else 0):
+                others = np.delete(scores, place) if len(scores) <= SINGLY else scores
+                mean, deviation, freedom = self._fitted(others)
+                found.append(ndtri(stdtr(freedom, (scores[place] - mean) / deviation)))
+        drawn = found if len(found) <= MAX_SCORES else random.Random(0).sample(found, MAX_SCORES)
+        return np.sort(np.array(drawn, float))
+
+    @cached_property
+    def _typical(self) -> float:
+        """The deviation that categories typically have."""
+        found = [np.var(own.scores, ddof=1) for own in self.categories.values() if own.normals > 1]
+        smallest = 1e-12 * max(1.0, max(abs(score) for score in self.all.scores))
+        return max(float(np.exp(np.mean(np.log(np.maximum(found, 1e-300))) / 2)) if found else 0.0, smallest)
+
+    def _fitted(self, scores: np.ndarray) -> tuple[float, float, int]:
+        """Mean and deviation by which a fresh score of the category is told, and their degrees of freedom."""
+        squares = float(np.square(scores - scores.mean()).sum()) + PRIOR * self._typical**2
+        freedom = PRIOR + len(scores) - 1
+        return float(scores.mean()), math.sqrt(squares / freedom * (1 + 1 / len(scores))), freedom
+
+    def _borrowed(self, category: str) -> CategoryCalibration:
+        """The scores of a category's normals, if they stood to its own few as all categories' normals do to theirs."""
+        if category not in self._lent:
+            mean, deviation, freedom = self._fitted(np.array(self.categories[category].scores))
+            scores = mean + deviation * stdtrit(freedom, ndtr(np.clip(self.standing, -LIMIT, LIMIT)))
+            known = scores if len(scores) else np.array(self.categories[category].scores)
+            self._lent[category] = CategoryCalibration(scores=tuple(known.tolist()), rate=self.rate)
+        return self._lent[category]
+
+    @cached_property
+    def _lent(self) -> dict[str, CategoryCalibration]:
+        return {}
 
     def sentences(self) -> list[str]:
         """What is promised and what is not, one sentence a category."""
@@ -116,9 +178,9 @@ class Calibration(Settings):
                 lines.append(f"{name}: at most {self.rate:.2%} false alarms, from {own.normals} normal images")
             elif used is not own:
                 lines.append(
-                    f"{name}: {own.normals} normal images are too few to promise {self.rate:.2%} for it alone; "
-                    f"the threshold comes from all {used.normals} images of all categories together, "
-                    "and the rate holds on their average only"
+                    f"{name}: {own.normals} normal images are too few to promise {self.rate:.2%} from them alone; at "
+                    f"most {self.rate:.2%} false alarms if its normal scores, told by their own mean and deviation, "
+                    f"spread as those of all {used.normals} normal images do"
                 )
             else:
                 lines.append(
