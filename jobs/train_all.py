@@ -79,7 +79,7 @@ def main(
                 steps.tune(run, name, SearchSettings(seed=seed), pseudo_images=pseudo_images)
                 tested = steps.has_test_images(run)
                 with steps.serving(run, name) as handle:
-                    steps.calibrate(handle, run, name, false_alarm_rate)
+                    steps.calibrate(handle, run, name, false_alarm_rate, pseudo_images)
                     if tested:
                         cli.print_scored(steps.score(handle, run, name, maps))
                 if tested:

@@ -180,12 +180,12 @@ def tune(
 
 
 @app.command(epilog="Example: raydiff calibrate --out runs/may --model lafite --false-alarm-rate 0.01")
-def calibrate(out: Out, model: Name, false_alarm_rate: Rate = DEFAULT_RATE) -> None:
+def calibrate(out: Out, model: Name, false_alarm_rate: Rate = DEFAULT_RATE, pseudo_images: PseudoImages = None) -> None:
     """Set the alarm threshold from held-out normal images."""
     from raydiff import steps
 
     with steps.serving(out, model) as handle:
-        steps.calibrate(handle, out, model, false_alarm_rate)
+        steps.calibrate(handle, out, model, false_alarm_rate, pseudo_images)
 
 
 @app.command(epilog="Example: raydiff score --out runs/may --model lafite --maps tiff")

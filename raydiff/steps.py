@@ -226,15 +226,18 @@ def serving(out: str, name: str) -> Iterator[DeploymentHandle]:
         yield handle
 
 
-def calibrate(handle: DeploymentHandle, out: str, name: str, rate: float = DEFAULT_RATE) -> Model:
-    """Set a model's alarm thresholds from the run's images with the role `calibrate`."""
+def calibrate(
+    handle: DeploymentHandle, out: str, name: str, rate: float = DEFAULT_RATE, pseudo_images: int | None = None
+) -> Model:
+    """Set a model's alarm thresholds from the run's images with the role `calibrate`; `pseudo_images` as of `tune`."""
+    size = PseudoValidationSettings.at_most(pseudo_images)
     run = _existing(out)
     images = table.read(run.images)
     given = zip(images["category"].to_pylist(), roles(images), strict=True)
     shared = sorted({category for category, role in given if role == BOTH})
     uri = run.model(name)
     scores = run.scores(name, describe(uri, calibrated=False)["id"], "calibrate")
-    return calibrate_model(handle, uri, run.table("calibrate"), scores, rate, shared)
+    return calibrate_model(handle, uri, run.table("calibrate"), scores, rate, shared, size)
 
 
 def has_test_images(out: str) -> bool:

@@ -120,7 +120,7 @@ def check(folder: Path, test: str, normals: str, equal: bool, per_category: bool
         assert [list(model.card["training_images"]) for model in models] == [[name] for name in fitted]
         assert len({model.id for model in models}) == len(fitted)
     if test not in ("nothing", "unreadable"):
-        results = printed[printed.index("image AUROC") :]
+        results = printed[printed.index("┃ category") :]
         assert all(word in results for word in (*(fitted if per_category else CATEGORIES), "mean"))
 
 

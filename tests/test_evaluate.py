@@ -330,7 +330,9 @@ def test_files_that_are_no_maps_are_named(tmp_path: Path) -> None:
 def test_results_table_shows_all_methods_within_100_columns(archive: Archive) -> None:
     archive.add("a category with a name that is very long indeed", None, 1)
     found = evaluate(archive.write())
-    other = found.model_copy(update={"categories": {"nut": found.categories["nut"]}})
+    alarmed = found.categories["nut"].model_copy(update={"recall": 0.875, "false_alarm_rate": 0.05})
+    found = found.model_copy(update={"categories": found.categories | {"nut": alarmed}})
+    other = found.model_copy(update={"categories": {"nut": alarmed}})
     shown = results_table([("lafite", found), ("nearest_patch with a long name", other)])
     console = Console(file=io.StringIO(), width=100)
     console.print(shown)
@@ -343,7 +345,9 @@ def test_results_table_shows_all_methods_within_100_columns(archive: Archive) ->
     assert f"{found.categories['nut'].aupro:.3f}" in nut
     mean = next(line for line in lines if " mean " in line)
     assert f"{found.mean['pixel_auroc']:.3f}" in mean
-    assert next(line for line in lines if "a category with" in line).count("–") == 4
+    assert "5.0%" in nut
+    assert "87.5%" in nut
+    assert next(line for line in lines if "a category with" in line).count("–") == 6
 
 
 def test_results_of_a_model_per_category_are_shown_together(archive: Archive) -> None:

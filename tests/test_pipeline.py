@@ -54,13 +54,18 @@ def test_the_main_job(place, data, job_environment):
         tuning = storage.read_json(run.tuning(name))
         assert tuning["chosen"] == model.score_settings.model_dump(mode="json")
         assert [made for _, made in tuning["pseudo_images"].values()] == [6, 6]
+        assert set(model.positions.categories) == set(model.calibration.categories) == {"bolt", "cloth"}
+        for category, counts in model.card["made_anomalies"].items():
+            line = f"calibration: {category}: {counts['alarms']} of 6 made anomalies raise an alarm"
+            assert line in done.stdout
+        assert set(model.card["made_anomalies"]) == {"bolt", "cloth"}
     assert raydiff.load(run.model("lafite"), "cpu").method.settings.train_steps == 12
     page = storage.read_bytes(run.report).decode()
     assert "lafite" in page
     assert "nearest_patch" in page
     assert "1 errors" in done.stdout  # the unreadable image
     for line in ("lafite", "nearest_patch", "chosen by pseudo-validation, without a label: ", f"report: {run.report}"):
-        assert line in done.stdout[done.stdout.index("image AUROC") :]
+        assert line in done.stdout[done.stdout.index("┃ category") :]
     assert (Path(job_environment["HOME"]) / ".ray/auth_token").exists()  # the Ray of its own asks for a token
 
 

@@ -9,17 +9,20 @@ from rich.table import Table
 from raydiff.metrics.evaluate import CategoryEvaluation, Evaluation, mean_over
 
 COLUMNS = {
-    "image_auroc": "image AUROC",
-    "image_ap": "image AP",
-    "pixel_auroc": "pixel AUROC",
+    "image_auroc": "image\nAUROC",
+    "image_ap": "image\nAP",
+    "pixel_auroc": "pixel\nAUROC",
     "aupro": "AUPRO",
+    "false_alarm_rate": "false\nalarms",
+    "recall": "recall",
 }
+RATES = {"false_alarm_rate", "recall"}  # of one threshold, the calibration's
 
 NAMED = 5  # masks that are left out
 
 
 def results_table(evaluations: Iterable[tuple[str, Evaluation]]) -> Table:
-    """A table of the main metrics: one row per category and method, then each method's mean.
+    """A table of the main metrics, and of what alarms: one row per category and method, then each method's mean.
 
     Fits 100 columns; long names are folded. A metric that could not be computed is a dash.
 
@@ -31,7 +34,7 @@ def results_table(evaluations: Iterable[tuple[str, Evaluation]]) -> Table:
         methods.setdefault(name, {}).update(evaluation.categories)
     table = Table()
     for heading in ("category", "method"):
-        table.add_column(heading, overflow="fold", max_width=22)
+        table.add_column(heading, overflow="fold", max_width=21)
     for heading in COLUMNS.values():
         table.add_column(heading, justify="right", no_wrap=True)
     for category in sorted({name for categories in methods.values() for name in categories}):
@@ -46,7 +49,11 @@ def results_table(evaluations: Iterable[tuple[str, Evaluation]]) -> Table:
 
 
 def _cells(values: Mapping[str, float | None]) -> list[str]:
-    return ["–" if values[name] is None else f"{values[name]:.3f}" for name in COLUMNS]
+    return ["–" if values[name] is None else _shown(name, values[name]) for name in COLUMNS]
+
+
+def _shown(metric: str, value: float | None) -> str:
+    return f"{value:.1%}" if metric in RATES else f"{value:.3f}"
 
 
 def left_out(evaluations: Iterable[Evaluation]) -> list[str]:

@@ -48,6 +48,12 @@ def calibration_sentence(calibration: Calibration | None, category: str) -> str:
     return said
 
 
+def made_alarms(model: Mapping[str, Any] | None, category: str) -> str:
+    """How many made anomalies of a category raise an alarm, as calibration found; empty where none were made."""
+    counts = ((model or {}).get("card") or {}).get("made_anomalies", {}).get(category)
+    return f" Of {counts['made']} made anomalies {counts['alarms']} raise an alarm." if counts else ""
+
+
 def promised(calibration: Calibration | None, category: str) -> bool:
     """Whether the wanted false-alarm rate is promised for this category itself, on images that tuning has not seen."""
     if calibration is None or category in calibration.shared_with_tuning:

@@ -238,7 +238,8 @@ def _category_plots(loaded: Sequence[Run], category: str, progress: Phase) -> di
                 "number": number,
                 "plot": figures.histogram_plot(scores, labels, float(known[0]) if len(known) else None),
                 "threshold": float(known[0]) if len(known) else None,
-                "sentence": facts.calibration_sentence(run.calibration, category),
+                "sentence": facts.calibration_sentence(run.calibration, category)
+                + facts.made_alarms(run.model, category),
                 "promised": facts.promised(run.calibration, category),
                 "measured": curve.alarm if curve else None,
             }

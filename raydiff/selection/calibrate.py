@@ -1,19 +1,42 @@
-"""Calibrating a model: score the held-out normals as the archive will be scored, and set the thresholds."""
+"""Calibrating a model: score the held-out normals as the archive will be scored, and set the thresholds.
+
+A threshold that nothing exceeds keeps every promise about false alarms. So anomalies made of those normals are scored,
+too, and it is said how many of them raise an alarm; they decide nothing.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
+import pyarrow as pa
+import ray
 from ray.serve.handle import DeploymentHandle
 
+from raydiff import cluster
+from raydiff.images import table
+from raydiff.images.stream import Reading, decode_rows
 from raydiff.model import Model, load
 from raydiff.progress import console
 from raydiff.scoring import table as score_table_file
 from raydiff.scoring.bulk import score_table
+from raydiff.scoring.scored import Scored
 from raydiff.selection.calibration import Calibration, check_rate
+from raydiff.selection.pseudo_validation import PseudoValidationSettings, made_of
+from raydiff.selection.sample import sample
 
 DEFAULT_RATE = 0.01
+SEED = 1  # of the made anomalies: others than tuning's, where it saw the same images
+FEW = 0.05  # of the made anomalies; so small a share that hardly any defect will raise an alarm
+
+
+class MadeAnomalies(NamedTuple):
+    """How many anomalies were made of a category's calibration images, and how many of them raised an alarm."""
+
+    made: int
+    alarms: int
 
 
 def calibrate(
@@ -23,6 +46,7 @@ def calibrate(
     scores_uri: str,
     rate: float = DEFAULT_RATE,
     shared_with_tuning: Sequence[str] = (),
+    size: PseudoValidationSettings | None = None,
 ) -> Model:
     """Set the alarm thresholds of the model folder at `model_uri` from held-out normal images.
 
@@ -32,6 +56,7 @@ def calibrate(
         scores_uri: where their score table goes.
         rate: the wanted false-alarm rate.
         shared_with_tuning: categories whose images tuning has seen too.
+        size: how many anomalies are made of a category's images, and of how many.
 
     Raises:
         SettingsError: if the rate is not above 0 and below 1.
@@ -46,7 +71,43 @@ def calibrate(
                 scores[category].append(score)
     model = load(model_uri, "cpu")
     model.calibration = Calibration.fit(scores, rate, shared_with_tuning)
+    found = _made_anomalies(handle, model, table_uri, size or PseudoValidationSettings())
+    model.card["made_anomalies"] = {category: counts._asdict() for category, counts in found.items()}
     model.save_description(model_uri)
     for sentence in model.calibration.sentences():
         console.print(f"calibration: {sentence}", markup=False)
+    for category, counts in found.items():
+        said = f"calibration: {category}: {counts.alarms} of {counts.made} made anomalies raise an alarm"
+        console.print(said, markup=False)
+        if counts.alarms <= FEW * counts.made:
+            console.print(_hardly_any(category, rate), style="bold", markup=False)
     return model
+
+
+def _made_anomalies(
+    handle: DeploymentHandle, model: Model, table_uri: str, size: PseudoValidationSettings
+) -> dict[str, MadeAnomalies]:
+    """Anomalies made of the calibration images, scored as the archive will be; categories with two images or more."""
+    assert model.calibration is not None
+    found = {}
+    for number, (category, rows) in enumerate(sample(table.read(table_uri), size.normals).items()):
+        made = cluster.result(_make.remote(rows, model.image_size, size, SEED + number))
+        if not len(made):
+            continue
+        scored: Scored = handle.score.remote(made, [category] * len(made)).result()
+        threshold = model.calibration.of(category).threshold
+        found[category] = MadeAnomalies(len(made), int((scored.scores > threshold).sum()))
+    return found
+
+
+@ray.remote(num_cpus=0, max_retries=2)  # the replicas hold all CPUs, and wait meanwhile
+def _make(rows: pa.Table, image_size: int, size: PseudoValidationSettings, seed: int) -> np.ndarray:
+    decoded = decode_rows(rows, Reading(image_size))
+    return made_of(decoded["image"][decoded["error"] == ""], size, seed)
+
+
+def _hardly_any(category: str, rate: float) -> str:
+    return (
+        f"calibration: {category}: next to no made anomaly raises an alarm, so expect next to no defect to do so; give "
+        f"more normal images, a higher --false-alarm-rate (it is {rate:.2%}) or another backbone or method"
+    )

@@ -126,12 +126,20 @@ def pseudo_validation_set(
         if len(images) < 2:
             continue
         kept = images[: settings.normals]
-        per_image = -(-settings.anomalies // len(kept))
-        made = make_set(kept, per_image, seed + number).images[: settings.anomalies]
+        made = made_of(images, settings, seed + number)
         parts.append((category, np.concatenate([kept, made]), np.arange(len(kept) + len(made)) >= len(kept)))
     if not parts:
         raise DataError("no category has two held-out normal images, so no anomaly can be made to tune on; add normals")
     return scoring_set(method, parts)
+
+
+def made_of(images: np.ndarray, settings: PseudoValidationSettings, seed: int) -> np.ndarray:
+    """Anomalies (M, S, S, 3) made of one category's normal images (N, S, S, 3), uint8; none of a single image."""
+    kept = images[: settings.normals]
+    if len(kept) < 2:
+        return kept[:0]
+    per_image = -(-settings.anomalies // len(kept))
+    return make_set(kept, per_image, seed).images[: settings.anomalies]
 
 
 def scoring_set(method: Method, parts: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> ScoringSet:
