@@ -26,7 +26,13 @@ from raydiff.selection.calibration import Calibration
 
 pytest.register_assert_rewrite("main_job")
 
-TINY_BACKBONE = {"name": "resnet18", "weights": "random", "stages": [1, 2], "grid": 4}
+TINY_BACKBONE = {
+    "name": "resnet18",
+    "weights": "random",
+    "stages": [1, 2],
+    "grid": 4,
+    "neighbourhood_padding": "left_out",
+}
 # One entry a method that needs more than its preset to be small; a method that is not named here runs as it is.
 TINY = {
     "diffusion_ad": {
@@ -51,6 +57,8 @@ TINY = {
         "image_size": 32,
         "backbone": TINY_BACKBONE,
         "coreset_ratio": 0.2,
+        "network": "unet",
+        "noise_steps": [0, 1000],
         "unet": {"base_channels": 8, "multipliers": [1, 2], "attention_levels": [1]},
         "train_steps": 12,
         "batch_size": 4,

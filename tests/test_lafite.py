@@ -2,11 +2,14 @@
 
 import pytest
 import torch
-from conftest import fitted, made_images
+from conftest import fitted, made_images, tiny_settings
 
 from raydiff import methods
 from raydiff.errors import SettingsError
 from raydiff.methods.lafite import LafitEScore, edit_weights
+from raydiff.nn.blocks import Blocks, BlocksSettings
+from raydiff.nn.diffusion import keyed_noise
+from raydiff.nn.maps import anomaly_map
 from raydiff.scoring.scorer import image_key, score_examples
 from raydiff.training.loop import TrainingLoop
 
@@ -58,7 +61,7 @@ def test_the_error_is_taken_against_the_unedited_features():
     noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
     for steps in (1, 4):
         score = LafitEScore(neighbours=1, denoising_steps=steps)
-        error = method._error(features, edited, noise, 300, score)
+        error = method._error(features, edited, [noise], 300, score)
         torch.testing.assert_close(error, (edited - features).norm(dim=1), rtol=1e-3, atol=1e-3)
 
 
@@ -85,9 +88,105 @@ def test_without_editing_the_bank_does_not_matter():
     assert (scores(True) != edited).any()
 
 
+def test_the_reconstructions_of_several_draws_are_averaged():
+    method, examples = fitted("lafite", made_images(2))
+    features, keys = method.standardised(examples.examples), ["a", "b"]
+    clean = []
+    for draw in range(3):
+        noise = keyed_noise(keys, features.shape[1:], 7 + draw, features.device)
+        noisy = method.diffusion.add_noise(features, noise, torch.tensor([300, 300]))
+        with torch.no_grad():
+            clean.append(method.diffusion.denoise(noisy, [300], method._predict))
+    error = (sum(clean) / 3 - features).norm(dim=1)
+    score = LafitEScore(corruption_steps=[300], draws=3, noise_seed=7, feature_editing=False)
+    torch.testing.assert_close(method.maps(examples.examples, keys, score).maps, anomaly_map(error, 32, 4.0))
+
+
+def test_the_bank_can_have_a_share_in_the_error():
+    method, examples = fitted("lafite", made_images(4))
+    near = method.nearest(method.standardised(examples.examples) + 0, 1)[0].distances.view(4, 4, 4)
+
+    def maps(share, editing):
+        score = LafitEScore(bank_weight=share, feature_editing=editing)
+        return method.maps(examples.examples + 1, list("abcd"), score).maps
+
+    other = method.nearest(method.standardised(examples.examples + 1), 1)[0].distances.view(4, 4, 4)
+    assert not torch.allclose(near, other)
+    for editing in (True, False):
+        torch.testing.assert_close(maps(1.0, editing), anomaly_map(other, 32, 4.0))
+        mixed = 0.3 * maps(1.0, editing) + 0.7 * maps(0.0, editing)
+        torch.testing.assert_close(maps(0.3, editing), mixed, rtol=1e-4, atol=1e-4)
+
+
+def test_noise_is_drawn_from_the_steps_that_are_trained_on():
+    method, examples = fitted("lafite", made_images(8), noise_steps=[300, 303])
+    seen = []
+    predict = method._predict
+
+    def watched(x, t):
+        seen.extend(t.tolist())
+        return predict(x, t)
+
+    method._predict = watched
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(10):
+        method(examples.examples, generator)
+    assert set(seen) == {300, 301, 302}
+
+
+@pytest.mark.parametrize("steps", [[5, 5], [-1, 10], [0, 1001], [9, 2]])
+def test_impossible_noise_steps_are_refused(steps):
+    with pytest.raises(SettingsError, match=r"noise_steps .* are not two ascending numbers in 0\.\.1000"):
+        tiny_settings("lafite", noise_steps=steps)
+
+
+def test_blocks_learn_to_tell_a_place_from_its_surroundings():
+    """Each position is the mean of the two beside it: a network that sees one position alone cannot know it."""
+    torch.manual_seed(0)
+    network = Blocks(2, BlocksSettings(width=32, blocks=2))
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    clean = torch.randn(32, 2, 6, 6)
+    wanted = (clean.roll(1, 3) + clean.roll(-1, 3)) / 2
+    t = torch.randint(1000, (32,))
+    assert float(network(clean, t).detach().abs().max()) == 0  # it begins with no opinion
+    for _ in range(100):
+        loss = (network(clean, t) - wanted).square()[..., 1:-1].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.05 * float(wanted[..., 1:-1].square().mean())
+
+
+def test_blocks_know_how_noisy_their_input_is():
+    torch.manual_seed(0)
+    network = Blocks(2, BlocksSettings(width=16, blocks=2))
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    x, t = torch.randn(32, 2, 4, 4), torch.randint(1000, (32,))
+    wanted = (t / 500 - 1)[:, None, None, None].expand_as(x)
+    for _ in range(200):
+        loss = (network(x, t) - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.02
+
+
+def test_lafite_trains_and_scores_with_blocks():
+    blocks = {"width": 16, "blocks": 2}
+    method, examples = fitted(
+        "lafite", made_images(10), network="blocks", blocks=blocks, learning_rate=3e-3, train_steps=200
+    )
+    loop = TrainingLoop(method, examples, seed=0)
+    losses = [loop.advance() for _ in range(200)]
+    assert sum(losses[-40:]) < 0.9 * sum(losses[:40])
+    assert torch.isfinite(method.maps(examples.examples, list("abcdefghij"), LafitEScore()).maps).all()
+
+
 @pytest.mark.parametrize(
     "changes",
     [
+        {"bank_weight": 1.5},
+        {"draws": 0},
         {"corruption_steps": [1000]},
         {"corruption_steps": [3], "denoising_steps": 4},
         {"corruption_steps": []},
@@ -111,3 +210,6 @@ def test_the_paper_preset_has_the_papers_u_net():
     assert settings.unet.base_channels == 256
     assert settings.unet.multipliers == (1, 2, 3, 4)
     assert settings.prediction == "epsilon"
+    assert settings.network == "unet"
+    assert settings.noise_steps == (0, 1000)
+    assert (LafitEScore().draws, LafitEScore().bank_weight) == (1, 0)

@@ -1,4 +1,4 @@
-"""The paper's ablation: LafitE's space with feature editing off throughout.
+"""The paper's ablation: LafitE's space with feature editing off throughout, and nothing of the bank.
 
     raydiff tune --out runs/may --model lafite --save-as lafite_without_editing \\
         --space tune_spaces/lafite_without_editing.py
@@ -12,5 +12,6 @@ STAGES = [
     Stage(name="feature_editing", candidates={"feature_editing": (False,)}),
     _WITH_EDITING["corruption_step"],
     _WITH_EDITING["denoising_steps"],
+    _WITH_EDITING["draws"],
     _WITH_EDITING["several_steps"],
 ]

@@ -25,16 +25,30 @@ from raydiff.methods.features import (
     FeatureTrainSettings,
     as_features,
 )
+from raydiff.nn.blocks import Blocks, BlocksSettings
 from raydiff.nn.diffusion import Diffusion, Prediction, keyed_noise, spaced_timesteps
 from raydiff.nn.maps import anomaly_map
 from raydiff.nn.unet import UNet, UNetSettings
+
+STEPS = 1000  # T of the noise schedule
 
 
 class LafitETrain(FeatureTrainSettings, GradientSettings):
     """Train settings of LafitE."""
 
+    network: Literal["unet", "blocks"] = "unet"  # the paper's; blocks learn more in a short training
     unet: UNetSettings = UNetSettings()
+    blocks: BlocksSettings = BlocksSettings()
     prediction: Prediction = "epsilon"  # the paper's; v_prediction learns faster in few steps
+    # steps that are trained on, from the first up to below the second; all, or no more than scoring may ask for
+    noise_steps: tuple[int, int] = (0, STEPS)
+
+    @model_validator(mode="after")
+    def _some_steps(self) -> LafitETrain:
+        low, high = self.noise_steps
+        if not 0 <= low < high <= STEPS:
+            raise ValueError(f"noise_steps {low}, {high} are not two ascending numbers in 0..{STEPS}")
+        return self
 
 
 class LafitEScore(FeatureScoreSettings):
@@ -45,27 +59,37 @@ class LafitEScore(FeatureScoreSettings):
     feature_editing: bool = True  # False is the paper's ablation
     neighbours: int = Field(1, ge=1)  # K
     neighbour_weights: Literal["uniform", "inverse_distance", "softmax"] = "inverse_distance"
+    draws: int = Field(1, ge=1)  # of noise; the reconstructions of several are averaged
+    # share of the distance to the nearest normal patch in the error, beside that to the reconstruction; 0 = the paper's
+    bank_weight: float = Field(0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _steps_fit(self) -> LafitEScore:
         for step in self.corruption_steps:
-            if not self.denoising_steps <= step < 1000:
-                raise ValueError(f"corruption step {step} lies outside {self.denoising_steps}..999")
+            if not self.denoising_steps <= step < STEPS:
+                raise ValueError(f"corruption step {step} lies outside {self.denoising_steps}..{STEPS - 1}")
         return self
 
 
 # The recipes. Commands, hardware, time and what came out are in the README's table of results.
 
-# Minutes on two cores: a narrow U-Net that sees each image some tens of times.
+# Minutes on two cores: few weights that see each image some tens of times, at the noise that scoring may ask for.
 _QUICK = {
+    "network": "blocks",
     "prediction": "v_prediction",  # learns faster than epsilon in few steps
-    "unet": {"base_channels": 64, "multipliers": (1, 2, 4), "attention_levels": (2,)},
+    "noise_steps": (100, 750),
     "learning_rate": 1e-3,
     "warmup_steps": 50,
     "ema_decay": 0.995,
 }
 DEMO: Mapping[str, Any] = {**FEATURES_DEMO, **_QUICK, "train_steps": 200, "batch_size": 8}
-SMALL: Mapping[str, Any] = {**FEATURES_SMALL, **_QUICK, "train_steps": 4000}
+# A step costs by the position, so half the reference's grid.
+SMALL: Mapping[str, Any] = {
+    **FEATURES_SMALL,
+    **_QUICK,
+    "backbone": {**FEATURES_SMALL["backbone"], "grid": 16},
+    "train_steps": 1500,
+}
 
 # The paper's training as far as it is known (methods' sources differ on the grid): 1000 epochs of MVTec AD's 3629
 # images at batch 64, learning rate 1e-4 and a tenth of it from 800 epochs on. A GPU of 24 GB; not run here.
@@ -88,18 +112,20 @@ class LafitE(FeatureMethod):
 
     def __init__(self, train: LafitETrain, load_weights: bool = True) -> None:
         super().__init__(train, load_weights)
-        self.unet = UNet(sum(self.parts), train.unet)
-        self.diffusion = Diffusion("squaredcos_cap_v2", train.prediction)
+        channels = sum(self.parts)
+        self.network = Blocks(channels, train.blocks) if train.network == "blocks" else UNet(channels, train.unet)
+        self.diffusion = Diffusion("squaredcos_cap_v2", train.prediction, STEPS)
 
     @property
     def trained(self) -> nn.Module:
-        """The U-Net; the backbone stays frozen."""
-        return self.unet
+        """The denoising network; the backbone stays frozen."""
+        return self.network
 
     def forward(self, examples: Tensor, generator: torch.Generator) -> Tensor:
         """Mean squared error of the prediction at uniformly drawn steps (equation 6)."""
         clean = self.standardised(examples)
-        t = torch.randint(self.diffusion.steps, (len(clean),), generator=generator).to(clean.device)
+        low, high = self.settings.noise_steps
+        t = torch.randint(low, high, (len(clean),), generator=generator).to(clean.device)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         output = self._predict(self.diffusion.add_noise(clean, noise, t), t)
         return F.mse_loss(output.float(), self.diffusion.target(clean, noise, t))
@@ -109,9 +135,16 @@ class LafitE(FeatureMethod):
         """Distances of edited, corrupted and denoised features to the features themselves (equations 10 to 12)."""
         features = self.standardised(examples)
         edited = self.edit(features, score) if score.feature_editing else features
-        noise = keyed_noise(keys, features.shape[1:], score.noise_seed, features.device)
-        errors = torch.stack([self._error(features, edited, noise, step, score) for step in score.corruption_steps])
-        return AnomalyMaps(anomaly_map(errors.mean(0), self.settings.image_size, score.blur_sigma))
+        noises = [
+            keyed_noise(keys, features.shape[1:], score.noise_seed + draw, features.device)
+            for draw in range(score.draws)
+        ]
+        errors = torch.stack([self._error(features, edited, noises, step, score) for step in score.corruption_steps])
+        error = errors.mean(0)
+        if score.bank_weight:
+            rarity = self.averaged([near.distances[:, 0] for near in self.nearest(features, 1)])
+            error = torch.lerp(error, rarity.view_as(error), score.bank_weight)
+        return AnomalyMaps(anomaly_map(error, self.settings.image_size, score.blur_sigma))
 
     def edit(self, features: Tensor, score: LafitEScore) -> Tensor:
         """Replace each position by a weighted mean of its K nearest normal patches (equation 10).
@@ -124,16 +157,22 @@ class LafitE(FeatureMethod):
             mixed.append((weights[..., None] * near.bank[near.indices]).sum(1))
         return as_features(torch.cat(mixed, 1), features)
 
-    def _error(self, features: Tensor, edited: Tensor, noise: Tensor, step: int, score: LafitEScore) -> Tensor:
+    def _error(
+        self, features: Tensor, edited: Tensor, noises: Sequence[Tensor], step: int, score: LafitEScore
+    ) -> Tensor:
         """(N, g, g) distance between the reconstruction from T' = step and the unedited features."""
         timesteps = spaced_timesteps(step, score.denoising_steps)
-        corrupted = self.diffusion.add_noise(edited, noise, torch.full((len(noise),), step, device=noise.device))
-        clean = self.diffusion.denoise(corrupted, timesteps, self._predict)
+        t = torch.full((len(features),), step, device=features.device)
+        found = [
+            self.diffusion.denoise(self.diffusion.add_noise(edited, noise, t), timesteps, self._predict)
+            for noise in noises
+        ]
+        clean = torch.stack(found).mean(0)
         return self.averaged([part.square().sum(1).sqrt() for part in (clean - features).split(self.parts, 1)])
 
     def _predict(self, x: Tensor, t: Tensor) -> Tensor:
         with self.autocast():
-            output: Tensor = self.unet(x, t)
+            output: Tensor = self.network(x, t)
         return output
 
 
