@@ -15,6 +15,7 @@ from raydiff import cli, cluster, methods, steps, storage
 from raydiff.at_work import at_work
 from raydiff.images.index import print_report
 from raydiff.images.layouts.folder_names import FolderNames
+from raydiff.images.parts import PartPattern
 from raydiff.planning.show import print_plan
 from raydiff.planning.training import plan_training
 from raydiff.progress import console
@@ -48,6 +49,7 @@ def main(
     per_category: Annotated[bool, typer.Option("--per-category", help="A model for each category.")] = False,
     normal: cli.NormalOption = None,
     anomalous: cli.AnomalousOption = None,
+    part_from: cli.PartFromOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
 ) -> None:
     """Train, tune, calibrate, score and evaluate every method on one set of images."""
@@ -59,15 +61,16 @@ def main(
     check_rate(false_alarm_rate)
     PseudoValidationSettings.at_most(pseudo_images)
     named = FolderNames.parse(normal, anomalous)
+    parts = PartPattern.parse(part_from)
     if dry_run:
         given = data, out, recipes, per_category, asked, pseudo_images, false_alarm_rate, maps, address
-        print_plan(plan_training(*given, named=named))
+        print_plan(plan_training(*given, named=named, part_from=parts))
         return
     for place in (data, out):
         storage.probe(place)
     methods.check(recipes)
     with at_work(RunFolder(out).uri):
-        found = steps.index(data, out, named=named)
+        found = steps.index(data, out, named=named, part_from=parts)
         print_report(found)
         steps.check_enough(out, per_category, found.unreadable)
         cluster.connect(address, gpus)

@@ -41,6 +41,12 @@ AnomalousOption = Annotated[
     list[str] | None,
     typer.Option("--anomalous", help="A folder's name that means defects, as NG in line4/NG; several with commas."),
 ]
+PartFromOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Which part an image shows: a regular expression, searched for in its path. Parts are held out whole."
+    ),
+]
 Out = Annotated[str, typer.Option(help="The run's folder; local or an object-storage URI.")]
 Name = Annotated[str, typer.Option("--model", help="Which of the run's models, by name.")]
 Method = Annotated[str, typer.Option(help=f"One of {', '.join(methods.names())}.")]
@@ -97,22 +103,26 @@ def index(
     ] = False,
     normal: NormalOption = None,
     anomalous: AnomalousOption = None,
+    part_from: PartFromOption = None,
 ) -> None:
     """Find the images, write the image table and say what is in it."""
     from raydiff import steps
     from raydiff.images import pack as packing
     from raydiff.images.index import print_report
     from raydiff.images.layouts.folder_names import FolderNames
+    from raydiff.images.parts import PartPattern
 
     if pack:
         if score:
             raise SettingsError("--pack takes one folder; give it as --data, without --score")
         if normal or anomalous:
             raise SettingsError("--pack makes an archive, whose images have no labels; leave out --normal, --anomalous")
+        if part_from is not None:
+            raise SettingsError("--pack makes an archive, of which nothing is held out; leave out --part-from")
         packing.print_packed(packing.pack(data, out), out)
         return
 
-    print_report(steps.index(data, out, score, FolderNames.parse(normal, anomalous)))
+    print_report(steps.index(data, out, score, FolderNames.parse(normal, anomalous), PartPattern.parse(part_from)))
 
 
 @app.command(epilog="Example: raydiff train --out runs/may --method lafite --preset small --backbone-weights hub")

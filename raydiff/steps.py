@@ -22,6 +22,7 @@ from raydiff.images.holdout import roles
 from raydiff.images.index import IndexReport, Problem
 from raydiff.images.index import index as index_images
 from raydiff.images.layouts.folder_names import FolderNames
+from raydiff.images.parts import PartPattern
 from raydiff.images.survey import AS_FOLDERS_SAY
 from raydiff.metrics.evaluate import Evaluation
 from raydiff.metrics.evaluate import evaluate as evaluate_scores
@@ -47,19 +48,31 @@ from raydiff.training.workers import Workers
 BOTH = "tune+calibrate"  # a category too small to be held out twice
 
 
-def index(data: str, out: str, score: str | None = None, named: FolderNames = AS_FOLDERS_SAY) -> IndexReport:
-    """Find the images of `data`, write the image table and give each image its role; `named` as of `find_images`."""
+def index(
+    data: str,
+    out: str,
+    score: str | None = None,
+    named: FolderNames = AS_FOLDERS_SAY,
+    part_from: PartPattern | None = None,
+) -> IndexReport:
+    """Find the images of `data`, write the image table and give each image its role.
+
+    Args:
+        named, part_from: as of `find_images`.
+    """
     run = RunFolder(out)
     storage.probe(data)
     storage.probe(run.uri)
     if score:
         storage.probe(score)
     with at_work(run.uri):
-        return _indexed(run, data, score, named)
+        return _indexed(run, data, score, named, part_from)
 
 
-def _indexed(run: RunFolder, data: str, score: str | None, named: FolderNames) -> IndexReport:
-    report = index_images(data, run.images, score, named=named)
+def _indexed(
+    run: RunFolder, data: str, score: str | None, named: FolderNames, part_from: PartPattern | None
+) -> IndexReport:
+    report = index_images(data, run.images, score, named=named, part_from=part_from)
     images = table.read(run.images)
     given = pa.array(roles(images))
     counts = []
@@ -67,7 +80,8 @@ def _indexed(run: RunFolder, data: str, score: str | None, named: FolderNames) -
         wanted = pa.array([role, BOTH] if role in BOTH.split("+") else [role])
         rows = images.filter(pc.is_in(given, wanted))
         table.write(run.table(role), rows)
-        counts.append(f"{rows.num_rows} {role}")
+        parts = pc.count_distinct(rows[table.PART]).as_py() if table.PART in rows.column_names else 0
+        counts.append(f"{rows.num_rows} {role}" + (f" of {parts} part{'s' * (parts != 1)}" if parts else ""))
     _check_readable(run, report)
     console.print(f"roles: {', '.join(counts)}", markup=False)
     return report

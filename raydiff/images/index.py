@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -16,10 +17,13 @@ from raydiff import storage
 from raydiff.errors import ImageError, StorageError
 from raydiff.images import table
 from raydiff.images.decode import decode_noted
+from raydiff.images.holdout import roles
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.layouts.found import Finding
 from raydiff.images.mask_faults import OtherSize, fault, one_factor
 from raydiff.images.masks import DECODES_AT_ONCE, FETCHES_AT_ONCE, read_mask
+from raydiff.images.parts import PartPattern
+from raydiff.images.repeats import repeated, thumbnail, to_compare
 from raydiff.images.survey import AS_FOLDERS_SAY, survey
 from raydiff.progress import console, phase
 
@@ -50,6 +54,7 @@ class Look(NamedTuple):
     mask: Problem | None = None
     other_size: OtherSize | None = None  # of the mask than of the image
     note: Problem | None = None  # what is odd about an image that can be read all the same
+    thumbnail: np.ndarray | None = None  # see `repeats`
 
 
 @dataclass(frozen=True)
@@ -79,17 +84,22 @@ def index(
     score_uri: str | None = None,
     check: bool = True,
     named: FolderNames = AS_FOLDERS_SAY,
+    part_from: PartPattern | None = None,
 ) -> IndexReport:
     """Write the image table of `data_uri` and `score_uri` (see `survey.find_images`) to the file `out_uri`.
 
-    With `check`, every image and mask is fetched and decoded once.
+    With `check`, every image and mask is fetched and decoded once, and held-out images that repeat images to train on
+    are looked for.
 
     Raises:
         DataError: if the layout is none that is known, or not clear.
         StorageError: if a folder cannot be listed or the table cannot be written.
     """
-    found = survey(data_uri, score_uri, named)
+    found = survey(data_uri, score_uri, named, part_from)
     table.write(out_uri, found.images)
+    given = roles(found.images)
+    compared = to_compare(found.images, given)
+    thumbnails: dict[str, np.ndarray] = {}
     images: Counter[tuple[str, str, str | None]] = Counter()
     masks: Counter[tuple[str, str, str | None]] = Counter()
     normals: Counter[str] = Counter()
@@ -104,7 +114,8 @@ def index(
         # In batches, so that not all wait in the pool's queue.
         for batch in found.images.select(table.SCHEMA.names).to_batches(table.ROW_GROUP):
             rows = batch.to_pylist()
-            looks = pool.map(look, rows) if check else [Look()] * len(rows)
+            wanted = [row["uri"] in compared for row in rows]
+            looks = pool.map(look, rows, wanted) if check else [Look()] * len(rows)
             for row, found_out in zip(rows, looks, strict=True):
                 key = (row["category"], row["split"], row["defect"])
                 images[key] += 1
@@ -116,6 +127,8 @@ def index(
                     without_mask.append(row["uri"])
                 if found_out.image:
                     unreadable.append(found_out.image)
+                if found_out.thumbnail is not None:
+                    thumbnails[row["uri"]] = found_out.thumbnail
                 if found_out.note:
                     noted.append(found_out.note)
                 if found_out.mask:
@@ -123,6 +136,7 @@ def index(
                 if found_out.other_size:
                     other_sizes.append(found_out.other_size)
                 progress.advance(note=f"{len(unreadable)} unreadable" if unreadable else "")
+    repeats = repeated(found.images, given, thumbnails)
     order = sorted(images, key=lambda key: (key[0], key[1] == "test", key[2] or ""))
     return IndexReport(
         table_uri=out_uri,
@@ -139,7 +153,7 @@ def index(
         ignored=found.ignored,
         misplaced=found.misplaced,
         unused_masks=found.unused_masks,
-        findings=found.findings,
+        findings=(*found.findings, repeats) if repeats else found.findings,
     )
 
 
@@ -192,25 +206,26 @@ def _lines(problems: tuple[Problem, ...]) -> tuple[str, ...]:
     return tuple(f"{problem.uri}: {problem.reason}" for problem in problems)
 
 
-def examine(decoding: threading.Semaphore, row: dict[str, Any]) -> Look:
-    """Read a row's image and its mask once."""
+def examine(decoding: threading.Semaphore, row: dict[str, Any], compared: bool = False) -> Look:
+    """Read a row's image and its mask once; `compared`: with the image's thumbnail."""
     try:
         data = storage.read_bytes(row["uri"])
         with decoding:
             pixels, said = decode_noted(data)
             shape = pixels.shape
+            small = thumbnail(pixels) if compared else None
             del pixels  # a hundred times its file
     except (ImageError, StorageError) as error:
         return Look(Problem(row["uri"], str(error)))
     note = Problem(row["uri"], said) if said else None
     if row["mask_uri"] is None:
-        return Look(note=note)
+        return Look(note=note, thumbnail=small)
     try:
         mask = read_mask(row["mask_uri"], decoding)
     except (ImageError, StorageError) as error:
-        return Look(mask=Problem(row["mask_uri"], str(error)), note=note)
+        return Look(mask=Problem(row["mask_uri"], str(error)), note=note, thumbnail=small)
     found = fault(mask, shape)
     if not found:
-        return Look(note=note)
+        return Look(note=note, thumbnail=small)
     other = found if isinstance(found, OtherSize) else None
-    return Look(None, Problem(row["mask_uri"], str(found)), other, note)
+    return Look(None, Problem(row["mask_uri"], str(found)), other, note, small)

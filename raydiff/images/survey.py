@@ -14,10 +14,11 @@ What is none of these, or would train on images that may not be normal, is refus
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import pyarrow as pa
 
-from raydiff import storage
+from raydiff import storage, walking
 from raydiff.errors import DataError, StorageError
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.layouts.found import Finding, Folder, Found, Layout, Row, as_table, list_folder
@@ -26,12 +27,19 @@ from raydiff.images.layouts.mvtec import is_mvtec, mvtec_layout
 from raydiff.images.layouts.plain import plain_layout
 from raydiff.images.layouts.sorted_folders import sorted_layout
 from raydiff.images.names import IMAGE_EXTENSIONS, MASKS, category_of, few
+from raydiff.images.parts import PartPattern, with_parts
+from raydiff.images.parts import findings as findings_of_parts
 from raydiff.images.tables import own_table
 
 AS_FOLDERS_SAY = FolderNames()
 
 
-def find_images(uri: str, score_uri: str | None = None, named: FolderNames = AS_FOLDERS_SAY) -> pa.Table:
+def find_images(
+    uri: str,
+    score_uri: str | None = None,
+    named: FolderNames = AS_FOLDERS_SAY,
+    part_from: PartPattern | None = None,
+) -> pa.Table:
     """The image table of the folder or table at `uri`.
 
     `score_uri` is a folder of images to score: they become rows of split test with no label. It has one
@@ -39,17 +47,40 @@ def find_images(uri: str, score_uri: str | None = None, named: FolderNames = AS_
 
     Args:
         named: folders that hold normals and anomalies, if their names are the user's own.
+        part_from: names the part that an image shows, by the image's path below the folder, or below the table's.
 
     Raises:
-        DataError: if the layout is none of the above, or not clear, saying what was looked for and what was found.
+        DataError: if the layout is none of the above, or not clear, saying what was looked for and what was found; if
+            `part_from` names no part in any path.
         StorageError: if a URI cannot be listed or read.
     """
-    return survey(uri, score_uri, named).images
+    return survey(uri, score_uri, named, part_from).images
 
 
-def survey(uri: str, score_uri: str | None = None, named: FolderNames = AS_FOLDERS_SAY) -> Found:
-    """As `find_images`, with an account of the files that are not in the table."""
+def survey(
+    uri: str,
+    score_uri: str | None = None,
+    named: FolderNames = AS_FOLDERS_SAY,
+    part_from: PartPattern | None = None,
+) -> Found:
+    """As `find_images`, with an account of the files that are not in the table, and of the parts."""
     uri = storage.absolute(uri)
+    found = _survey(uri, score_uri, named, part_from)
+    images = found.images
+    if part_from:
+        images = with_parts(images, part_from, _folders(uri, score_uri))
+    return replace(found, images=images, findings=(*found.findings, *findings_of_parts(images)))
+
+
+def _folders(uri: str, score_uri: str | None) -> list[str]:
+    """What the paths of images are below."""
+    if own_table.is_table(uri):
+        return [uri.rpartition("/")[0]]
+    given = [uri] if score_uri is None else [uri, storage.absolute(score_uri)]
+    return [walking.root(*storage.filesystem(each)) for each in given]
+
+
+def _survey(uri: str, score_uri: str | None, named: FolderNames, part_from: PartPattern | None) -> Found:
     if own_table.is_table(uri):
         if score_uri is not None:
             raise DataError(f"{uri} is a table: list the images to score in it, with split test")
@@ -68,7 +99,7 @@ def survey(uri: str, score_uri: str | None = None, named: FolderNames = AS_FOLDE
             f"{uri} holds no images; looked for {', '.join(IMAGE_EXTENSIONS)} as <category>/train/good/<image> "
             f"(MVTec AD layout), <image> or <category>/<image> (normals); found {few(_names(folder))}"
         )
-    found = _layout(folder, named)
+    found = _layout(folder, named, part_from)
     rows, ignored, findings = found.rows, folder.ignored, (*folder.findings, *found.findings)
     if to_score is not None:
         rows = rows + _rows_to_score(to_score, {row.category for row in rows})
@@ -80,9 +111,9 @@ def survey(uri: str, score_uri: str | None = None, named: FolderNames = AS_FOLDE
     return Found(as_table(rows, uri), found.name, ignored, tuple(found.misplaced), tuple(found.unused_masks), findings)
 
 
-def _layout(folder: Folder, named: FolderNames) -> Layout:
+def _layout(folder: Folder, named: FolderNames, part_from: PartPattern | None) -> Layout:
     if named:
-        return sorted_layout(folder, named)
+        return sorted_layout(folder, named, part_from)
     if is_mvtec(folder):
         return mvtec_layout(folder)
     return marked_layout(folder) if folder.beside else plain_layout(folder)

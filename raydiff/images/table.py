@@ -1,7 +1,7 @@
 """The image table: one row per image, sorted by uri.
 
-Behind the columns of SCHEMA, and `day` in an archive's, stand those that a user's own table has beyond them. They are
-carried into the score table as they are.
+Behind the columns of SCHEMA, and `day` in an archive's, stand `part` and `time` where they are known, and those that a
+user's own table has beyond them. They are carried into the score table as they are.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ SCHEMA = pa.schema(
 )
 
 DAY = "day"  # when an image was taken, date32; in the image table of an archive
+PART = "part"  # which physical part an image shows, within its category; text, null unknown
+TIME = "time"  # when an image was taken, timestamp[us] by its own clock, null unknown; in a table to train on
 ROW_GROUP = 1024  # rows; small groups let Ray Data read a table in parallel
 
 _NEVER_EMPTY = ("uri", "dataset", "category", "split")

@@ -18,6 +18,7 @@ from raydiff.images import index as indexing
 from raydiff.images import masks
 from raydiff.images.holdout import check_enough, roles
 from raydiff.images.layouts.folder_names import FolderNames
+from raydiff.images.parts import PartPattern
 from raydiff.images.survey import AS_FOLDERS_SAY, survey
 from raydiff.methods.base import GradientSettings, ScoreSettings, TrainSettings
 from raydiff.planning import measure
@@ -47,6 +48,7 @@ def plan_training(
     address: str | None = None,
     seconds: float = measure.SECONDS,
     named: FolderNames = AS_FOLDERS_SAY,
+    part_from: PartPattern | None = None,
 ) -> Plan:
     """What the main job would do with these settings; nothing is written.
 
@@ -54,7 +56,7 @@ def plan_training(
         recipes: train settings by the method's name.
         address: as of `cluster.connect`.
         seconds: of each piece that is measured.
-        named: as of `survey.find_images`.
+        named, part_from: as of `survey.find_images`.
 
     Raises:
         RaydiffError: what the job would raise, as far as it can be known before.
@@ -64,7 +66,7 @@ def plan_training(
     storage.probe(run.uri)
     size = PseudoValidationSettings.at_most(pseudo_images)
     check_rate(rate)
-    images = survey(data, named=named).images
+    images = survey(data, named=named, part_from=part_from).images
     given = roles(images)
     runs = runs_of(images, given, per_category, size)
     check_enough(images, given, per_category)

@@ -18,6 +18,7 @@ from raydiff.images.layouts.pairing import pair
 from raydiff.images.layouts.plain import refuse_defects, refuse_defects_below, refuse_other_pictures
 from raydiff.images.layouts.tested_normals import drawn, told
 from raydiff.images.names import MASK_FOLDERS, MASKS, NORMAL, SPLITS, few, stem
+from raydiff.images.parts import PartPattern
 
 _PICTURES = ("images", "image", "imgs", "img", "data", "pictures")
 
@@ -32,7 +33,7 @@ class _Place(NamedTuple):
     key: str  # group, what is below, and the file's stem
 
 
-def sorted_layout(folder: Folder, named: FolderNames) -> Layout:
+def sorted_layout(folder: Folder, named: FolderNames, part_from: PartPattern | None = None) -> Layout:
     """What the user's names make of a folder.
 
     - Only normals named, below train/ and test/: every other folder there is a kind of defect.
@@ -58,7 +59,7 @@ def sorted_layout(folder: Folder, named: FolderNames) -> Layout:
     if not any(place.label == 0 for place in images):
         raise DataError(f"{folder.uri} holds no normals to train on; name their folder with --normal")
     paired = _pair(images, masks, found, folder)
-    tested = _drawn_for_test(images)
+    tested = _drawn_for_test(images, part_from)
     names = category_names({place.prefix for place in images}, folder.uri)
     given: dict[str, int] = defaultdict(int)
     unused = 0
@@ -172,7 +173,7 @@ def _pair(images: list[_Place], masks: list[_Place], found: Layout, folder: Fold
     return paired
 
 
-def _drawn_for_test(images: list[_Place]) -> set[str]:
+def _drawn_for_test(images: list[_Place], part_from: PartPattern | None) -> set[str]:
     """Paths of the normals that become test images, where the folders name no test set."""
     normals: dict[tuple[str, ...], list[str]] = defaultdict(list)
     anomalous, tested = set(), set()
@@ -183,7 +184,7 @@ def _drawn_for_test(images: list[_Place]) -> set[str]:
             anomalous.add(place.prefix)
         if place.label == 0 and place.split == "test":
             tested.add(place.prefix)
-    return {path for prefix in anomalous - tested for path in drawn(normals[prefix])}
+    return {path for prefix in anomalous - tested for path in drawn(normals[prefix], part_from)}
 
 
 def _in_words(named: FolderNames) -> str:

@@ -14,8 +14,7 @@ from raydiff.images.names import IMAGE_EXTENSIONS
 from raydiff.images.tables.notes import Notes
 from raydiff.scoring.table import SCHEMA as SCORES
 
-TIME = "time"
-KNOWN = (*table.SCHEMA.names, TIME)
+KNOWN = (*table.SCHEMA.names, table.PART, table.TIME)
 PREFIX = "given_"  # of a column that would have the name of one of the score table's own
 
 # Names that people give to one of ours; to ignore such a column would lose what it says.
@@ -29,6 +28,7 @@ _MEANT_URI = (
     *("image", "image_path", "image_file", "image_uri", "image_url", "img", "img_path"),
 )
 _CLOSE = 0.8  # of difflib's ratio: lable and label, spilt and split, but not date and dataset
+_GUESSED = tuple(name for name in KNOWN if name != table.PART)  # parts, art and port are other things than a part
 # Taken for the label where there is none; they hold true and false, or 1 and 0.
 _LABELS = ("is_anomalous", "is_anomaly", "anomalous", "anomaly", "is_defective", "defective", "is_defect")
 _INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # what pandas writes beside its columns
@@ -37,7 +37,7 @@ _INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # what pandas writes 
 class Columns(NamedTuple):
     """Names in the user's table by those that they get."""
 
-    known: dict[str, str]  # of the image table, and `time`
+    known: dict[str, str]  # of the image table, `part` and `time`
     extra: dict[str, pa.Field]  # by their names in the user's table; the field has the new name and type
 
     @property
@@ -132,7 +132,7 @@ def plain(name: str) -> str:
 
 
 def _meant(name: str) -> str | None:
-    near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=_CLOSE)
+    near = difflib.get_close_matches(name, _GUESSED, n=1, cutoff=_CLOSE)
     return _MEANT.get(name) or (near[0] if near else None)
 
 

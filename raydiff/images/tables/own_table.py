@@ -9,8 +9,9 @@ uris start from the folder of the table. What is left out is filled in:
   which are to be scored, are unknown);
 - `defect`: "good" for normals, else unknown; `mask_uri`: none.
 
-A column `time` says when an image was taken, for the summary of an archive. All other columns are carried along into
-the score table. What was taken for what is printed when a table has been read.
+A column `part` says which physical part an image shows, a column `time` when it was taken: `holdout` asks for them, and
+an archive's summary for the day. All other columns are carried along into the score table. What was taken for what is
+printed when a table has been read.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from raydiff.progress import console
 
 
 class _Read(NamedTuple):
-    rows: pa.Table  # of an image table
+    rows: pa.Table  # of an image table, with `time` where it is to train on
     days: pa.Array
     batch: Batch
 
@@ -95,7 +96,7 @@ def _read(uri: str, notes: Notes, to_train: bool) -> Iterator[_Read]:
         raise StorageError(f"{uri} is not there; check the bucket, the folder and the name")
     file = formats.opened(uri)
     found = columns.settle(file.schema, uri, notes)
-    time = None if to_train else found.known.get(columns.TIME)  # only an archive's summary asks for days
+    time = found.known.get(table.TIME)
     times = Times(time, lambda: file.batches([time]), uri, notes) if time is not None else None
     unnamed = UnnamedLabels(found, uri) if to_train else None
     rows = 0
@@ -104,9 +105,14 @@ def _read(uri: str, notes: Notes, to_train: bool) -> Iterator[_Read]:
             unnamed.see(batch.columns)
         cells = Cells(batch, uri, notes)
         images = pa.table(list(_filled(cells, found.known, uri, to_train).values()), table.SCHEMA)
+        if table.PART in found.known:
+            parts = cells.names(found.known[table.PART], required=False)
+            images = images.append_column(table.PART, pa.array(parts, pa.string()))
+        if times and to_train:
+            images = images.append_column(table.TIME, times.taken(batch))
         for name, field in found.extra.items():
             images = images.append_column(field, _carried(batch.columns[name], field.type))
-        days = times.days(batch) if times else pa.nulls(len(images), pa.date32())
+        days = times.days(batch) if times and not to_train else pa.nulls(len(images), pa.date32())
         yield _Read(table.checked(images, uri, batch.row), days, batch)
         rows += len(images)
     if not rows:

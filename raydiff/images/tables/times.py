@@ -1,4 +1,4 @@
-"""When images were taken, from a user's column `time`: the day of each.
+"""When images were taken, from a user's column `time`: the day of each, and the time of that day.
 
 A date such as 05/07/2026 says by itself neither its day nor its month. Others in the same column may (31/12/2026), so
 the column is read to its end once before such dates are taken, and then all in the same way.
@@ -31,16 +31,22 @@ _YEAR_FIRST = re.compile(
     r"([12]\d{3})([-/.]?)(\d{2})\2(\d{2})(?:T?(?:[01]\d|2[0-4])[0-5]\d(?:[0-5]\d|60)?\s?[A-Za-z]{0,5})?"
 )
 _YEAR_LAST = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})")
-_NUMBER = re.compile(r"(\d{9,19})(?:[.,]\d+)?")
+# Of the day, in a cell whose day could be read.
+_OF_DAY = re.compile(
+    r"\s*(?:\d{4}([-/.]?)\d\d\1\d\d|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})[T\s,]*"
+    r"(\d{1,2})(?:[:h.]?(\d\d)(?:[:.m]?(\d\d)(?:[.,:](\d+))?)?)?(?:\s*([AaPp])\.?\s?[Mm]\b)?"
+)
+_NUMBER = re.compile(r"(\d{9,19})(?:[.,](\d+))?")
 # Of a second. Each is told by its size: from mid 1998 to 2286 the numbers of no two meet.
 _UNITS = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000, "nanoseconds": 1_000_000_000}
 _SINCE, _UNTIL = 9 * 10**8, 10**10
 _EPOCH = datetime.date(1970, 1, 1)
 _DAY = 86_400
+_MICROSECONDS = 10**6
 
 
 class Times:
-    """The days of a column of times.
+    """The days, and the times of these days, of a column of times.
 
     Args:
         name: the column.
@@ -84,6 +90,24 @@ class Times:
                 row = pc.index(dates.indices, code).as_py()
                 raise DataError(f"{self._at(batch, row)}: {column[row].as_py()!r} {_RULE}") from None
         return pa.array(days, pa.date32()).take(dates.indices)
+
+    def taken(self, batch: Batch) -> pa.Array:
+        """Of some rows, timestamp[us] by the clock where the image was taken, a date's midnight; null where none is.
+
+        Raises:
+            DataError: as `days`.
+        """
+        days = self.days(batch).cast(pa.timestamp("us"))
+        column = batch.columns[self.name].combine_chunks()
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if pa.types.is_date(column.type) or pa.types.is_null(column.type):
+            return days
+        if pa.types.is_timestamp(column.type):
+            here = pc.local_timestamp(column) if column.type.tz else column
+            return here.cast(pa.timestamp("us"), safe=False)
+        cells = (f"{value:.6f}" if isinstance(value, float) else str(value) for value in column.to_pylist())
+        return pc.add(days, pa.array(map(_of_day, cells), pa.int64()).cast(pa.duration("us")))
 
     def _read(self, value: str) -> datetime.date | None:
         text = value.strip()
@@ -141,6 +165,23 @@ class Times:
 
     def _at(self, batch: Batch, row: int) -> str:
         return f"{self.where}: column {self.name!r}, {batch.row(row)}"
+
+
+def _of_day(text: str) -> int:
+    """Microseconds from midnight to the time in a cell whose day could be read; 0 where there is none."""
+    if match := _NUMBER.fullmatch(text.strip()):
+        number = int(match[1])
+        for part in _UNITS.values():
+            if _SINCE * part <= number < _UNTIL * part:
+                below = int((match[2] or "").ljust(6, "0")[:6]) if part == 1 else 0
+                return number * _MICROSECONDS // part % (_DAY * _MICROSECONDS) + below
+    match = _OF_DAY.match(text)
+    if not match:
+        return 0
+    hour, minute, second = (int(match[at] or 0) for at in (2, 3, 4))
+    if match[6]:
+        hour = hour % 12 + 12 * (match[6] in "Pp")
+    return (hour * 3600 + minute * 60 + second) * _MICROSECONDS + int((match[5] or "").ljust(6, "0")[:6])
 
 
 def _dates(column: pa.Array) -> pa.DictionaryArray:
