@@ -19,7 +19,7 @@ install-dev: $(VENV)/.installed-dev  ## Install raydiff and what its tests need 
 demo: $(VENV)/.installed  ## Draw inspection images and run the main job on them, on a Ray of its own
 	$(BIN)/raydiff demo-images --out demo/images
 	$(BIN)/python jobs/local.py python jobs/train_all.py --data "$(HERE)/demo/images" --out "$(HERE)/demo/run" \
-		--preset demo --backbone-weights random --pseudo-images 8 --false-alarm-rate 0.05 --seed 0
+		--preset demo --pseudo-images 8 --false-alarm-rate 0.05 --seed 0
 
 test: $(VENV)/.installed-dev  ## Run the tests, but for the next two
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not faults and not combinations"

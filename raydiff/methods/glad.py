@@ -83,7 +83,7 @@ DEMO: Mapping[str, Any] = {
     **_QUICK,
     "image_size": 64,
     "autoencoder": {"channels": (16, 32, 32)},
-    "backbone": {"name": "resnet18", "stages": (0, 1), "grid": 16, "neighbourhood": 1},
+    "backbone": {"name": "tf_efficientnet_lite0", "stages": (1, 2, 3), "grid": 16, "neighbourhood": 1},
     "feature_size": 64,
     "train_steps": 220,
     "batch_size": 8,
