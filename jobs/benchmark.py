@@ -102,7 +102,8 @@ def _bare_worker(
 
     def score(part: Part) -> None:
         rows = read_rows(part.uri, part.start, part.stop)
-        model.score(list(decode_rows(rows, reading, pack.read_bytes(packed, part))["image"]))
+        images = list(decode_rows(rows, reading, pack.read_bytes(packed, part))["image"])
+        model.score(images, rows["category"].to_pylist())
 
     score(mine[0])  # warm: code loaded, memory taken
     ready.wait()
