@@ -5,8 +5,10 @@ of theirs with probability at most k / (n + 1). So a rate needs n >= 1 / rate - 
 
 A category that has fewer borrows the shape of the tail from all categories (`standing`): each normal's score is told by
 the mean and the deviation of the others of its category, and these standings are put together. What is promised then
-rests on one assumption: that normal scores, told so, spread alike in all categories. A tail fitted to each category's
-few scores would assume more (its form) and see less (its own images alone).
+rests on one assumption: that normal scores, told so, spread alike in all categories. Where a category of 15 normals had
+Student's t of 3 degrees of freedom, it was 1.65 % for 1 %. And it holds in the mean over categories: one of 5 normals,
+wider than the others, had 1.4 % for 1 % and 6.5 % for 5 %. A tail fitted to each category's few scores would assume
+more (its form) and see less (its own images alone).
 """
 
 from __future__ import annotations
