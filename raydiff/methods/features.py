@@ -106,7 +106,9 @@ class FeatureMethod(Method):
         self.register_buffer("feature_mean", torch.zeros(channels))
         self.register_buffer("feature_std", torch.ones(channels))
         self.register_buffer("memory_bank", torch.zeros(0, channels))
-        self.register_buffer("bank_categories", torch.zeros(0, dtype=torch.int16))  # a place in the names each
+        self.register_buffer(
+            "bank_categories", torch.zeros(0, dtype=torch.int32)
+        )  # a place in the names each (gloo, which shares it out to workers, knows no int16)
         self.register_buffer("category_names", as_bytes(()))
         self.part_scales: Tensor
         self.register_buffer("part_scales", torch.ones(len(self.parts)))
@@ -154,7 +156,7 @@ class FeatureMethod(Method):
 
         names = sorted(set(examples.categories))
         place = {name: number for number, name in enumerate(names)}
-        shown = torch.tensor([place[name] for name in examples.categories], dtype=torch.int16)
+        shown = torch.tensor([place[name] for name in examples.categories], dtype=torch.int32)
         per_image = self._drawn(images)
         pool = []
         for batch in examples.batches():
@@ -187,7 +189,7 @@ class FeatureMethod(Method):
         size = self._kept(images, min(self._drawn(images) * images, self.settings.coreset_pool))
         vectors = as_vectors(self.standardised(examples))
         self.memory_bank = vectors[torch.arange(size, device=vectors.device) % len(vectors)]
-        self.bank_categories = torch.zeros(size, dtype=torch.int16, device=vectors.device)
+        self.bank_categories = torch.zeros(size, dtype=torch.int32, device=vectors.device)
         self.category_names = as_bytes([""]).to(vectors.device)
 
     def _drawn(self, images: int) -> int:
