@@ -120,7 +120,8 @@ def test_scores_and_maps_are_the_models_own(scored, folders):
     assert [row["score"] for row in rows] == [float(scored.scores[0]) for scored in alone]
     for row, own in zip(rows, alone, strict=True):
         image = image_of(row)
-        calibration = model.calibration.of(row["category"])
+        assert row["category_guessed"] == own.guessed[0]
+        calibration = model.calibration.of(own.guessed[0] or row["category"])
         assert (row["height"], row["width"]) == image.shape[:2]
         assert (row["method"], row["model_id"]) == ("nearest_patch", model.id)
         assert row["threshold"] == calibration.threshold
@@ -255,7 +256,7 @@ def test_an_image_that_kills_replicas_costs_itself_alone(folders, tmp_path, dead
     images[1] = 0
     handle = Replicas(deadly)
     scorer = PartScorer(handle, describe(str(folders / "uncalibrated")), str(tmp_path), "none")
-    found = scorer._scores(images)
+    found = scorer._scores(images, ["bolt"] * len(images))
     assert handle.calls == calls
     assert [one is None for one in found] == [lost > 0 and place == 1 for place in range(4)]
     assert [float(one.scores[0]) for one in found if one] == [
@@ -266,7 +267,7 @@ def test_an_image_that_kills_replicas_costs_itself_alone(folders, tmp_path, dead
 def test_replicas_that_die_of_every_image_are_not_blamed_on_the_images(folders, tmp_path):
     scorer = PartScorer(Replicas(99), describe(str(folders / "uncalibrated")), str(tmp_path), "none")
     with pytest.raises(ClusterError, match="end whatever image they are given"):
-        scorer._scores(np.zeros((3, 8, 8, 3), np.uint8))
+        scorer._scores(np.zeros((3, 8, 8, 3), np.uint8), ["bolt"] * 3)
 
 
 def test_a_run_goes_in_waves_of_whole_shards(monkeypatch):
