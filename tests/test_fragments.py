@@ -12,7 +12,6 @@ from raydiff.synthesis.fragments import (
     foreground,
     fragment,
     make_anomaly,
-    make_set,
 )
 
 SETTINGS = FragmentSettings()
@@ -54,49 +53,7 @@ def test_target_and_source_are_left_alone():
     images = noise_images(2)
     before = images.copy()
     make_anomaly(images[0], images[1], np.random.default_rng(3), SETTINGS)
-    make_set(images, 2, 0)
     np.testing.assert_array_equal(images, before)
-
-
-def test_the_same_seed_gives_the_same_set_and_another_another():
-    images = noise_images(3)
-    first, again, other = make_set(images, 2, 7), make_set(images, 2, 7), make_set(images, 2, 8)
-    for one, two in zip(first, again, strict=True):
-        np.testing.assert_array_equal(one, two)
-    assert (first.masks != other.masks).any()
-
-
-def test_a_sample_does_not_depend_on_how_many_are_made():
-    images = noise_images(3)
-    few, many = make_set(images, 1, 7), make_set(images, 4, 7)
-    np.testing.assert_array_equal(many.images[:3], few.images)
-
-
-def test_anomalies_lie_on_the_images_in_turn_with_fragments_of_others():
-    images = noise_images(4)
-    made = make_set(images, 3, 0)
-    assert made.images.shape == (12, 64, 64, 3)
-    assert made.images.dtype == np.uint8
-    assert made.masks.shape == (12, 64, 64)
-    assert made.masks.dtype == bool
-    for number in range(12):
-        target, mask = images[number % 4], made.masks[number]
-        assert mask.any()
-        np.testing.assert_array_equal(made.images[number][~mask], target[~mask])
-        assert made.sources[number] != number % 4
-    assert set(made.sources) == {0, 1, 2, 3}
-
-
-def test_fragments_come_from_the_source_that_is_named():
-    grounds = np.array([10, 80, 160, 240], np.uint8)
-    made = make_set(np.tile(grounds[:, None, None, None], (1, 48, 48, 3)), 3, 0)
-    for image, mask, source in zip(*made, strict=True):
-        assert (image[mask] == grounds[source]).all()
-
-
-def test_a_single_image_has_nothing_to_cut_from():
-    with pytest.raises(DataError, match="two are needed"):
-        make_set(noise_images(1), 2, 0)
 
 
 def test_images_of_unlike_shapes_are_refused():
@@ -149,9 +106,9 @@ def test_a_fragment_that_changes_too_little_is_drawn_again():
 
 
 def test_most_fragments_lie_on_the_object():
-    image = disc_image()  # an eighth of it is object
-    made = make_set(np.stack([image, image]), 20, 0)
-    middles = np.array([np.argwhere(mask).mean(axis=0) for mask in made.masks]) - 48
+    image, rng = disc_image(), np.random.default_rng(0)  # an eighth of it is object
+    masks = [make_anomaly(image, image, rng, SETTINGS)[1] for _ in range(40)]
+    middles = np.array([np.argwhere(mask).mean(axis=0) for mask in masks]) - 48
     assert (np.hypot(*middles.T) < 26).mean() > 0.6
 
 
@@ -182,9 +139,9 @@ def test_foreground_is_the_object_on_plain_ground_and_everything_on_texture():
 
 def test_images_need_not_be_square():
     images = np.random.default_rng(0).integers(0, 256, (2, 40, 90, 3), dtype=np.uint8)
-    made = make_set(images, 3, 0)
-    assert made.masks.shape == (6, 40, 90)
-    assert made.masks.any(axis=(1, 2)).all()
+    _, mask = make_anomaly(*images, np.random.default_rng(0), SETTINGS)
+    assert mask.shape == (40, 90)
+    assert mask.any()
 
 
 def test_settings_out_of_order_are_refused():

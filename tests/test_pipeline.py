@@ -105,7 +105,7 @@ def test_the_steps_one_by_one(steps_run):
     assert "trained in" in printed["train"]
     tuning = storage.read_json(run.tuning("nearest_patch"))
     assert (tuning["search"], [len(stage["trials"]) for stage in tuning["stages"]]) == ("optuna", [2])
-    best = max(tuning["stages"][0]["trials"], key=lambda trial: trial["pseudo_auroc"])
+    best = max(tuning["stages"][0]["trials"], key=lambda trial: trial["pseudo_score"])
     assert best["settings"]["neighbours"] == model.score_settings.neighbours == tuning["chosen"]["neighbours"]
     assert model.calibration.rate == 0.2
     assert "scored: 16 images, 16 of them now" in printed["score"]

@@ -160,10 +160,10 @@ def _evaluation(method: str, auroc: tuple[float, float]) -> dict[str, Any]:
 def _tuning(method: str, pseudo: float) -> dict[str, Any]:
     def stage(key: str, trials: list[tuple[Any, float, float]], chosen: Any, fixed: dict[str, Any]) -> dict[str, Any]:
         made = [
-            {"settings": {key: value}, "fixed": fixed, "pseudo_auroc": auroc, "test_auroc": test, "seconds": 4.0}
+            {"settings": {key: value}, "fixed": fixed, "pseudo_score": auroc, "test_score": test, "seconds": 4.0}
             for value, auroc, test in trials
         ]
-        made[0] |= {"share": 0.25, "test_auroc": None} if len(made) > 3 else {}
+        made[0] |= {"share": 0.25, "test_score": None} if len(made) > 3 else {}
         return {"name": key, "trials": made, "chosen": {key: chosen}}
 
     steps = [(100, -0.2, 0.71), (300, -0.06, 0.83), (500, -0.01, 0.9), (700, -0.04, 0.91)]
@@ -176,7 +176,7 @@ def _tuning(method: str, pseudo: float) -> dict[str, Any]:
         "metric": "image_auroc",
         "model_id": "abcdef0123456789",
         "pseudo_images": {category: [30, 41] for category in CATEGORIES},
-        "pseudo_auroc": pseudo,
+        "pseudo_score": pseudo,
         "stages": stages,
         "rank_correlation": {"corruption_steps": 0.8, "neighbours": None},
         "chosen": {"corruption_steps": [500], "neighbours": 4},
@@ -226,7 +226,7 @@ def test_report_tells_the_key_facts(make: Make, tmp_path: Path) -> None:
     for fact in (
         "Line 4, June",
         "Champion: lafite",
-        "It was chosen by pseudo-validation: image AUROC 0.931 at telling held-out normal images",
+        "It was chosen by pseudo-validation: mean of image AUROC and AUPRO 0.931 on held-out normal images",
         "against reference 0.902",
         "which took no part in the choice, its mean image AUROC is 0.930, the best of all",
         "gear 20 images, 8 anomalous",
@@ -313,7 +313,7 @@ def test_a_champion_that_pseudo_validation_did_not_prefer_is_not_dressed_up() ->
     b = _bare("b", auroc=(0.96, 0.9), tuning=_tuning("lafite", 0.95))
     untuned = _bare("c", "nearest_patch", auroc=(0.7, 0.7))
     doubtful, tested = facts.champion_reason([a, b], "a")
-    assert doubtful.startswith("It does not have the best pseudo-validation image AUROC (0.900, against b 0.950)")
+    assert doubtful.startswith("It does not have the best pseudo-validation score (0.900, against b 0.950)")
     assert tested.endswith("took no part in the choice, its mean image AUROC is 0.800, while b has 0.930.")
     assert facts.champion_reason([a, b, untuned], "b")[1:] == [
         "No pseudo-validation of c was given to this report.",
@@ -323,7 +323,7 @@ def test_a_champion_that_pseudo_validation_did_not_prefer_is_not_dressed_up() ->
         "It was chosen by pseudo-validation, whose numbers were not given to this report."
     ]
     assert facts.champion_reason([a, untuned], "a")[0] == (
-        "Its pseudo-validation image AUROC is 0.900; no other candidate's was given to this report."
+        "Its pseudo-validation score is 0.900; no other candidate's was given to this report."
     )
 
 
@@ -552,8 +552,8 @@ def test_roc_agrees_with_scikit_learn_ties_included() -> None:
     ],
 )
 def test_any_kind_of_tuned_setting_can_be_plotted(settings: list[dict[str, Any]]) -> None:
-    trials = [{"settings": each, "pseudo_auroc": 0.9 - 0.01 * i, "test_auroc": None} for i, each in enumerate(settings)]
-    trials.append({"settings": settings[0], "pseudo_auroc": None, "test_auroc": None})
+    trials = [{"settings": each, "pseudo_score": 0.9 - 0.01 * i, "test_score": None} for i, each in enumerate(settings)]
+    trials.append({"settings": settings[0], "pseudo_score": None, "test_score": None})
     stage = {"name": "any", "trials": trials, "chosen": settings[-1]}
     assert figures.chosen_trial(stage, trials) == len(settings) - 1
     assert figures.tuning_plot(stage).startswith(b"\x89PNG")
@@ -630,7 +630,7 @@ def test_a_run_without_test_images_shows_its_held_out_normals(make: Make, tmp_pa
     for entry in entries:
         command = f"python jobs/score_archive.py --model {entry.model_uri} --data ARCHIVE --out SCORES"
         assert command in words
-    assert "image AUROC 0.930 at telling" in words  # pseudo-validation stays
+    assert "AUROC and AUPRO 0.930 on held-out" in words  # pseudo-validation stays
     assert "Promises at most 1 % false alarms" in words
     assert "Highest held-out" in words
     for absent in ("Results on the labelled test set", "Worst misses", "Worst false alarms", "Measured on labelled"):

@@ -10,24 +10,24 @@ import torch
 from conftest import fitted, made_images
 from ray.tune.search import Searcher
 from scipy.stats import spearmanr
-from sklearn.metrics import roc_auc_score
 
 from raydiff import methods
 from raydiff.errors import DataError, SettingsError
 from raydiff.methods.lafite import LafitEScore
-from raydiff.methods.nearest_patch import NearestPatchScore
-from raydiff.scoring.scorer import image_key, score_examples
+from raydiff.scoring.scorer import image_key
 from raydiff.selection import staged_search
 from raydiff.selection.champion import champion
+from raydiff.selection.criterion import masks_in_cells
 from raydiff.selection.pseudo_validation import (
+    LabelledImages,
     PseudoValidationSettings,
-    ScoringSet,
     pseudo_validation_set,
     scoring_set,
 )
 from raydiff.selection.space import Stage, described, load_space
 from raydiff.selection.staged_search import StagedSearch
-from raydiff.selection.trials import rank_correlation
+from raydiff.selection.trials import oracle_price, rank_correlation
+from raydiff.synthesis.made import make_set
 
 SHIPPED = sorted((Path(__file__).parents[1] / "tune_spaces").glob("*.py"))
 
@@ -132,8 +132,8 @@ def test_settings_in_a_few_words():
 
 
 def finish(staged, trial, auroc, **more):
-    outcome = {"pseudo_auroc": auroc, "test_auroc": None} | more
-    staged.on_trial_complete(trial, {"pseudo_auroc": auroc, "outcome": json.dumps(outcome)})
+    outcome = {"pseudo_score": auroc, "test_score": None} | more
+    staged.on_trial_complete(trial, {"pseudo_score": auroc, "outcome": json.dumps(outcome)})
 
 
 def run(staged, auroc_of):
@@ -212,7 +212,7 @@ def test_a_dearer_candidate_must_be_worth_it(margin, chosen):
     run(staged, lambda config: {1: 0.85, 2: 0.9, 4: 0.904}[config["score"]["neighbours"]])
     assert staged.chosen.neighbours == chosen
     assert staged.results[0]["chosen"] == {"neighbours": chosen}
-    assert staged.found["pseudo_auroc"] == {1: 0.85, 2: 0.9, 4: 0.904}[chosen]
+    assert staged.found["pseudo_score"] == {1: 0.85, 2: 0.9, 4: 0.904}[chosen]
 
 
 def test_what_an_earlier_stage_has_tried_is_not_tried_again():
@@ -226,7 +226,7 @@ def test_what_an_earlier_stage_has_tried_is_not_tried_again():
     told = [(config["score"]["neighbours"], config["score"]["denoising_steps"]) for config in asked]
     assert told == [(1, 1), (2, 1), (2, 2), (1, 2)]
     assert staged.finished
-    assert [[trial["pseudo_auroc"] for trial in stage["trials"]] for stage in staged.results] == [
+    assert [[trial["pseudo_score"] for trial in stage["trials"]] for stage in staged.results] == [
         [1.1, 1.2],
         [1.2, 2.2, 1.1, 2.1],
         [1.1, 1.2],
@@ -265,13 +265,13 @@ def test_trials_are_noted_in_the_order_of_the_grid_however_they_finish():
     assert stage["trials"][1] == {
         "settings": {"neighbours": 2},
         "fixed": {"feature_editing": False},
-        "pseudo_auroc": 0.8,
-        "test_auroc": None,
+        "pseudo_score": 0.8,
+        "test_score": None,
         "pseudo_by_category": {"bolt": 0.8},
         "seconds": 2,
         "scored_in": "k",
     }
-    assert [trial["pseudo_auroc"] for trial in stage["trials"]] == [0.9, 0.8, 0.7]
+    assert [trial["pseudo_score"] for trial in stage["trials"]] == [0.9, 0.8, 0.7]
     assert "neighbours=1" in staged.note
     assert "0.9000" in staged.note
 
@@ -396,7 +396,7 @@ def test_optuna_is_told_the_result_of_what_it_proposed(monkeypatch):
             return {"candidate": proposed[name]}
 
         def on_trial_complete(self, name, result):
-            told[proposed[name]] = result["pseudo_auroc"]
+            told[proposed[name]] = result["pseudo_score"]
 
     monkeypatch.setattr("raydiff.selection.staged_search.optuna_search", lambda *told: Proposer())
     staged = StagedSearch([Stage(name="k", candidates={"neighbours": (1, 2, 4)})], LafitEScore(), "optuna", 3, 0)
@@ -422,17 +422,17 @@ def test_optuna_that_proposes_nothing_new_is_helped_on(monkeypatch):
 
 
 def test_the_champion_is_the_best_on_made_anomalies():
-    assert champion({"nearest_patch": {"pseudo_auroc": 0.8}, "lafite": {"pseudo_auroc": 0.9}}) == "lafite"
-    assert champion({"nearest_patch": {"pseudo_auroc": 0.9}, "lafite": {"pseudo_auroc": 0.8}}) == "nearest_patch"
+    assert champion({"nearest_patch": {"pseudo_score": 0.8}, "lafite": {"pseudo_score": 0.9}}) == "lafite"
+    assert champion({"nearest_patch": {"pseudo_score": 0.9}, "lafite": {"pseudo_score": 0.8}}) == "nearest_patch"
 
 
 @pytest.mark.parametrize("names", [("lafite", "nearest_patch", "other"), ("nearest_patch", "other", "lafite")])
 def test_a_tie_goes_to_the_cheaper_reference(names):
-    assert champion({name: {"pseudo_auroc": 0.75} for name in names}) == "nearest_patch"
+    assert champion({name: {"pseudo_score": 0.75} for name in names}) == "nearest_patch"
 
 
 def trials(pairs):
-    return [{"pseudo_auroc": pseudo, "test_auroc": test} for pseudo, test in pairs]
+    return [{"pseudo_score": pseudo, "test_score": test} for pseudo, test in pairs]
 
 
 def test_rank_correlation_in_closed_form():
@@ -459,6 +459,12 @@ def test_rank_correlation_is_left_out_where_it_is_not_defined(pairs):
     assert rank_correlation(trials(pairs)) is None
 
 
+def test_the_price_of_choosing_without_labels():
+    stages = [{"trials": trials([(0.9, 0.6), (0.8, 0.7)])}, {"trials": trials([(0.9, 0.6), (0.95, 0.64), (0.5, None)])}]
+    assert oracle_price(stages, {"test_score": 0.64}) == pytest.approx(0.06)
+    assert oracle_price([{"trials": trials([(0.9, None)])}], {"test_score": None}) is None
+
+
 # The pseudo-validation set
 
 
@@ -472,6 +478,10 @@ SIZE = PseudoValidationSettings(normals=4, anomalies=6)
 
 def normals():
     return {"cloth": made_images(6, seed=1), "bolt": made_images(3, seed=2), "lone": made_images(1, seed=3)}
+
+
+def labelled(images, label):
+    return LabelledImages("a", images, np.full(len(images), label), np.zeros(images.shape[:3], bool))
 
 
 def test_counts_and_labels_of_the_pseudo_validation_set(method):
@@ -505,34 +515,21 @@ def test_too_few_normals_are_refused(method, given):
         pseudo_validation_set(method, given, SIZE, 0)
 
 
-def test_auroc_by_category_is_that_of_scikit_learn(method):
+def test_made_anomalies_bring_their_masks(method):
     found = pseudo_validation_set(method, normals(), SIZE, 0)
-    for settings in (NearestPatchScore(), NearestPatchScore(neighbours=3, blur_sigma=1)):
-        scores = score_examples(method, found.examples, found.keys, settings).scores
-        rows = {"bolt": slice(0, 9), "cloth": slice(9, 19)}
-        wanted = {name: roc_auc_score(found.labels[own], scores[own]) for name, own in rows.items()}
-        assert found.auroc_by_category(found.scored(method, settings).scores) == pytest.approx(wanted)
-    assert 0 < min(wanted.values()) < 1  # a value that says something
-
-
-def test_categories_with_images_of_one_kind_have_no_auroc(method):
-    parts = [
-        ("good", made_images(2), np.zeros(2, bool)),
-        ("both", made_images(2, seed=1), np.array([False, True])),
-        ("bad", made_images(2, seed=2), np.ones(2, bool)),
-    ]
-    found = scoring_set(method, parts)
-    assert isinstance(found, ScoringSet)
-    assert found.counts() == {"bad": (0, 2), "both": (1, 1), "good": (2, 0)}
-    assert list(found.auroc_by_category(found.scored(method, NearestPatchScore()).scores)) == ["both"]
+    np.testing.assert_array_equal(found.masks.any((1, 2)), found.labels)
+    made = make_set(normals()["bolt"], 6, 0)
+    np.testing.assert_array_equal(found.masks[3:9], masks_in_cells(made.masks))
+    assert found.keys[3:9] == [image_key(image) for image in made.images]
+    np.testing.assert_array_equal(found.part(np.array([4, 2])).masks, found.masks[[4, 2]])
 
 
 def test_deciles_of_details_are_those_of_the_normal_images(method):
-    found = scoring_set(method, [("a", made_images(11), np.zeros(11, bool)), ("a", made_images(3), np.ones(3, bool))])
+    found = scoring_set(method, [labelled(made_images(11), False), labelled(made_images(3), True)])
     values = np.array([*range(20, 31), 0, 99, 99], float)
     assert found.normal_details({"chosen_step": values}) == {"chosen_step": pytest.approx(list(range(20, 31)))}
 
 
 def test_parts_of_one_category_are_taken_together(method):
-    parts = [("a", made_images(2), np.zeros(2, bool)), ("a", made_images(3, seed=1), np.ones(3, bool))]
+    parts = [labelled(made_images(2), False), labelled(made_images(3, seed=1), True)]
     assert scoring_set(method, parts).counts() == {"a": (2, 3)}

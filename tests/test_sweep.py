@@ -32,14 +32,20 @@ from raydiff.methods.nearest_patch import NearestPatchScore
 from raydiff.model import Model, load
 from raydiff.report.figures import trials_plot, tuning_plot
 from raydiff.run_folder import RunFolder
+from raydiff.selection.criterion import found_by_category
 from raydiff.selection.early_stopping import SHARES, WHOLE, StagedASHA, StagedFIFO
 from raydiff.selection.journal import Journal
-from raydiff.selection.pseudo_validation import PseudoValidationSettings, pseudo_validation_set, scoring_set
+from raydiff.selection.pseudo_validation import (
+    LabelledImages,
+    PseudoValidationSettings,
+    pseudo_validation_set,
+    scoring_set,
+)
 from raydiff.selection.search_settings import SearchSettings
 from raydiff.selection.space import Stage
 from raydiff.selection.staged_search import StagedSearch
 from raydiff.selection.trial import Trial
-from raydiff.selection.trials import COLUMNS, as_csv, rank_correlation, rows, trials_table
+from raydiff.selection.trials import COLUMNS, SCORES, as_csv, rank_correlation, rows, trials_table
 from raydiff.selection.tune import trial_resources
 
 ROOT = Path(__file__).parents[1]
@@ -92,13 +98,15 @@ def tried(trial, score):
     found = []
     while not found or not found[-1]["done"]:
         found.append(trial.step())
-    return [json.loads(report["outcome"]) | {"reported": report["pseudo_auroc"]} for report in found]
+    return [json.loads(report["outcome"]) | {"reported": report["pseudo_score"]} for report in found]
 
 
 def test_rung_by_rung_gives_to_the_bit_what_the_whole_set_gives(method, pseudo, tmp_path, monkeypatch):
     Model(method, method.ScoreSettings()).save(str(tmp_path))
     monkeypatch.setattr(cluster, "use_assigned_device", lambda: "cpu")
-    test = scoring_set(method, [("a", made_images(6, seed=5), np.arange(6) > 2)])
+    masks = np.zeros((6, 32, 32), bool)
+    masks[3:, 4:12, 4:12] = True
+    test = scoring_set(method, [LabelledImages("a", made_images(6, seed=5), np.arange(6) > 2, masks)])
     score = NearestPatchScore(neighbours=2)
     at_once, by_rungs = Trial.__new__(Trial), Trial.__new__(Trial)
     for trial, shares in ((at_once, WHOLE), (by_rungs, SHARES)):
@@ -108,7 +116,7 @@ def test_rung_by_rung_gives_to_the_bit_what_the_whole_set_gives(method, pseudo, 
         reports = tried(by_rungs, score.model_dump())
         assert [report["share"] for report in reports] == [0.25, 0.5, 1.0]
         assert [report["test_auroc"] is None for report in reports] == [True, True, False]
-        told = {"pseudo_auroc", "pseudo_by_category", "test_auroc", "test_by_category", "normal_details"}
+        told = {*SCORES, "pseudo_by_category", "test_by_category", "normal_details"}
         assert {name: reports[-1][name] for name in told} == {name: whole[name] for name in told}
         assert reports[-1]["rungs"] == [[report["share"], report["reported"]] for report in reports]
     scores = pseudo.scored(method, score).scores
@@ -117,7 +125,11 @@ def test_rung_by_rung_gives_to_the_bit_what_the_whole_set_gives(method, pseudo, 
         for category in ("bolt", "cloth"):
             own = mine[pseudo.categories[mine] == category]
             wanted = roc_auc_score(pseudo.labels[own], scores[own])
-            assert report["pseudo_by_category"][category] == pytest.approx(wanted)
+            assert report["pseudo_by_category"][category]["auroc"] == pytest.approx(wanted)
+    maps = pseudo.scored(method, score).maps
+    wanted = found_by_category(pseudo.categories, pseudo.labels, scores, maps, pseudo.masks)
+    assert reports[2]["pseudo_score"] == pytest.approx((wanted["bolt"].score + wanted["cloth"].score) / 2)
+    assert reports[2]["pseudo_aupro"] == pytest.approx((wanted["bolt"].aupro + wanted["cloth"].aupro) / 2)
 
 
 # ASHA
@@ -136,10 +148,10 @@ def report(asha, stage, name, *aurocs):
     trial = trial_of(f"{stage} {name}", {"stage": stage})
     asha.on_trial_add(TUNE, trial)
     for iteration, auroc in enumerate(aurocs, 1):
-        decision = asha.on_trial_result(TUNE, trial, {"training_iteration": iteration, "pseudo_auroc": auroc})
+        decision = asha.on_trial_result(TUNE, trial, {"training_iteration": iteration, "pseudo_score": auroc})
         if decision == "STOP":
             break
-    asha.on_trial_complete(TUNE, trial, {"training_iteration": iteration, "pseudo_auroc": auroc})
+    asha.on_trial_complete(TUNE, trial, {"training_iteration": iteration, "pseudo_score": auroc})
     return iteration
 
 
@@ -207,13 +219,14 @@ def search(staged, asha, rungs_of, most=1000):
             asha.on_trial_add(TUNE, trial)
             for share, auroc in zip(SHARES, aurocs, strict=True):
                 seen.append((share, auroc))
-                told = {"training_iteration": len(seen), "pseudo_auroc": auroc}
+                told = {"training_iteration": len(seen), "pseudo_score": auroc}
                 if asha.on_trial_result(TUNE, trial, told) == "STOP":
                     break
             asha.on_trial_complete(TUNE, trial, told)
-        outcome = {"pseudo_auroc": seen[-1][1], "share": seen[-1][0], "rungs": seen, "seconds": 1.0}
-        outcome["test_auroc"] = 0.5 if seen[-1][0] == 1 else None
-        result = {"pseudo_auroc": seen[-1][1], "outcome": json.dumps(outcome)}
+        outcome = {"pseudo_score": seen[-1][1], "share": seen[-1][0], "rungs": seen, "seconds": 1.0}
+        outcome |= dict.fromkeys(SCORES) | outcome
+        outcome["test_score"] = 0.5 if seen[-1][0] == 1 else None
+        result = {"pseudo_score": seen[-1][1], "outcome": json.dumps(outcome)}
         ran.append((config["stage"], config["score"]["neighbours"], config["score"]["denoising_steps"]))
         staged.on_trial_complete(trial.trial_id, result)
     return ran
@@ -248,12 +261,12 @@ def test_stopped_trials_are_kept_and_never_chosen():
     shares = [trial["share"] for stage in staged.results for trial in stage["trials"]]
     assert {0.25, 1.0} <= set(shares) <= set(SHARES)
     for stage in staged.results:
-        best = max(trial["pseudo_auroc"] for trial in stage["trials"] if trial["share"] == 1)
+        best = max(trial["pseudo_score"] for trial in stage["trials"] if trial["share"] == 1)
         (chosen,) = (trial for trial in stage["trials"] if trial["settings"] == stage["chosen"])
         assert chosen["share"] == 1
-        assert chosen["pseudo_auroc"] >= best - 0.005
-    assert max(trial["pseudo_auroc"] for trial in stages["k"]["trials"]) > 0.9  # a stopped one seemed better
-    assert staged.found["pseudo_auroc"] == made_aurocs({"score": staged.chosen.model_dump()})[-1]
+        assert chosen["pseudo_score"] >= best - 0.005
+    assert max(trial["pseudo_score"] for trial in stages["k"]["trials"]) > 0.9  # a stopped one seemed better
+    assert staged.found["pseudo_score"] == made_aurocs({"score": staged.chosen.model_dump()})[-1]
     # What was scored whole in one stage is not scored again; what was stopped there has another chance.
     assert {trial["scored_in"] for trial in stages["steps"]["trials"]} == {"k", "steps"}
 
@@ -380,8 +393,8 @@ def tunings():
     for name, scheduler in (("lafite", "asha"), ("lafite, $plain$", "fifo")):
         staged, asha = staged_with({}, "grid", scheduler)
         search(staged, asha, made_aurocs)
-        result = {"method": "lafite", "stages": staged.results, "test_auroc": 0.5}
-        found[name] = json.loads(json.dumps(result | {"pseudo_auroc": staged.found["pseudo_auroc"]}))
+        result = {"method": "lafite", "stages": staged.results, "test_score": 0.5, "oracle_price": 0.0}
+        found[name] = json.loads(json.dumps(result | {"pseudo_score": staged.found["pseudo_score"]}))
     return found
 
 
@@ -395,9 +408,9 @@ def test_the_table_of_trials_has_a_row_for_each(tunings):
         assert [int(row["trial"]) for row in mine] == list(range(1, 22))
         for row, (stage, trial) in zip(mine, trials, strict=True):
             assert json.loads(row["settings"]) == trial["settings"]
-            assert (row["stage"], float(row["pseudo_auroc"])) == (stage["name"], trial["pseudo_auroc"])
+            assert (row["stage"], float(row["pseudo_score"])) == (stage["name"], trial["pseudo_score"])
             assert float(row["share"]) == trial["share"]
-            assert json.loads(row["stopped"]) == (trial["share"] < 1) == (row["test_auroc"] == "")
+            assert json.loads(row["stopped"]) == (trial["share"] < 1) == (row["test_score"] == "")
             assert json.loads(row["chosen"]) == (trial["settings"] == stage["chosen"])
 
 
@@ -409,7 +422,7 @@ def test_the_table_in_the_terminal(tunings):
         scored = [row for row in rows(name, tuning) if row["scored_in"] == row["stage"]]
         stopped = sum(row["stopped"] for row in scored)
         (line,) = (line for line in text.splitlines() if f" {name} " in line)
-        for cell in (f"{tuning['pseudo_auroc']:.4f}", "0.5000", f"{len(scored) - stopped} + {stopped}"):
+        for cell in (f"{tuning['pseudo_score']:.4f}", "0.5000", f"{len(scored) - stopped} + {stopped}"):
             assert cell in line
         assert f"{len(scored) / 60:.1f}" in line  # each made trial takes a second
     assert f"neighbours={tunings['lafite']['stages'][-1]['chosen']['neighbours']}" in text
@@ -426,8 +439,8 @@ def test_the_plot_is_whole_and_marks_what_was_stopped(tunings):
 
 
 def test_stopped_trials_take_no_part_in_the_rank_correlation():
-    trials = [{"pseudo_auroc": p, "test_auroc": t, "share": 1.0} for p, t in ((0.1, 0.5), (0.2, 0.6), (0.3, 0.9))]
-    assert rank_correlation([*trials, {"pseudo_auroc": 0.99, "test_auroc": None, "share": 0.25}]) == pytest.approx(1)
+    trials = [{"pseudo_score": p, "test_score": t, "share": 1.0} for p, t in ((0.1, 0.5), (0.2, 0.6), (0.3, 0.9))]
+    assert rank_correlation([*trials, {"pseudo_score": 0.99, "test_score": None, "share": 0.25}]) == pytest.approx(1)
 
 
 # Sweeps over the models of a run
@@ -517,8 +530,8 @@ def test_a_sweep_that_ended_in_the_middle(local_ray, run_uri, tmp_path, monkeypa
     assert Counter(row["model"] for row in read) == {"copy": 8, "nearest_patch": 8}
     ElementTree.fromstring(storage.read_bytes(run.trials_plot))
     last = result["stages"][-1]
-    best = max((trial for trial in last["trials"] if trial["share"] == 1), key=lambda trial: trial["pseudo_auroc"])
-    assert result["pseudo_auroc"] == best["pseudo_auroc"]
+    best = max((trial for trial in last["trials"] if trial["share"] == 1), key=lambda trial: trial["pseudo_score"])
+    assert result["pseudo_score"] == best["pseudo_score"]
     assert load(run.model("copy"), "cpu").score_settings.pool == best["settings"]["pool"] == result["chosen"]["pool"]
 
 

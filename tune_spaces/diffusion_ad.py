@@ -7,7 +7,7 @@ Each draw of noise costs all three network calls again, so more of them must be 
 
 from raydiff.selection.space import Stage
 
-WORTH_A_DRAW = 0.005  # AUROC
+WORTH_A_DRAW = 0.005  # of the score
 
 STAGES = [
     Stage(name="steps", candidates={"small_step": (100, 200), "large_step": (400, 600)}),

@@ -12,7 +12,7 @@ from raydiff.selection.space import Candidates, Stage, Stages
 
 FEW, MANY = 5, 15  # denoising steps
 UNREACHED = 2.0  # the greatest cosine distance: probing measures and never switches
-WORTH_THE_STEPS = 0.005  # AUROC
+WORTH_THE_STEPS = 0.005  # of the score
 
 
 def least_steps(chosen: GLADScore, finished: Stages) -> Candidates:

@@ -13,7 +13,7 @@ from raydiff.selection.space import Stage, Stages
 Steps = dict[str, tuple[tuple[int, ...], ...]]
 CORRUPTION_STEPS: Steps = {"corruption_steps": ((100,), (250,), (400,), (550,), (700,))}
 
-WORTH_A_CALL = 0.005  # AUROC
+WORTH_A_CALL = 0.005  # of the score
 
 
 def edited_steps(chosen: LafitEScore, finished: Stages) -> Steps:

@@ -26,7 +26,8 @@ from raydiff.planning.sample import Sample, statistics_seconds
 from raydiff.planning.timing import Memory, Timing, peak_memory, timed
 from raydiff.scoring.part_scorer import Maps
 from raydiff.scoring.scorer import examples_of
-from raydiff.synthesis.fragments import make_set
+from raydiff.synthesis.kinds import KINDS
+from raydiff.synthesis.made import make_set
 from raydiff.training.loop import TrainingLoop
 
 SECONDS = 3.0  # of each piece, after its first call
@@ -102,7 +103,7 @@ def untrained(
     method.stand_in(examples, images)
     scoring = scoring_cost(method, method.ScoreSettings(), columns, decode, maps, None, seconds)
     pair = batch[:2]
-    making = timed(repeat(lambda: len(make_set(pair, 1, 0).images)), seconds)
+    making = timed(repeat(lambda: len(make_set(pair, len(KINDS), 0).images)), seconds)
     trials = trial_costs(method, pictures, asked, 2 * seconds)
     found = Untrained(example, scoring, making, trials, examples, state_bytes(method.state_dict()))
     return found, time.monotonic() - began

@@ -108,22 +108,22 @@ def no_verdict(runs: Sequence[Run]) -> str:
 
 def champion_reason(runs: Sequence[Run], champion: str) -> list[str]:
     """Why the champion is the champion, and what the test set says of the choice."""
-    pseudo = {run.name: pseudo_auroc(run.tuning) for run in runs}
+    pseudo = {run.name: pseudo_score(run.tuning) for run in runs}
     rivals = {name: value for name, value in pseudo.items() if value is not None and name != champion}
     own = pseudo[champion]
     others = ", ".join(f"{name} {value:.3f}" for name, value in sorted(rivals.items(), key=lambda x: -x[1]))
     if own is None:
         reason = "It was chosen by pseudo-validation, whose numbers were not given to this report."
     elif not rivals:
-        reason = f"Its pseudo-validation image AUROC is {own:.3f}; no other candidate's was given to this report."
+        reason = f"Its pseudo-validation score is {own:.3f}; no other candidate's was given to this report."
     elif own >= max(rivals.values()):
         reason = (
-            f"It was chosen by pseudo-validation: image AUROC {own:.3f} at telling held-out normal images "
-            f"from anomalies made out of them, against {others}. No labelled defect took part."
+            f"It was chosen by pseudo-validation: mean of image AUROC and AUPRO {own:.3f} on held-out normal images "
+            f"and anomalies made out of them, against {others}. No labelled defect took part."
         )
     else:
         reason = (
-            f"It does not have the best pseudo-validation image AUROC ({own:.3f}, against {others}): "
+            f"It does not have the best pseudo-validation score ({own:.3f}, against {others}): "
             "it was chosen for another reason."
         )
     reasons = [reason]
@@ -143,9 +143,9 @@ def champion_reason(runs: Sequence[Run], champion: str) -> list[str]:
     return reasons
 
 
-def pseudo_auroc(tuning: Mapping[str, Any] | None) -> float | None:
-    """The pseudo-validation AUROC of the settings that tuning ended with."""
-    return None if tuning is None else tuning["pseudo_auroc"]
+def pseudo_score(tuning: Mapping[str, Any] | None) -> float | None:
+    """The pseudo-validation score of the settings that tuning ended with."""
+    return None if tuning is None else tuning["pseudo_score"]
 
 
 def percent(rate: float) -> str:

@@ -130,19 +130,19 @@ def histogram_plot(
 
 
 def tuning_plot(stage: Mapping[str, Any]) -> bytes:
-    """AUROC against the setting that one tuning stage varied (LafitE, figure 6).
+    """The score against the setting that one tuning stage varied (as LafitE, figure 6).
 
     Solid: made anomalies, which decide; the chosen trial has a ring. Dashed: the labelled test set, if it was
-    recorded, which decides nothing. Crosses: trials that were stopped early, by their AUROC up to there.
+    recorded, which decides nothing. Crosses: trials that were stopped early, by their score up to there.
     """
     figure, axes = _figure(4.6, 3.1)
-    trials = [trial for trial in stage["trials"] if trial.get("pseudo_auroc") is not None]
+    trials = [trial for trial in stage["trials"] if trial.get("pseudo_score") is not None]
     x, names, label = _trial_axis([trial["settings"] for trial in trials])
     order = np.argsort(x, kind="stable")
     complete = np.array([whole(trial) for trial in trials], dtype=bool)
     to_the_end = order[complete[order]]
-    pseudo = np.array([trial["pseudo_auroc"] for trial in trials], dtype=float)
-    test = np.array([_nan(trial.get("test_auroc")) for trial in trials], dtype=float)
+    pseudo = np.array([trial["pseudo_score"] for trial in trials], dtype=float)
+    test = np.array([_nan(trial.get("test_score")) for trial in trials], dtype=float)
     axes.plot(x[to_the_end], pseudo[to_the_end], "o-", color=BLUE, markersize=4.5, label="made anomalies")
     if not complete.all():
         axes.plot(x[~complete], pseudo[~complete], "x", color=MUTED, markersize=5, label="stopped early")
@@ -175,15 +175,15 @@ def tuning_plot(stage: Mapping[str, Any]) -> bytes:
         axes.set_xticks(values, names or [f"{value:g}" for value in values])
         axes.set_xticks([], minor=True)
     axes.margins(x=0.08, y=0.18)
-    axes.set(xlabel=_plain(label), ylabel="image AUROC")
+    axes.set(xlabel=_plain(label), ylabel="mean of image AUROC and AUPRO")
     _legend(axes)
     return _png(figure)
 
 
 def trials_plot(tunings: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """Every trial of every model in the order of its search (SVG): AUROC on made anomalies, and the best so far.
+    """Every trial of every model in the order of its search (SVG): the score on made anomalies, and the best so far.
 
-    Crosses: trials that were stopped early, by their AUROC up to there, which takes no part in the best.
+    Crosses: trials that were stopped early, by their score up to there, which takes no part in the best.
 
     Args:
         tunings: tuning results by the models' names.
@@ -192,11 +192,11 @@ def trials_plot(tunings: Mapping[str, Mapping[str, Any]]) -> bytes:
     for number, (name, tuning) in enumerate(tunings.items()):
         colour, dashes = method_style(number)
         scored = [row for row in rows(name, tuning) if row["scored_in"] == row["stage"]]
-        x, auroc = np.arange(1, len(scored) + 1), np.array([row["pseudo_auroc"] for row in scored])
+        x, score = np.arange(1, len(scored) + 1), np.array([row["pseudo_score"] for row in scored])
         stopped = np.array([row["stopped"] for row in scored], dtype=bool)
-        best = np.maximum.accumulate(np.where(stopped, -np.inf, auroc))
-        axes.plot(x[~stopped], auroc[~stopped], "o", color=colour, markersize=4, alpha=0.6)
-        axes.plot(x[stopped], auroc[stopped], "x", color=colour, markersize=5, alpha=0.6)
+        best = np.maximum.accumulate(np.where(stopped, -np.inf, score))
+        axes.plot(x[~stopped], score[~stopped], "o", color=colour, markersize=4, alpha=0.6)
+        axes.plot(x[stopped], score[stopped], "x", color=colour, markersize=5, alpha=0.6)
         seen = np.isfinite(best)
         axes.step(
             x[seen],
@@ -205,12 +205,12 @@ def trials_plot(tunings: Mapping[str, Mapping[str, Any]]) -> bytes:
             color=colour,
             linestyle=dashes,
             linewidth=1.8,
-            label=f"{_plain(name)}  {tuning['pseudo_auroc']:.4f}",
+            label=f"{_plain(name)}  {tuning['pseudo_score']:.4f}",
         )
         if stopped.any():
             axes.plot([], [], "x", color=colour, markersize=5, label=f"{stopped.sum()} stopped early")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="trial", ylabel="image AUROC on made anomalies, and the best so far")
+    axes.set(xlabel="trial", ylabel="mean of image AUROC and AUPRO on made anomalies, and the best so far")
     _legend(axes)
     sink = io.BytesIO()
     figure.savefig(sink, format="svg", metadata={"Date": None})

@@ -136,7 +136,7 @@ def _overview(run: Run) -> dict[str, Any]:
         "alarms": int(run.alarm.sum()),
         "categories": len(run.categories),
         "means": {name: run.metric(name) for name, _ in _METRICS},
-        "pseudo": facts.pseudo_auroc(run.tuning),
+        "pseudo": facts.pseudo_score(run.tuning),
     }
 
 
@@ -192,7 +192,7 @@ def _tuning(run: Run) -> dict[str, Any]:
     assert run.tuning is not None
     stages = []
     for stage in run.tuning["stages"]:
-        if sum(trial.get("pseudo_auroc") is not None for trial in stage["trials"]) < 2:
+        if sum(trial.get("pseudo_score") is not None for trial in stage["trials"]) < 2:
             continue  # nothing was varied
         stages.append(
             {
@@ -203,14 +203,15 @@ def _tuning(run: Run) -> dict[str, Any]:
                 "seconds": sum(trial.get("seconds") or 0.0 for trial in stage["trials"]),
                 "chosen": _flat(stage.get("chosen") or {}),
                 "fixed": _flat(stage["trials"][0].get("fixed") or {}),
-                "tested": any(trial.get("test_auroc") is not None for trial in stage["trials"]),
+                "tested": any(trial.get("test_score") is not None for trial in stage["trials"]),
                 "rank_correlation": (run.tuning.get("rank_correlation") or {}).get(stage["name"]),
             }
         )
     images = run.tuning.get("pseudo_images") or {}
     return {
         "run": run,
-        "pseudo": facts.pseudo_auroc(run.tuning),
+        "pseudo": facts.pseudo_score(run.tuning),
+        "oracle_price": run.tuning.get("oracle_price"),
         "stages": stages,
         "normals": sum(pair[0] for pair in images.values()),
         "made": sum(pair[1] for pair in images.values()),

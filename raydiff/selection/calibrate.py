@@ -103,7 +103,7 @@ def _made_anomalies(
 @ray.remote(num_cpus=0, max_retries=2)  # the replicas hold all CPUs, and wait meanwhile
 def _make(rows: pa.Table, image_size: int, size: PseudoValidationSettings, seed: int) -> np.ndarray:
     decoded = decode_rows(rows, Reading(image_size))
-    return made_of(decoded["image"][decoded["error"] == ""], size, seed)
+    return made_of(decoded["image"][decoded["error"] == ""], size, seed).images
 
 
 def _hardly_any(category: str, rate: float) -> str:

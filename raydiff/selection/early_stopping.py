@@ -46,16 +46,16 @@ class StagedASHA(StagedFIFO):
 
         Args:
             name: its own in the stage.
-            rungs: (share of the set, AUROC) as a trial reports them.
+            rungs: (share of the set, score) as a trial reports them.
         """
         trial: Any = SimpleNamespace(trial_id=f"known {name}")
         nobody: Any = None  # ASHA does not look at Tune's controller
         own = self._of(stage)
         own.on_trial_add(nobody, trial)
-        for share, auroc in rungs:
+        for share, score in rungs:
             if share in self.shares:
                 iteration = self.shares.index(share) + 1
-                own.on_trial_result(nobody, trial, {"training_iteration": iteration, "pseudo_auroc": auroc})
+                own.on_trial_result(nobody, trial, {"training_iteration": iteration, "pseudo_score": score})
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Ray Tune calls it, as the others below."""
@@ -79,7 +79,7 @@ class StagedASHA(StagedFIFO):
         if stage not in self._stages:
             self._stages[stage] = ASHAScheduler(
                 time_attr="training_iteration",
-                metric="pseudo_auroc",
+                metric="pseudo_score",
                 mode="max",
                 max_t=len(self.shares),
                 grace_period=1,

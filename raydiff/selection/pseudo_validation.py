@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -17,11 +18,11 @@ from torch import Tensor
 
 from raydiff.errors import DataError
 from raydiff.methods.base import Method, ScoreSettings
-from raydiff.metrics import auroc
 from raydiff.scoring.scored import Scored
 from raydiff.scoring.scorer import examples_of, image_key, score_examples
+from raydiff.selection.criterion import masks_in_cells
 from raydiff.settings import Settings
-from raydiff.synthesis.fragments import make_set
+from raydiff.synthesis.made import MadeAnomalies, make_set
 
 DECILES = np.linspace(0, 1, 11)
 
@@ -42,6 +43,15 @@ class PseudoValidationSettings(Settings):
         return cls.parse({} if images is None else dict.fromkeys(("normals", "anomalies"), images))
 
 
+class LabelledImages(NamedTuple):
+    """Images of one category."""
+
+    category: str
+    images: np.ndarray  # (N, S, S, 3) uint8
+    labels: np.ndarray  # (N,) of bool, True = anomalous
+    masks: np.ndarray  # (N, S, S) of bool, empty where there is none
+
+
 @dataclass(frozen=True)
 class ScoringSet:
     """Images with labels, as examples that every trial scores anew under its own settings."""
@@ -50,6 +60,7 @@ class ScoringSet:
     keys: list[str]
     categories: np.ndarray  # (N,) of str
     labels: np.ndarray  # (N,) of bool, True = anomalous
+    masks: np.ndarray  # (N, c, c) of bool, where the anomaly lies (see `masks_in_cells`); empty where that is not known
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Normal and anomalous images per category."""
@@ -68,7 +79,7 @@ class ScoringSet:
         if len(rows) == len(self.keys):
             return self
         keys = [self.keys[row] for row in rows]
-        return ScoringSet(self.examples[rows], keys, self.categories[rows], self.labels[rows])
+        return ScoringSet(self.examples[rows], keys, self.categories[rows], self.labels[rows], self.masks[rows])
 
     def rungs(self, shares: Sequence[float]) -> list[np.ndarray]:
         """Rows to be scored one part after the other, each row once.
@@ -87,16 +98,6 @@ class ScoringSet:
             part[order] = np.searchsorted(ends, np.arange(len(rows)), side="right")
         return [np.flatnonzero(part == number) for number in range(len(shares))]
 
-    def auroc_by_category(self, scores: np.ndarray, seen: np.ndarray | None = None) -> dict[str, float]:
-        """Image AUROC of each category that has images of both kinds, of those that were `seen` ((N,) of bool)."""
-        rows = np.ones(len(self.labels), bool) if seen is None else seen
-        found = {}
-        for category in np.unique(self.categories):
-            own = rows & (self.categories == category)
-            if len(set(self.labels[own])) == 2:
-                found[str(category)] = auroc(scores[own], self.labels[own])
-        return found
-
     def normal_details(
         self, details: Mapping[str, np.ndarray], seen: np.ndarray | None = None
     ) -> dict[str, list[float]]:
@@ -105,9 +106,9 @@ class ScoringSet:
         return {name: np.quantile(values[rows], DECILES).tolist() for name, values in details.items()}
 
     def digest(self) -> str:
-        """A hash of the images (their pixels), categories and labels, in their order."""
+        """A hash of the images (their pixels), categories, labels and masks, in their order."""
         told = zip(self.keys, self.categories.tolist(), self.labels.tolist(), strict=True)
-        return hashlib.sha256(json.dumps(list(told)).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(list(told)).encode() + np.packbits(self.masks).tobytes()).hexdigest()
 
 
 def pseudo_validation_set(
@@ -127,28 +128,29 @@ def pseudo_validation_set(
             continue
         kept = images[: settings.normals]
         made = made_of(images, settings, seed + number)
-        parts.append((category, np.concatenate([kept, made]), np.arange(len(kept) + len(made)) >= len(kept)))
+        masks = np.concatenate([np.zeros(kept.shape[:3], bool), made.masks])
+        labels = np.arange(len(masks)) >= len(kept)
+        parts.append(LabelledImages(category, np.concatenate([kept, made.images]), labels, masks))
     if not parts:
         raise DataError("no category has two held-out normal images, so no anomaly can be made to tune on; add normals")
     return scoring_set(method, parts)
 
 
-def made_of(images: np.ndarray, settings: PseudoValidationSettings, seed: int) -> np.ndarray:
-    """Anomalies (M, S, S, 3) made of one category's normal images (N, S, S, 3), uint8; none of a single image."""
+def made_of(images: np.ndarray, settings: PseudoValidationSettings, seed: int) -> MadeAnomalies:
+    """Anomalies made of one category's normal images (N, S, S, 3), uint8; none of a single image."""
     kept = images[: settings.normals]
     if len(kept) < 2:
-        return kept[:0]
-    per_image = -(-settings.anomalies // len(kept))
-    return make_set(kept, per_image, seed).images[: settings.anomalies]
+        return MadeAnomalies(kept[:0], np.zeros(kept[:0].shape[:3], bool), [])
+    return make_set(kept, settings.anomalies, seed)
 
 
-def scoring_set(method: Method, parts: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> ScoringSet:
-    """A scoring set of (category, images, labels) parts."""
-    names, stacks, labels = zip(*parts, strict=True)
-    images = np.concatenate(stacks)
+def scoring_set(method: Method, parts: Sequence[LabelledImages]) -> ScoringSet:
+    """A scoring set of labelled images, part by part."""
+    images = np.concatenate([part.images for part in parts])
     return ScoringSet(
         examples=examples_of(method, images),
         keys=[image_key(image) for image in images],
-        categories=np.repeat(np.array(names, object), [len(stack) for stack in stacks]).astype(str),
-        labels=np.concatenate(labels).astype(bool),
+        categories=np.repeat([part.category for part in parts], [len(part.images) for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        masks=masks_in_cells(np.concatenate([part.masks for part in parts])),
     )

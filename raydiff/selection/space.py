@@ -24,7 +24,7 @@ class Stage(Settings):
     `fixed` holds in this stage's trials only; it does not enter the choice. Candidates may also be a function of the
     settings chosen so far and of the finished stages, as the tuning result has them. Where candidates are in the order
     of their cost, `margin` keeps the cheaper one unless another is better by more than that: the first candidate within
-    `margin` of the best AUROC is chosen.
+    `margin` of the best score is chosen.
     """
 
     name: str

@@ -37,7 +37,7 @@ class StagedSearch(Searcher):
         asha: stops trials early; it is told of those that need not run.
 
     Attributes:
-        chosen: the best settings so far, by `pseudo_auroc` on the whole set; of equals, or within the stage's margin,
+        chosen: the best settings so far, by `pseudo_score` on the whole set; of equals, or within the stage's margin,
             the first.
         found: what the trial of the last stage's choice found.
         results: the finished stages: name, trials, chosen.
@@ -58,7 +58,7 @@ class StagedSearch(Searcher):
         journal: MutableMapping[str, dict[str, Any]] | None = None,
         asha: StagedASHA | None = None,
     ) -> None:
-        super().__init__(metric="pseudo_auroc", mode="max")
+        super().__init__(metric="pseudo_score", mode="max")
         self.chosen = start
         self.found: dict[str, Any] = {}
         self.results: list[dict[str, Any]] = []
@@ -144,7 +144,7 @@ class StagedSearch(Searcher):
         self._wanted = self._limited(len(self._grid))
         self._optuna = None
         if self._search == "optuna":
-            known = {place: found["pseudo_auroc"] for place, found in self._done.items()}
+            known = {place: found["pseudo_score"] for place, found in self._done.items()}
             self._optuna = optuna_search(len(self._grid), self._seed, known)
         if len(self._done) >= self._wanted:
             self._choose()
@@ -181,7 +181,7 @@ class StagedSearch(Searcher):
         if whole(found):
             self._known[self._texts[candidate]] = self._done[candidate]
         if self._optuna is not None and candidate in self._asked_as:
-            self._optuna.on_trial_complete(self._asked_as[candidate], {"pseudo_auroc": found["pseudo_auroc"]})
+            self._optuna.on_trial_complete(self._asked_as[candidate], {"pseudo_score": found["pseudo_score"]})
         if len(self._done) >= self._wanted:
             self._choose()
 
@@ -207,20 +207,20 @@ class StagedSearch(Searcher):
             {"settings": plain(self._grid[place]), "fixed": plain(stage.fixed)} | found
             for place, found in sorted(self._done.items())
         ]
-        aurocs = {place: found["pseudo_auroc"] for place, found in sorted(self._done.items()) if whole(found)}
-        least = max(aurocs.values()) - stage.margin
-        best = next(place for place, auroc in aurocs.items() if auroc >= least)
+        scores = {place: found["pseudo_score"] for place, found in sorted(self._done.items()) if whole(found)}
+        least = max(scores.values()) - stage.margin
+        best = next(place for place, score in scores.items() if score >= least)
         self.chosen = self.chosen.changed(**self._grid[best])
         self.found = self._done[best]
         self.results.append({"name": stage.name, "trials": trials, "chosen": plain(self._grid[best])})
-        self.note = f"{described(self._grid[best])}: pseudo-validation AUROC {aurocs[best]:.4f}"
+        self.note = f"{described(self._grid[best])}: pseudo-validation score {scores[best]:.4f}"
         self._asked_as = {}
         if self._left:
             self._begin_stage()
 
 
 def optuna_search(candidates: int, seed: int, known: Mapping[int, float]) -> Any:
-    """Optuna's TPE over the numbers of a stage's candidates, told of those whose AUROC is known.
+    """Optuna's TPE over the numbers of a stage's candidates, told of those whose score is known.
 
     Raises:
         SettingsError: if Optuna is not installed.
@@ -236,7 +236,7 @@ def optuna_search(candidates: int, seed: int, known: Mapping[int, float]) -> Any
         space,
         points_to_evaluate=[{"candidate": place} for place in known] or None,
         evaluated_rewards=list(known.values()) or None,
-        metric="pseudo_auroc",
+        metric="pseudo_score",
         mode="max",
         seed=seed,
     )

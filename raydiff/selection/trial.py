@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,13 +12,14 @@ from ray import tune as ray_tune
 
 from raydiff import cluster
 from raydiff.model import load
+from raydiff.selection.criterion import Found, found_by_category, maps_in_cells
 from raydiff.selection.pseudo_validation import ScoringSet
 
 
 class Trial(ray_tune.Trainable):
     """Scores the pseudo-validation set rung by rung, in a worker that keeps the model and the sets between trials.
 
-    A rung's AUROC is over all images seen so far, so the last is that of the whole set, to the bit what scoring it at
+    A rung's score is over all images seen so far, so the last is that of the whole set, to the bit what scoring it at
     once gives: an image's score does not depend on the others beside it.
     """
 
@@ -48,42 +48,55 @@ class Trial(ray_tune.Trainable):
         images = len(self._pseudo.labels)
         self._score = self._method.ScoreSettings.parse(new_config["score"])
         self._scores, self._seen = np.full(images, np.nan), np.zeros(images, bool)
+        self._maps = np.zeros(self._pseudo.masks.shape, np.float32)
         self._details: dict[str, np.ndarray] = {}
-        self._aurocs: list[tuple[float, float]] = []
+        self._reached: list[tuple[float, float]] = []
         self._seconds = 0.0
         return True
 
     def step(self) -> dict[str, Any]:
         """Score the next rung under the candidate's settings."""
         began = time.monotonic()
-        rung = len(self._aurocs)
+        rung = len(self._reached)
         self._score_rows(self._rungs[rung])
-        pseudo = self._pseudo.auroc_by_category(self._scores, self._seen)
-        auroc, share = statistics.fmean(pseudo.values()), self._shares[rung]
-        self._aurocs.append((share, auroc))
+        seen = self._seen
+        by_category = found_by_category(
+            self._pseudo.categories[seen],
+            self._pseudo.labels[seen],
+            self._scores[seen],
+            self._maps[seen],
+            self._pseudo.masks[seen],
+        )
+        pseudo, share = Found.mean(by_category), self._shares[rung]
+        assert pseudo is not None  # every category of the pseudo-validation set has both kinds
+        self._reached.append((share, pseudo.score))
         done = rung + 1 == len(self._rungs)
-        test = {}
-        if done and self._test is not None:
-            test = self._test.auroc_by_category(self._test.scored(self._method, self._score).scores)
+        test = self._on_the_test_set() if done else {}
         self._seconds += time.monotonic() - began
         outcome = {
-            "pseudo_auroc": auroc,
-            "pseudo_by_category": pseudo,
+            **_told("pseudo", by_category),
             "share": share,
-            "rungs": self._aurocs,
-            "test_auroc": statistics.fmean(test.values()) if test else None,
-            "test_by_category": test,
-            "normal_details": self._pseudo.normal_details(self._details, self._seen),
+            "rungs": self._reached,
+            **_told("test", test),
+            "normal_details": self._pseudo.normal_details(self._details, seen),
             "seconds": round(self._seconds, 3),
         }
         # as one text, because Tune takes nested results apart
-        return {"pseudo_auroc": auroc, "outcome": json.dumps(outcome), "done": done}
+        return {"pseudo_score": pseudo.score, "outcome": json.dumps(outcome), "done": done}
+
+    def _on_the_test_set(self) -> dict[str, Found]:
+        test = self._test
+        if test is None:
+            return {}
+        scored = test.scored(self._method, self._score)
+        return found_by_category(test.categories, test.labels, scored.scores, maps_in_cells(scored.maps), test.masks)
 
     def _score_rows(self, rows: np.ndarray) -> None:
         if not len(rows):  # of a set so small that the rung before had all of its share
             return
         scored = self._pseudo.part(rows).scored(self._method, self._score)
         self._scores[rows], self._seen[rows] = scored.scores, True
+        self._maps[rows] = maps_in_cells(scored.maps)
         for name, values in scored.details.items():
             self._details.setdefault(name, np.full(len(self._seen), np.nan))[rows] = values
 
@@ -93,3 +106,14 @@ class Trial(ray_tune.Trainable):
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         """See save_checkpoint."""
+
+
+def _told(which: str, by_category: dict[str, Found]) -> dict[str, Any]:
+    """What a trial's outcome says of a set: in the mean over categories and of each; None where there are no labels."""
+    mean = Found.mean(by_category)
+    return {
+        f"{which}_score": mean and mean.score,
+        f"{which}_auroc": mean and mean.auroc,
+        f"{which}_aupro": mean and mean.aupro,
+        f"{which}_by_category": {name: found._asdict() for name, found in by_category.items()},
+    }

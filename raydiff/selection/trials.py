@@ -1,6 +1,6 @@
 """A tuning's trials as its result (tuning/<name>.json) has them, side by side with those of other models.
 
-A trial that was stopped early has a `share` below 1: its AUROC is over that part of the pseudo-validation set, not to
+A trial that was stopped early has a `share` below 1: its score is over that part of the pseudo-validation set, not to
 be held against the others', and it takes part in no choice. One that a later stage took over from an earlier one
 stands in both, with the name of the stage that scored it under `scored_in`.
 """
@@ -25,14 +25,19 @@ COLUMNS = (
     "trial",
     "settings",
     "fixed",
+    "pseudo_score",
     "pseudo_auroc",
+    "pseudo_aupro",
     "share",
     "stopped",
+    "test_score",
     "test_auroc",
+    "test_aupro",
     "seconds",
     "scored_in",
     "chosen",
 )
+SCORES = tuple(name for name in COLUMNS if name.startswith(("pseudo_", "test_")))
 
 
 def whole(trial: Mapping[str, Any]) -> bool:
@@ -41,11 +46,24 @@ def whole(trial: Mapping[str, Any]) -> bool:
 
 
 def rank_correlation(trials: Sequence[Mapping[str, Any]]) -> float | None:
-    """Spearman's correlation of pseudo-validation and test AUROC over a stage's whole trials, where it is defined."""
-    pairs = [(trial["pseudo_auroc"], trial["test_auroc"]) for trial in trials if trial["test_auroc"] is not None]
+    """Spearman's correlation of pseudo-validation and test score over whole trials, where it is defined."""
+    pairs = [(trial["pseudo_score"], trial["test_score"]) for trial in trials if trial["test_score"] is not None]
     if len(pairs) < 3 or any(len(set(values)) == 1 for values in zip(*pairs, strict=True)):
         return None
     return float(spearmanr(*zip(*pairs, strict=True)).statistic)
+
+
+def oracle_price(stages: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> float | None:
+    """What choosing without labels has cost: the best test score of all whole trials less that of the chosen settings.
+
+    Who picks the best by its test score is an oracle, so this decides nothing; None without labels.
+
+    Args:
+        stages: of a tuning's result.
+        chosen: what the trial of the last choice found.
+    """
+    known = [trial["test_score"] for stage in stages for trial in stage["trials"] if trial["test_score"] is not None]
+    return max(known) - chosen["test_score"] if known else None
 
 
 def rows(model: str, tuning: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -60,10 +78,9 @@ def rows(model: str, tuning: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "trial": len(found) + 1,
                 "settings": trial["settings"],
                 "fixed": trial["fixed"],
-                "pseudo_auroc": trial["pseudo_auroc"],
+                **{name: trial[name] for name in SCORES},
                 "share": trial.get("share", 1.0),
                 "stopped": not whole(trial),
-                "test_auroc": trial["test_auroc"],
                 "seconds": trial["seconds"],
                 "scored_in": trial.get("scored_in", stage["name"]),
                 "chosen": trial["settings"] == stage["chosen"],
@@ -89,7 +106,14 @@ def trials_table(tunings: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table()
     table.add_column("model", overflow="fold", min_width=13, max_width=22)
     table.add_column("chosen", overflow="fold", min_width=24)
-    for heading in ("pseudo-\nvalidation\nAUROC", "\ntest\nAUROC", "trials\nwhole +\nstopped", "minutes"):
+    headings = (
+        "pseudo-\nvalidation\nscore",
+        "\ntest\nscore",
+        "less than\nan oracle\nchooses",
+        "trials\nwhole +\nstopped",
+        "minutes",
+    )
+    for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for model, tuning in tunings.items():
         # Those of a stage that took them over are counted where they were scored.
@@ -98,12 +122,13 @@ def trials_table(tunings: Mapping[str, Mapping[str, Any]]) -> Table:
         chosen: dict[str, Any] = {}
         for stage in tuning["stages"]:
             chosen |= stage["chosen"]
-        test = tuning.get("test_auroc")
         table.add_row(
             model,
             "\n".join(described({name: value}) for name, value in chosen.items()),
-            f"{tuning['pseudo_auroc']:.4f}",
-            "–" if test is None else f"{test:.4f}",
+            *(
+                "–" if tuning[name] is None else f"{tuning[name]:.4f}"
+                for name in ("pseudo_score", "test_score", "oracle_price")
+            ),
             f"{len(scored) - stopped} + {stopped}",
             f"{sum(row['seconds'] for row in scored) / 60:.1f}",
         )

@@ -19,8 +19,10 @@ from ray import tune as ray_tune
 
 import raydiff
 from raydiff import cluster, storage
-from raydiff.errors import ClusterError
+from raydiff.errors import ClusterError, ImageError, StorageError, StorageUnavailable
 from raydiff.images import table
+from raydiff.images.decode import resize_mask
+from raydiff.images.masks import read_mask
 from raydiff.images.stream import Reading, decode_rows
 from raydiff.model import Model, describe, load
 from raydiff.progress import Phase, console, phase
@@ -28,6 +30,7 @@ from raydiff.selection.early_stopping import StagedASHA, StagedFIFO
 from raydiff.selection.journal import Journal
 from raydiff.selection.normal_maps import position_statistics
 from raydiff.selection.pseudo_validation import (
+    LabelledImages,
     PseudoValidationSettings,
     ScoringSet,
     pseudo_validation_set,
@@ -38,7 +41,7 @@ from raydiff.selection.search_settings import SearchSettings
 from raydiff.selection.space import described, load_space
 from raydiff.selection.staged_search import StagedSearch
 from raydiff.selection.trial import Trial
-from raydiff.selection.trials import rank_correlation
+from raydiff.selection.trials import SCORES, oracle_price, rank_correlation
 from raydiff.task_errors import as_ours, ours
 from raydiff.worker_progress import shown_progress
 
@@ -58,7 +61,7 @@ def tune(
     test_table_uri: str | None = None,
     space: str | None = None,
 ) -> Model:
-    """Choose score settings by image AUROC on the pseudo-validation set, and write them into the model folder.
+    """Choose score settings by the pseudo-validation set (see criterion.py), and write them into the model folder.
 
     The search starts from the method's defaults, not from what the model has, so a second tuning chooses the same. A
     calibration that the model has is dropped: it belongs to the settings before. Trials that an earlier run finished,
@@ -141,12 +144,12 @@ def tune(
         result_uri,
         {
             "method": name,
-            "metric": "image_auroc",
+            "metric": "mean of image AUROC and AUPRO",
             "model_id": model.id,
             **how,
             "pseudo_images": pseudo.counts(),
-            "pseudo_auroc": staged.found["pseudo_auroc"],
-            "test_auroc": staged.found["test_auroc"],
+            **{name: staged.found[name] for name in SCORES},
+            "oracle_price": oracle_price(results, staged.found),
             "stages": results,
             "rank_correlation": {stage["name"]: rank_correlation(stage["trials"]) for stage in results},
             "chosen": chosen.model_dump(mode="json"),
@@ -206,10 +209,21 @@ def _make_sets(
         chosen = labelled.filter(pc.equal(labelled["label"], label))
         for category, group in sample(chosen, most).items():
             images = decode_rows(group, Reading(image_size))
-            good = images["image"][images["error"] == ""]
+            good = np.flatnonzero(images["error"] == "")
             if len(good):
-                parts.append((category, good, np.full(len(good), bool(label))))
+                masks = np.stack([_mask(group["mask_uri"][int(row)].as_py(), image_size) for row in good])
+                parts.append(LabelledImages(category, images["image"][good], np.full(len(good), bool(label)), masks))
     return pseudo, scoring_set(method, parts) if parts else None
+
+
+def _mask(uri: str | None, size: int) -> np.ndarray:
+    """(S, S) bool; empty where there is no mask, or none that can be read: `evaluate` says why."""
+    try:
+        return np.zeros((size, size), bool) if uri is None else resize_mask(read_mask(uri), size)
+    except StorageUnavailable:
+        raise
+    except (ImageError, StorageError):
+        return np.zeros((size, size), bool)
 
 
 class ShownTrials(ray_tune.Callback):

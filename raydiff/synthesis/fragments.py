@@ -7,8 +7,8 @@ shapes, the sizes and what to do about a fragment that looks like what it covers
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, Self
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from raydiff.synthesis.foreground import foreground
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Plane = NDArray[np.float64]
+Shape = Callable[[np.random.Generator, Plane, Plane, float], Mask]  # of unit area around (0, 0), see `_union`
 
 
 class FragmentSettings(Settings):
@@ -37,14 +38,6 @@ class FragmentSettings(Settings):
         if self.smallest > self.largest:
             raise ValueError("smallest must not be greater than largest")
         return self
-
-
-class MadeAnomalies(NamedTuple):
-    """Pasted images (M, H, W, 3) uint8, their masks (M, H, W) bool, and (M,) which image each fragment is from."""
-
-    images: NDArray[np.uint8]
-    masks: NDArray[np.bool_]
-    sources: NDArray[np.int64]
 
 
 _DEFAULT = FragmentSettings()
@@ -101,44 +94,16 @@ def make_anomaly(
     return best[1], best[2]
 
 
-def make_set(images: Image, per_image: int, seed: int, settings: FragmentSettings = _DEFAULT) -> MadeAnomalies:
-    """Made anomalies on every one of a category's normal images.
-
-    Each sample has its own random stream, so it does not depend on how many others are made.
-
-    Args:
-        images: (N, H, W, 3) uint8 with N >= 2, normal images of ONE category.
-        per_image: anomalies on each image; anomaly m lies on image m % N.
-        seed: the same seed gives the same set.
-        settings: which fragments are cut.
-
-    Returns:
-        N * per_image anomalies.
-
-    Raises:
-        DataError: if there is only one image, so that there is none to cut from.
-    """
-    count = len(images)
-    if count < 2:
-        raise DataError(f"an anomaly is cut from one normal image and pasted on another: two are needed, not {count}")
-    made = MadeAnomalies(
-        np.tile(images, (per_image, 1, 1, 1)),
-        np.zeros((count * per_image, *images.shape[1:3]), bool),
-        np.zeros(count * per_image, np.int64),
-    )
-    for number in range(count * per_image):
-        target = number % count
-        rng = np.random.default_rng([seed, target, number // count])
-        source = (target + int(rng.integers(1, count))) % count
-        made.sources[number] = source
-        made.images[number], made.masks[number] = make_anomaly(images[target], images[source], rng, settings)
-    return made
-
-
-def fragment(rng: np.random.Generator, height: int, width: int, settings: FragmentSettings) -> NDArray[np.int64]:
+def fragment(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    settings: FragmentSettings,
+    shapes: Sequence[Shape] | None = None,
+) -> NDArray[np.int64]:
     """A fragment's pixels as (P, 2) offsets (row, column) from its middle, for an image of height x width.
 
-    The middle, (0, 0), is always part of it.
+    The middle, (0, 0), is always part of it. It is a union of these shapes, by default any of SHAPES.
     """
     area = np.exp(rng.uniform(np.log(settings.smallest), np.log(settings.largest))) * height * width
     pieces = int(rng.integers(1, settings.shapes + 1))
@@ -147,12 +112,12 @@ def fragment(rng: np.random.Generator, height: int, width: int, settings: Fragme
     for _ in range(2):  # overlaps make a union smaller than it should be: measure, then draw it to scale
         reach = min(max(height, width), int(np.ceil(3.5 * side)))  # the longest line is 5 sides long
         y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1] / side
-        offsets = np.argwhere(_union(np.random.default_rng(stream), y, x, pieces, 1.5 / side)) - reach
+        offsets = np.argwhere(_union(np.random.default_rng(stream), y, x, pieces, 1.5 / side, shapes or SHAPES)) - reach
         side *= float(np.sqrt(area / len(offsets)))
     return offsets
 
 
-def _union(rng: np.random.Generator, y: Plane, x: Plane, pieces: int, thinnest: float) -> Mask:
+def _union(rng: np.random.Generator, y: Plane, x: Plane, pieces: int, thinnest: float, shapes: Sequence[Shape]) -> Mask:
     """Shapes of one unit of area together; the first lies in the middle, the others overlap it."""
     radius = np.sqrt(1.0 / pieces / np.pi)
     mask = np.zeros(y.shape, bool)
@@ -162,7 +127,7 @@ def _union(rng: np.random.Generator, y: Plane, x: Plane, pieces: int, thinnest: 
         v = (y - off_y) * np.cos(angle) - (x - off_x) * np.sin(angle)
         u = (y - off_y) * np.sin(angle) + (x - off_x) * np.cos(angle)
         scale = np.sqrt(pieces)
-        shape = SHAPES[int(rng.integers(len(SHAPES)))]
+        shape = shapes[int(rng.integers(len(shapes)))]
         mask |= shape(rng, v * scale, u * scale, thinnest * scale)
     mask[y.shape[0] // 2, y.shape[1] // 2] = True
     return mask
@@ -193,7 +158,7 @@ def _polygon(rng: np.random.Generator, v: Plane, u: Plane, thinnest: float) -> M
     return inside
 
 
-def _line(rng: np.random.Generator, v: Plane, u: Plane, thinnest: float) -> Mask:
+def line(rng: np.random.Generator, v: Plane, u: Plane, thinnest: float) -> Mask:
     """A scratch, slightly bent, and never thinner than shows."""
     width = max(np.sqrt(1.0 / rng.uniform(8.0, 25.0)), thinnest)
     bent = v - rng.uniform(-0.2, 0.2) * u**2
@@ -208,11 +173,11 @@ def _blob(rng: np.random.Generator, v: Plane, u: Plane, thinnest: float) -> Mask
     return np.hypot(u, v) < edge * np.sqrt(1.0 / np.pi / (1.0 + 0.5 * np.sum(height**2)))
 
 
-SHAPES: tuple[Callable[[np.random.Generator, Plane, Plane, float], Mask], ...] = (
+SHAPES: tuple[Shape, ...] = (
     _ellipse,
     _rectangle,
     _polygon,
-    _line,
+    line,
     _blob,
 )
 
