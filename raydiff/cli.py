@@ -135,6 +135,7 @@ def train(
     settings: Set = None,
     workers: WorkersOption = None,
     seed: Seed = 0,
+    save_as: Annotated[str | None, typer.Option(help="The model's name, by default the method's.")] = None,
 ) -> None:
     """Fit a method on the run's normal images."""
     from raydiff import steps
@@ -143,7 +144,7 @@ def train(
     asked = Workers.parse(workers) if workers else None
     given = changes(method, backbone, backbone_weights, settings)
     steps.check_recipe(out, method, preset, given)
-    steps.train(out, method, preset, given, asked, seed)
+    steps.train(out, method, preset, given, asked, seed, save_as)
 
 
 @app.command(epilog="Example: raydiff tune --out runs/may --model lafite,glad --scheduler asha --trials-per-gpu 4")

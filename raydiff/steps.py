@@ -149,15 +149,16 @@ def train(
     changes: Mapping[str, Any] | None = None,
     workers: Workers | None = None,
     seed: int = 0,
+    save_as: str | None = None,
 ) -> Model:
-    """Fit a method on the run's images with the role `fit`; its model folder takes the method's name."""
+    """Fit a method on the run's images with the role `fit`; its model folder takes the method's name, or `save_as`."""
     run = _existing(out)
     settings = methods.recipe(method, preset, changes)
     if not table.read(run.table("fit")).num_rows:
         raise DataError(f"{run.uri} has no normal image to train on; `raydiff index` shows what there is")
     cluster.connect()
     with at_work(run.uri):
-        return train_method(method, settings, run.table("fit"), run.model(method), run.work, workers, seed)
+        return train_method(method, settings, run.table("fit"), run.model(save_as or method), run.work, workers, seed)
 
 
 def tune(

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import fitted, made_images, tiny_settings
+from conftest import fitted, made_images, one_category, tiny_settings
 
 from raydiff import methods
 from raydiff.errors import SettingsError
@@ -33,13 +33,13 @@ def test_inverse_distance_weights_in_closed_form():
 def test_one_neighbour_on_a_bank_vector_returns_it():
     method, _ = fitted("lafite", made_images(6))
     features = method.memory_bank[:16].T.reshape(1, -1, 4, 4)
-    torch.testing.assert_close(method.edit(features, LafitEScore(neighbours=1)), features)
+    torch.testing.assert_close(method.edit(features, one_category(features), LafitEScore(neighbours=1)), features)
 
 
 def test_editing_mixes_the_nearest_by_their_weights():
     method, examples = fitted("lafite", made_images(6))
     features = method.standardised(examples.examples[:1]) + 0.3
-    edited = method.edit(features, LafitEScore(neighbours=3, neighbour_weights="uniform"))
+    edited = method.edit(features, one_category(features), LafitEScore(neighbours=3, neighbour_weights="uniform"))
     query = features[0, :, 1, 2]
     nearest = (method.memory_bank - query).norm(dim=1).topk(3, largest=False).indices
     torch.testing.assert_close(edited[0, :, 1, 2], method.memory_bank[nearest].mean(0))
@@ -50,7 +50,7 @@ def test_the_error_is_taken_against_the_unedited_features():
     method, examples = fitted("lafite", made_images(6))
     features = method.standardised(examples.examples[:2]) + 0.5
     score = LafitEScore(neighbours=1, blur_sigma=0)
-    edited = method.edit(features, score)
+    edited = method.edit(features, one_category(features), score)
 
     def perfect(x, t):
         signal, sigma = method.diffusion._levels(t, x)
@@ -104,13 +104,17 @@ def test_the_reconstructions_of_several_draws_are_averaged():
 
 def test_the_bank_can_have_a_share_in_the_error():
     method, examples = fitted("lafite", made_images(4))
-    near = method.nearest(method.standardised(examples.examples) + 0, 1)[0].distances.view(4, 4, 4)
+    near = method.nearest(method.standardised(examples.examples) + 0, one_category(examples.examples), 1)[
+        0
+    ].distances.view(4, 4, 4)
 
     def maps(share, editing):
         score = LafitEScore(bank_weight=share, feature_editing=editing)
         return method.maps(examples.examples + 1, list("abcd"), score).maps
 
-    other = method.nearest(method.standardised(examples.examples + 1), 1)[0].distances.view(4, 4, 4)
+    other = method.nearest(method.standardised(examples.examples + 1), one_category(examples.examples), 1)[
+        0
+    ].distances.view(4, 4, 4)
     assert not torch.allclose(near, other)
     for editing in (True, False):
         torch.testing.assert_close(maps(1.0, editing), anomaly_map(other, 32, 4.0))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_BACKBONE, fitted, made_images, tiny_settings
+from conftest import TINY_BACKBONE, fitted, made_images, one_category, tiny_settings
 from sklearn.neighbors import NearestNeighbors
 
 from raydiff.errors import SettingsError
@@ -93,7 +93,8 @@ def test_a_banks_vectors_are_patches_of_its_backbone(two):
 
 def test_the_units_are_what_normal_patches_have(two):
     method, examples = two
-    for near, scale in zip(method.nearest(method.standardised(examples.examples), 1), method.part_scales, strict=True):
+    found = method.nearest(method.standardised(examples.examples), one_category(examples.examples), 1)
+    for near, scale in zip(found, method.part_scales, strict=True):
         assert float(near.distances.mean()) == pytest.approx(float(scale), rel=1e-4)
 
 
@@ -105,7 +106,7 @@ def test_with_one_backbone_errors_are_distances():
 def test_lafite_edits_each_backbones_part_by_its_own_bank():
     method, examples = fitted("lafite", made_images(8), further_backbones=[SECOND])
     features = method.standardised(examples.examples[:1]) + 0.1
-    edited = method.edit(features, method.ScoreSettings(neighbours=1))
+    edited = method.edit(features, one_category(features), method.ScoreSettings(neighbours=1))
     for number, part in enumerate(edited.split(method.parts, 1)):
         bank = method.memory_bank.split(method.parts, 1)[number]
         assert torch.cdist(as_vectors(part), bank).amin(1).max() < 0.05  # as exact as cdist is

@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import raydiff
-from raydiff import cli, progress, storage
+from raydiff import cli, progress, steps, storage
 from raydiff.images.decode import decode
 from raydiff.run_folder import RunFolder
 
@@ -112,6 +112,22 @@ def test_the_steps_one_by_one(steps_run):
     assert "nearest_patch" in printed["evaluate"]
     assert printed["report"].splitlines()[-1] == f"report: {run.report}"
     assert "nearest_patch" in Path(run.report).read_text()
+
+
+def test_two_recipes_of_one_method_side_by_side(command, data, tmp_path):
+    """Several backbones, say: each a model of its own name, and made anomalies choose among them."""
+    run = RunFolder(str(tmp_path / "run"))
+    command(cli.app, "index", "--data", str(data), "--out", run.uri)
+    for name, stages in (("shallow", "[1,2]"), ("deep", "[4]")):
+        recipe = *tiny("nearest_patch"), "--set", f"backbone.stages={stages}"
+        command(cli.app, "train", "--out", run.uri, "--method", "nearest_patch", *recipe, "--save-as", name)
+    printed = command(cli.app, "tune", "--out", run.uri, "--model", "shallow,deep", "--pseudo-images", "6")
+    assert run.models() == ["deep", "shallow"]
+    stages = {name: raydiff.load(run.model(name), "cpu").method.settings.backbone.stages for name in run.models()}
+    assert stages == {"shallow": (1, 2), "deep": (4,)}
+    found = {name: storage.read_json(run.tuning(name))["pseudo_score"] for name in run.models()}
+    assert all(f"{score:.4f}" in printed for score in found.values())
+    assert steps.chosen(run.uri) == max(found, key=found.get)
 
 
 def test_an_archive(steps_run, command, tmp_path):

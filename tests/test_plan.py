@@ -103,16 +103,16 @@ def test_statistics_are_extrapolated_from_what_time_allows(monkeypatch):
     def candidates(examples) -> float:
         return examples.passes[-1][1]  # the share that the last pass came to
 
-    found = sample.statistics_seconds(Slow(), torch.zeros(3, 2), 1000, seconds=20)
+    found = sample.statistics_seconds(Slow(), torch.zeros(3, 2), [400, 600], seconds=20)
     assert found == pytest.approx(2 * 1000 * 0.1 + 1000 * 0.01)
     assert clock.now < 60
     clock.now = 0.0
-    assert sample.statistics_seconds(Slow(), torch.zeros(3, 2), 1000, seconds=1e6) == pytest.approx(clock.now)
+    assert sample.statistics_seconds(Slow(), torch.zeros(3, 2), [400, 600], seconds=1e6) == pytest.approx(clock.now)
 
 
 def test_a_sample_stands_for_as_many_examples_as_it_is_told():
     given = torch.arange(3.0)[:, None]
-    examples = sample.Sample(given, 200, seconds=60)
+    examples = sample.Sample(given, [150, 50], seconds=60)
     assert torch.cat(list(examples.batches()))[:, 0].tolist() == [place % 3 for place in range(200)]
     assert examples.take([5, 199])[:, 0].tolist() == [2, 1]
     assert [share for _, share in examples.passes] == [1.0]
@@ -201,9 +201,9 @@ def test_the_images_of_a_run_are_those_of_the_real_one(tmp_path, per_category):
 @pytest.mark.parametrize("name", methods.names())
 def test_statistics_that_stand_in_have_the_size_of_real_ones(name):
     images = made_images(8)
-    real, examples = fitted(name, images, categories=[""] * 8)  # names cost next to nothing
+    real, examples = fitted(name, images, categories=["0"] * 8)  # names cost next to nothing
     planned = methods.get(name)(tiny_settings(name)).eval()
-    planned.stand_in(examples.take([0, 1]), len(images))
+    planned.stand_in(examples.take([0, 1]), [len(images)])
     assert {k: v.shape for k, v in planned.state_dict().items()} == {k: v.shape for k, v in real.state_dict().items()}
 
 
@@ -413,12 +413,12 @@ def test_gradient_steps_are_measured(monkeypatch):
     settings = tiny_settings("lafite")
     _, examples = fitted("lafite", made_images(4))
     measured = measure.steps._function  # what the worker runs
-    found, worked = measured("lafite", settings, examples.examples, 8, 1, 0.0)
+    found, worked = measured("lafite", settings, examples.examples, [8], 1, 0.0)
     assert 0 < found.step.wall < worked
     assert found.memory.host > 50e6
     assert found.checkpoint_bytes > 3 * sum(p.nbytes for p in methods.get("lafite")(settings).trained.parameters())
     with pytest.raises(RaydiffError, match="batch_size 4 is too small for 5 workers"):
-        measured("lafite", settings, examples.examples, 8, 5, 0.0)
+        measured("lafite", settings, examples.examples, [8], 5, 0.0)
 
 
 @pytest.mark.ray

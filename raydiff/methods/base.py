@@ -133,10 +133,11 @@ class Method(nn.Module, ABC):
     def fit_statistics(self, examples: Examples, seed: int, report: Report = quiet) -> None:
         """Everything that is learnt without gradients, in bounded memory."""
 
-    def stand_in(self, examples: Tensor, images: int) -> None:
-        """Take on statistics as large as `fit_statistics` finds them in so many images, from a few of their examples.
+    def stand_in(self, examples: Tensor, images: Sequence[int]) -> None:
+        """Take on statistics as large as `fit_statistics` finds them in so many images of each category.
 
-        For planning, where only counts what they cost; nothing where their size does not depend on the images.
+        It takes a few of their examples. For planning, where only counts what they cost; nothing where their size does
+        not depend on the images.
         """
 
     @property

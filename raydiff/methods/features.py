@@ -6,22 +6,25 @@ diffusion adds.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self, cast
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from raydiff.methods.base import Examples, Method, Report, Rows, ScoreSettings, TrainSettings, quiet
 from raydiff.nn import backbones
 from raydiff.nn.backbones import Backbone, BackboneSettings
+from raydiff.nn.category_statistics import CategorySums, likeliest
 from raydiff.nn.maps import image_score
 from raydiff.nn.memory_bank import greedy_coreset, nearest_neighbours
 
-SCALE_PATCHES = 4096  # normal patches that tell how large a backbone's distances are
+_BY_CATEGORY = ("feature_mean", "feature_std", "looks_mean")  # buffers with a row a category
+SCALE_PATCHES = 4096  # normal patches of a category that tell how large a backbone's distances are
 
 
 class FeatureTrainSettings(TrainSettings):
@@ -90,7 +93,9 @@ class FeatureMethod(Method):
     """A method over (N, C, grid, grid) features.
 
     Examples are the raw features in half precision; `standardised` brings them to zero mean and unit variance per
-    channel over the training images (not in the papers: EfficientNet's activations differ in scale by orders).
+    channel over the training images of the category that an image shows (not in the papers: EfficientNet's activations
+    differ in scale by orders), and each category has its own part of the bank. Which category that is the image tells,
+    not its folder, so that its score depends on nothing else.
     """
 
     def __init__(self, train: FeatureTrainSettings, load_weights: bool = True) -> None:
@@ -98,17 +103,21 @@ class FeatureMethod(Method):
         self.backbones = nn.ModuleList(Backbone(each, load_weights) for each in train.backbones)
         self.parts = [backbone.channels for backbone in self._networks]  # channels of each backbone
         channels = sum(self.parts)
+        one, none = (1, channels), (0, channels)
         self.feature_mean: Tensor
         self.feature_std: Tensor
+        self.looks_mean: Tensor
+        self.looks_std: Tensor
         self.memory_bank: Tensor
         self.bank_categories: Tensor
         self.category_names: Tensor
-        self.register_buffer("feature_mean", torch.zeros(channels))
-        self.register_buffer("feature_std", torch.ones(channels))
-        self.register_buffer("memory_bank", torch.zeros(0, channels))
-        self.register_buffer(
-            "bank_categories", torch.zeros(0, dtype=torch.int32)
-        )  # a place in the names each (gloo, which shares it out to workers, knows no int16)
+        self.register_buffer("feature_mean", torch.zeros(one))  # a row a category
+        self.register_buffer("feature_std", torch.ones(one))
+        self.register_buffer("looks_mean", torch.zeros(one))  # of images' mean features, which tell categories apart
+        self.register_buffer("looks_std", torch.ones(channels))
+        self.register_buffer("memory_bank", torch.zeros(none))
+        # a place in the names each, ascending (gloo, which shares it out to workers, knows no int16)
+        self.register_buffer("bank_categories", torch.zeros(0, dtype=torch.int32))
         self.register_buffer("category_names", as_bytes(()))
         self.part_scales: Tensor
         self.register_buffer("part_scales", torch.ones(len(self.parts)))
@@ -127,79 +136,111 @@ class FeatureMethod(Method):
             "backbones": [backbone.model_dump(mode="json") for backbone in self.settings.backbones],
         }
 
-    def standardised(self, examples: Tensor) -> Tensor:
-        """Examples as float32 features of zero mean and unit variance per channel."""
+    def shown(self, examples: Tensor) -> Tensor:
+        """(N,) which of the model's categories each example shows, by its mean features."""
+        return likeliest(examples.to(self.device, torch.float32), self.looks_mean, self.looks_std)
+
+    def standardised(self, examples: Tensor, shown: Tensor | None = None) -> Tensor:
+        """Examples as float32 features, of zero mean and unit variance per channel over normal images of the category.
+
+        By default the category is what `shown` takes each example for.
+        """
+        places = self.shown(examples) if shown is None else shown
         features = examples.to(self.device, torch.float32)
-        return (features - self.feature_mean[:, None, None]) / self.feature_std[:, None, None]
+        return (features - self.feature_mean[places, :, None, None]) / self.feature_std[places, :, None, None]
 
     def fit_statistics(self, examples: Examples, seed: int, report: Report = quiet) -> None:
-        """Channel statistics, then the memory bank by greedy coreset (LafitE section 3.3, equation 9).
+        """Each category's channel statistics, then its memory bank by greedy coreset (LafitE section 3.3, equation 9).
 
-        Each backbone's vectors are chosen for themselves: row m of the bank holds the m-th of each, side by side.
+        The categories have equal shares of the bank. Each backbone's vectors are chosen for themselves: row m of the
+        bank holds the m-th of each, side by side.
         """
         generator = torch.Generator().manual_seed(seed)
-        images, patches = len(examples), self.settings.backbone.grid**2
-        total = torch.zeros(len(self.feature_mean), dtype=torch.float64)
-        squares = torch.zeros_like(total)
+        names = sorted(set(examples.categories))
+        shown = torch.tensor([names.index(name) for name in examples.categories])
+        counts = self._fit_channels(examples, shown, len(names), report)
+        pools = self._candidates(examples, shown, counts, generator)
+        sizes = [self._kept(images, len(pool), len(names)) for images, pool in zip(counts, pools, strict=True)]
+        banks, scales, done = [], [], 0
+        for pool, size in zip(pools, sizes, strict=True):
+            parts = []
+            for part in pool.split(self.parts, 1):
+                told = functools.partial(_report_coreset, report, done, sum(sizes))
+                taken = greedy_coreset(part, size, generator, told)
+                parts.append(part[taken])
+                if len(self.parts) > 1:
+                    drawn = torch.randperm(len(part), generator=generator)[:SCALE_PATCHES].to(part.device)
+                    scales.append(nearest_neighbours(part[drawn], part[taken], 1)[0].mean().clamp_min(1e-6))
+            banks.append(torch.cat(parts, 1))
+            done += size
+        self.memory_bank = torch.cat(banks)
+        places = torch.arange(len(names), dtype=torch.int32).repeat_interleave(torch.tensor(sizes))
+        self.bank_categories = places.to(self.memory_bank.device)
+        self.category_names = as_bytes(names).to(self.memory_bank.device)
+        if scales:
+            self.part_scales.copy_(torch.stack(scales).unflatten(0, (len(names), -1)).mean(0))
+
+    def _fit_channels(self, examples: Examples, shown: Tensor, categories: int, report: Report) -> list[int]:
+        """Channel statistics of each category; how many images each has."""
+        sums = CategorySums(categories, self.feature_mean.shape[1])
         done = 0
         for batch in examples.batches():
-            values = batch.double().transpose(0, 1).flatten(1)
-            total += values.sum(1)
-            squares += values.square().sum(1)
+            sums.add(batch, shown[done : done + len(batch)])
             done += len(batch)
-            report("feature statistics", done, images)
+            report("feature statistics", done, len(examples))
+        self.looks_mean = sums.mean.to(self.looks_mean)
+        self.looks_std.copy_(self._floored(sums.image_deviation))
+        self.feature_mean = torch.zeros_like(self.looks_mean)
+        self.feature_std = torch.ones_like(self.looks_mean)
         if self.settings.standardised:
-            mean = total / (images * patches)
-            deviation = (squares / (images * patches) - mean.square()).clamp_min(0).sqrt()
-            self.feature_mean.copy_(mean)
-            self.feature_std.copy_(self._floored(deviation))
+            self.feature_mean = self.looks_mean.clone()
+            deviations = torch.stack([self._floored(deviation) for deviation in sums.deviation])
+            self.feature_std = deviations.to(self.feature_mean)
+        return sums.images
 
-        names = sorted(set(examples.categories))
-        place = {name: number for number, name in enumerate(names)}
-        shown = torch.tensor([place[name] for name in examples.categories], dtype=torch.int32)
-        per_image = self._drawn(images)
-        pool = []
+    def _candidates(
+        self, examples: Examples, shown: Tensor, counts: Sequence[int], generator: torch.Generator
+    ) -> list[Tensor]:
+        """Patches (n, C) of each category for its bank, drawn evenly from its images."""
+        patches, most = self.settings.backbone.grid**2, self._pool(len(counts))
+        drawn: list[list[Tensor]] = [[] for _ in counts]
+        done = 0
         for batch in examples.batches():
-            vectors = as_vectors(self.standardised(batch)).unflatten(0, (len(batch), patches))
-            for image in vectors:
-                drawn = torch.randperm(patches, generator=generator)[:per_image]
-                pool.append(image[drawn.to(image.device)])
-        candidates = torch.cat(pool)
-        shown = shown[: len(pool)].repeat_interleave(per_image).to(candidates.device)
-        if len(candidates) > self.settings.coreset_pool:
-            keep = torch.randperm(len(candidates), generator=generator)[: self.settings.coreset_pool]
-            candidates, shown = (each[keep.to(each.device)] for each in (candidates, shown))
-        size = self._kept(images, len(candidates))
-        banks, scales = [], []
-        for number, part in enumerate(candidates.split(self.parts, 1)):
-            taken = greedy_coreset(part, size, generator, lambda n: report("coreset", n, size))
-            banks.append(part[taken])
-            if number == 0:
-                self.bank_categories = shown[taken].clone()
-            if len(self.parts) > 1:
-                drawn = torch.randperm(len(part), generator=generator)[:SCALE_PATCHES].to(part.device)
-                scales.append(nearest_neighbours(part[drawn], part[taken], 1)[0].mean().clamp_min(1e-6))
-        self.memory_bank = torch.cat(banks, 1)
-        self.category_names = as_bytes(names).to(candidates.device)
-        if scales:
-            self.part_scales.copy_(torch.stack(scales))
+            places = shown[done : done + len(batch)]
+            done += len(batch)
+            vectors = as_vectors(self.standardised(batch, places.to(self.device)))
+            for image, place in zip(vectors.unflatten(0, (len(batch), patches)), places.tolist(), strict=True):
+                chosen = torch.randperm(patches, generator=generator)[: max(1, most // counts[place])]
+                drawn[place].append(image[chosen.to(image.device)])
+        pools = []
+        for images in drawn:
+            pool = torch.cat(images)
+            if len(pool) > most:
+                pool = pool[torch.randperm(len(pool), generator=generator)[:most].to(pool.device)]
+            pools.append(pool)
+        return pools
 
-    def stand_in(self, examples: Tensor, images: int) -> None:
-        """A bank of as many vectors as so many images would give, the examples' own again and again."""
-        size = self._kept(images, min(self._drawn(images) * images, self.settings.coreset_pool))
+    def stand_in(self, examples: Tensor, images: Sequence[int]) -> None:
+        """Banks of as many vectors as so many images of each category would give, the examples' own again and again."""
         vectors = as_vectors(self.standardised(examples))
-        self.memory_bank = vectors[torch.arange(size, device=vectors.device) % len(vectors)]
-        self.bank_categories = torch.zeros(size, dtype=torch.int32, device=vectors.device)
-        self.category_names = as_bytes([""]).to(vectors.device)
+        patches, most = self.settings.backbone.grid**2, self._pool(len(images))
+        drawn = [min(most, count * min(patches, max(1, most // count))) for count in images]
+        sizes = [self._kept(*each, len(images)) for each in zip(images, drawn, strict=True)]
+        self.memory_bank = vectors[torch.arange(sum(sizes), device=vectors.device) % len(vectors)]
+        places = torch.arange(len(sizes), dtype=torch.int32).repeat_interleave(torch.tensor(sizes))
+        self.bank_categories = places.to(vectors.device)
+        self.category_names = as_bytes([str(place) for place in range(len(sizes))]).to(vectors.device)
+        for name in _BY_CATEGORY:
+            setattr(self, name, getattr(self, name)[:1].expand(len(sizes), -1).clone())
 
-    def _drawn(self, images: int) -> int:
-        """How many patches of an image are candidates for the bank."""
-        return min(self.settings.backbone.grid**2, max(1, self.settings.coreset_pool // images))
+    def _pool(self, categories: int) -> int:
+        """How many patches of a category are candidates for the bank, at most."""
+        return max(1, self.settings.coreset_pool // categories)
 
-    def _kept(self, images: int, candidates: int) -> int:
-        """How many of the candidates the bank keeps."""
+    def _kept(self, images: int, candidates: int, categories: int) -> int:
+        """How many candidates of a category with so many images the bank keeps."""
         wanted = max(1, round(self.settings.coreset_ratio * images * self.settings.backbone.grid**2))
-        return min(wanted, self.settings.bank_size, candidates)
+        return min(wanted, max(1, self.settings.bank_size // categories), candidates)
 
     def _floored(self, deviation: Tensor) -> Tensor:
         """Deviations of at least a tenth of their stage's median: a channel that normals leave all but silent would
@@ -208,11 +249,25 @@ class FeatureMethod(Method):
         stages = deviation.split([channels for backbone in self._networks for channels in backbone.stage_channels])
         return torch.cat([stage.clamp_min(max(0.1 * float(stage.median()), 1e-6)) for stage in stages])
 
-    def nearest(self, features: Tensor, neighbours: int) -> list[Nearest]:
-        """For each backbone the bank vectors nearest to its part of features (N, C, g, g)."""
-        k = min(neighbours, len(self.memory_bank))
-        parts = zip(*(each.split(self.parts, 1) for each in (as_vectors(features), self.memory_bank)), strict=True)
-        return [Nearest(vectors, bank, *nearest_neighbours(vectors, bank, k)) for vectors, bank in parts]
+    def nearest(self, features: Tensor, shown: Tensor, neighbours: int) -> list[Nearest]:
+        """For each backbone the bank vectors nearest to its part of features (N, C, g, g), of each image's category.
+
+        Image by image, so that every product of matrices has the same shape whatever else is in the batch.
+        """
+        counts = torch.bincount(self.bank_categories, minlength=len(self.feature_mean)).tolist()
+        k = min(neighbours, min(counts))
+        starts = [0, *itertools.accumulate(counts)]
+        found = []
+        for part, bank in zip(features.split(self.parts, 1), self.memory_bank.split(self.parts, 1), strict=True):
+            vectors = as_vectors(part)
+            each = []
+            for image, place in zip(vectors.split(part[0, 0].numel()), shown.tolist(), strict=True):
+                start, end = starts[place], starts[place + 1]
+                distances, indices = nearest_neighbours(image, bank[start:end], k)
+                each.append((distances, indices + start))
+            distances, indices = (torch.cat(parts) for parts in zip(*each, strict=True))
+            found.append(Nearest(vectors, bank, distances, indices))
+        return found
 
     def averaged(self, errors: Sequence[Tensor]) -> Tensor:
         """The backbones' errors, of one shape each, in units of what normal patches have, and of these the mean."""
@@ -230,12 +285,9 @@ class FeatureMethod(Method):
 
     @torch.inference_mode()
     def likely_categories(self, examples: Tensor) -> list[str]:
-        """The category that most of an image's patches have their nearest bank vector from, by the first backbone."""
-        nearest = self.nearest(self.standardised(examples), 1)[0].indices
-        shown = self.bank_categories[nearest[:, 0]].long().unflatten(0, (len(examples), -1))
+        """The category whose normal images an image's mean features are most like."""
         names = self.categories
-        votes = F.one_hot(shown, len(names)).sum(1)
-        return [names[place] for place in votes.argmax(1).tolist()]
+        return [names[place] for place in self.shown(examples).tolist()]
 
     def scores(self, maps: Tensor, score: FeatureScoreSettings) -> Tensor:
         """(N,) image scores: the largest mean over a window of the map (LafitE section 3.2)."""
@@ -259,10 +311,14 @@ class FeatureMethod(Method):
             backbones.check(each)
 
     def load_trained(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a trained state; the bank has as many rows and categories as that has."""
-        for name in ("memory_bank", "bank_categories", "category_names"):
+        """Take over a trained state; bank and statistics have as many rows and categories as that has."""
+        for name in (*_BY_CATEGORY, "memory_bank", "bank_categories", "category_names"):
             setattr(self, name, torch.empty_like(state[name]))
         super().load_trained(state)
+
+
+def _report_coreset(report: Report, before: int, total: int, taken: int) -> None:
+    report("coreset", before + taken, total)
 
 
 def as_bytes(names: Sequence[str]) -> Tensor:

@@ -133,8 +133,9 @@ class LafitE(FeatureMethod):
     @torch.inference_mode()
     def maps(self, examples: Tensor, keys: Sequence[str], score: LafitEScore) -> AnomalyMaps:
         """Distances of edited, corrupted and denoised features to the features themselves (equations 10 to 12)."""
-        features = self.standardised(examples)
-        edited = self.edit(features, score) if score.feature_editing else features
+        shown = self.shown(examples)
+        features = self.standardised(examples, shown)
+        edited = self.edit(features, shown, score) if score.feature_editing else features
         noises = [
             keyed_noise(keys, features.shape[1:], score.noise_seed + draw, features.device)
             for draw in range(score.draws)
@@ -142,17 +143,17 @@ class LafitE(FeatureMethod):
         errors = torch.stack([self._error(features, edited, noises, step, score) for step in score.corruption_steps])
         error = errors.mean(0)
         if score.bank_weight:
-            rarity = self.averaged([near.distances[:, 0] for near in self.nearest(features, 1)])
+            rarity = self.averaged([near.distances[:, 0] for near in self.nearest(features, shown, 1)])
             error = torch.lerp(error, rarity.view_as(error), score.bank_weight)
         return AnomalyMaps(anomaly_map(error, self.settings.image_size, score.blur_sigma))
 
-    def edit(self, features: Tensor, score: LafitEScore) -> Tensor:
-        """Replace each position by a weighted mean of its K nearest normal patches (equation 10).
+    def edit(self, features: Tensor, shown: Tensor, score: LafitEScore) -> Tensor:
+        """Replace each position by a weighted mean of its K nearest normal patches of its category (equation 10).
 
         The paper's weights are not known; see `neighbour_weights`.
         """
         mixed = []
-        for near in self.nearest(features, score.neighbours):
+        for near in self.nearest(features, shown, score.neighbours):
             weights = edit_weights(near.distances, score.neighbour_weights)
             mixed.append((weights[..., None] * near.bank[near.indices]).sum(1))
         return as_features(torch.cat(mixed, 1), features)

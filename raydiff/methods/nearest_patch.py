@@ -51,8 +51,9 @@ class NearestPatch(FeatureMethod):
     @torch.inference_mode()
     def maps(self, examples: Tensor, keys: Sequence[str], score: NearestPatchScore) -> AnomalyMaps:
         """Distances at each patch, brought to the image's size."""
-        features = self.standardised(examples)
-        found = self.nearest(features, score.neighbours)
+        shown = self.shown(examples)
+        features = self.standardised(examples, shown)
+        found = self.nearest(features, shown, score.neighbours)
         grid = len(features), *features.shape[-2:]
         errors = self.averaged([each.distances.mean(1) for each in found]).unflatten(0, grid)
         maps = anomaly_map(errors, self.settings.image_size, score.blur_sigma)
@@ -63,8 +64,12 @@ class NearestPatch(FeatureMethod):
         largest, farthest = errors.flatten(1).max(1)
         patches = torch.arange(len(features), device=farthest.device) * errors[0].numel() + farthest
         (near,) = found
-        weights = support_weights(near.vectors[patches], near.bank, near.indices[patches, 0], score.support)
-        return AnomalyMaps(maps, scores=weights * largest)
+        weights = []
+        for patch, place in zip(patches, shown, strict=True):
+            own = (self.bank_categories == place).nonzero()[:, 0]
+            nearest = near.indices[patch] - own[0]
+            weights.append(support_weights(near.vectors[patch][None], near.bank[own], nearest[:1], score.support))
+        return AnomalyMaps(maps, scores=torch.cat(weights) * largest)
 
 
 def support_weights(patches: Tensor, bank: Tensor, nearest: Tensor, support: int) -> Tensor:

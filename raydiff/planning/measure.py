@@ -80,12 +80,12 @@ def untrained(
     name: str,
     settings: TrainSettings,
     rows: pa.Table,
-    images: int,
+    images: Sequence[int],
     asked: Sequence[ScoreSettings],
     maps: Maps,
     seconds: float,
 ) -> tuple[Untrained, float]:
-    """A method that will be fitted on so many images, some of which are `rows`.
+    """A method that will be fitted on so many images of each category, some of which are `rows`.
 
     Raises:
         DataError: if none of the rows can be read, or the method cannot make an example of one.
@@ -111,7 +111,7 @@ def untrained(
 
 @ray.remote(max_calls=1)
 def statistics(
-    name: str, settings: TrainSettings, examples: Tensor, images: int, seconds: float
+    name: str, settings: TrainSettings, examples: Tensor, images: Sequence[int], seconds: float
 ) -> tuple[Fitting, float]:
     """Statistics and memory bank of so many images, some of whose examples are given."""
     began = time.monotonic()
@@ -122,7 +122,7 @@ def statistics(
 
 @ray.remote(max_calls=1)
 def steps(
-    name: str, settings: TrainSettings, examples: Tensor, images: int, workers: int, seconds: float
+    name: str, settings: TrainSettings, examples: Tensor, images: Sequence[int], workers: int, seconds: float
 ) -> tuple[Steps, float]:
     """Gradient steps of one of so many workers; what they tell each other is left out.
 

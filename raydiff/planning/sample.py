@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,21 +17,18 @@ class Sample:
     """Some examples, repeated until they are as many as `images`; they take the place of a `training.store`.
 
     Args:
+        images: of each category.
         seconds: a pass over them ends after so long, whatever is left.
     """
 
-    def __init__(self, examples: Tensor, images: int, seconds: float = 0.0) -> None:
-        self._examples, self._images, self._seconds = examples, images, seconds
+    def __init__(self, examples: Tensor, images: Sequence[int], seconds: float = 0.0) -> None:
+        self._examples, self._images, self._seconds = examples, sum(images), seconds
+        self.categories = [str(place) for place, count in enumerate(images) for _ in range(count)]
         self.passes: list[tuple[float, float]] = []  # seconds of each, and the share of the images that it came to
         self.passing = False
 
     def __len__(self) -> int:
         return self._images
-
-    @property
-    def categories(self) -> list[str]:
-        """One for all: what they show costs nothing."""
-        return [""] * self._images
 
     def take(self, indices: list[int]) -> Tensor:
         """The examples of these positions."""
@@ -53,8 +50,8 @@ class _Enough(Exception):
     """Long enough looked at to tell the rest."""
 
 
-def statistics_seconds(method: Method, examples: Tensor, images: int, seconds: float) -> float:
-    """How long the method's `fit_statistics` would take of so many images, from a few examples of theirs.
+def statistics_seconds(method: Method, examples: Tensor, images: Sequence[int], seconds: float) -> float:
+    """How long the method's `fit_statistics` would take of so many images of each category, from a few examples.
 
     Each pass over the examples, and what comes after the last one, is cut off after `seconds` and extrapolated by the
     progress that the method reports; the latter is taken to grow with the examples that the last pass came to.

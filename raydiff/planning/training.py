@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -80,7 +81,8 @@ def plan_training(
     sections, starts = [index], 0
     pieces: list[measure.Measured] = []
     resources = Resources.of_cluster(cluster.devices())
-    images_a_run = round(statistics.fmean(run.roles["fit"] for run in runs))
+    of_each = list(Counter(fit["category"].to_pylist()).values())
+    images_a_run = [round(statistics.fmean(of_each))] if per_category else of_each
     shared: dict[str, str] = {}  # examples to the first method that wants them
     with phase("measuring", len(recipes), "methods") as shown:
         for name, settings in recipes.items():
@@ -138,14 +140,14 @@ def _index_step(images: pa.Table, seconds: float) -> Step:
 def _measured(
     name: str,
     settings: TrainSettings,
-    images: int,
+    images: Sequence[int],
     sample: pa.Table,
     asked: Sequence[ScoreSettings],
     world: World,
     maps: Maps,
     seconds: float,
 ) -> tuple[Costs, list[measure.Measured]]:
-    """What one method costs that is fitted on so many images, and the measurements that say so."""
+    """What one method costs that is fitted on so many images of each category, and the measurements that say so."""
     one, all_cpus = cluster.worker_options(), cluster.worker_options(cpus=cluster.cpus_for_each(1))
     untrained = measure.measured(measure.untrained, one, name, settings, sample, images, asked, maps, seconds)
     given = name, settings, untrained.found.examples, images
