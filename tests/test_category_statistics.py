@@ -112,4 +112,4 @@ def test_with_fewer_vectors_than_neighbours_all_of_a_bank_count(products):
     method, _ = fitted("nearest_patch", np.concatenate(products), categories=["nut"] * 12 + ["bolt"] * 12, bank_size=6)
     examples = examples_of(method, products[0][:2])
     (found,) = method.nearest(method.standardised(examples), method.shown(examples), 8)
-    assert found.distances.shape == (32, 3)
+    assert found.distances.shape == (32, 6)

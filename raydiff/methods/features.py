@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self, cast
 
 import torch
@@ -24,6 +24,7 @@ from raydiff.nn.maps import image_score
 from raydiff.nn.memory_bank import greedy_coreset, nearest_neighbours
 
 _BY_CATEGORY = ("feature_mean", "feature_std", "looks_mean")  # buffers with a row a category
+POOLED = 300_000  # patches in memory at once, beyond those of one category
 SCALE_PATCHES = 4096  # normal patches of a category that tell how large a backbone's distances are
 
 
@@ -34,9 +35,11 @@ class FeatureTrainSettings(TrainSettings):
     # Others beside it, each with a bank of its own; their errors are averaged, in units of what normal patches have.
     further_backbones: tuple[BackboneSettings, ...] = ()
     standardised: bool = True  # False takes the features as they are, as PatchCore does
-    coreset_ratio: float = Field(0.1, gt=0, le=1)  # share of all patches that the memory bank keeps
-    bank_size: int = Field(20_000, ge=1)  # most vectors in the bank, whatever the ratio
-    coreset_pool: int = Field(200_000, ge=1)  # the coreset is chosen among at most this many patches, drawn evenly
+    coreset_ratio: float = Field(0.1, gt=0, le=1)  # share of a category's patches that the memory bank keeps
+    bank_size: int = Field(20_000, ge=1)  # most vectors of a category in the bank, whatever the ratio
+    # A category's part of the coreset is chosen among at most this many of its patches, drawn evenly. The more there
+    # are, the more unlike each other and the rarer are those that it keeps.
+    coreset_pool: int = Field(200_000, ge=1)
 
     @property
     def backbones(self) -> tuple[BackboneSettings, ...]:
@@ -152,27 +155,25 @@ class FeatureMethod(Method):
     def fit_statistics(self, examples: Examples, seed: int, report: Report = quiet) -> None:
         """Each category's channel statistics, then its memory bank by greedy coreset (LafitE section 3.3, equation 9).
 
-        The categories have equal shares of the bank. Each backbone's vectors are chosen for themselves: row m of the
-        bank holds the m-th of each, side by side.
+        Each backbone's vectors are chosen for themselves: row m of the bank holds the m-th of each, side by side.
         """
         generator = torch.Generator().manual_seed(seed)
         names = sorted(set(examples.categories))
         shown = torch.tensor([names.index(name) for name in examples.categories])
         counts = self._fit_channels(examples, shown, len(names), report)
-        pools = self._candidates(examples, shown, counts, generator)
-        sizes = [self._kept(images, len(pool), len(names)) for images, pool in zip(counts, pools, strict=True)]
+        sizes = [self._kept(images) for images in counts]
         banks, scales, done = [], [], 0
-        for pool, size in zip(pools, sizes, strict=True):
+        for place, pool in self._pools(examples, shown, counts, generator):
             parts = []
             for part in pool.split(self.parts, 1):
                 told = functools.partial(_report_coreset, report, done, sum(sizes))
-                taken = greedy_coreset(part, size, generator, told)
+                taken = greedy_coreset(part, sizes[place], generator, told)
                 parts.append(part[taken])
                 if len(self.parts) > 1:
                     drawn = torch.randperm(len(part), generator=generator)[:SCALE_PATCHES].to(part.device)
                     scales.append(nearest_neighbours(part[drawn], part[taken], 1)[0].mean().clamp_min(1e-6))
             banks.append(torch.cat(parts, 1))
-            done += size
+            done += sizes[place]
         self.memory_bank = torch.cat(banks)
         places = torch.arange(len(names), dtype=torch.int32).repeat_interleave(torch.tensor(sizes))
         self.bank_categories = places.to(self.memory_bank.device)
@@ -198,34 +199,37 @@ class FeatureMethod(Method):
             self.feature_std = deviations.to(self.feature_mean)
         return sums.images
 
-    def _candidates(
+    def _pools(
         self, examples: Examples, shown: Tensor, counts: Sequence[int], generator: torch.Generator
-    ) -> list[Tensor]:
-        """Patches (n, C) of each category for its bank, drawn evenly from its images."""
-        patches, most = self.settings.backbone.grid**2, self._pool(len(counts))
-        drawn: list[list[Tensor]] = [[] for _ in counts]
-        done = 0
-        for batch in examples.batches():
-            places = shown[done : done + len(batch)]
-            done += len(batch)
-            vectors = as_vectors(self.standardised(batch, places.to(self.device)))
-            for image, place in zip(vectors.unflatten(0, (len(batch), patches)), places.tolist(), strict=True):
-                chosen = torch.randperm(patches, generator=generator)[: max(1, most // counts[place])]
-                drawn[place].append(image[chosen.to(image.device)])
-        pools = []
-        for images in drawn:
-            pool = torch.cat(images)
-            if len(pool) > most:
-                pool = pool[torch.randperm(len(pool), generator=generator)[:most].to(pool.device)]
-            pools.append(pool)
-        return pools
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Each category and the patches (n, C) among which its bank is chosen, drawn evenly from its images.
+
+        The examples are gone through once for as many categories as POOLED holds.
+        """
+        patches, most = self.settings.backbone.grid**2, self.settings.coreset_pool
+        at_once = max(1, POOLED // min(most, patches * max(counts)))
+        for first in range(0, len(counts), at_once):
+            drawn: dict[int, list[Tensor]] = {place: [] for place in range(first, min(first + at_once, len(counts)))}
+            done = 0
+            for batch in examples.batches():
+                places = shown[done : done + len(batch)]
+                done += len(batch)
+                for row, place in enumerate(places.tolist()):
+                    if place in drawn:
+                        vectors = as_vectors(self.standardised(batch[row : row + 1], places[row : row + 1]))
+                        chosen = torch.randperm(patches, generator=generator)[: max(1, most // counts[place])]
+                        drawn[place].append(vectors[chosen.to(vectors.device)])
+            for place, images in drawn.items():
+                pool = torch.cat(images)
+                images.clear()
+                if len(pool) > most:
+                    pool = pool[torch.randperm(len(pool), generator=generator)[:most].to(pool.device)]
+                yield place, pool
 
     def stand_in(self, examples: Tensor, images: Sequence[int]) -> None:
         """Banks of as many vectors as so many images of each category would give, the examples' own again and again."""
         vectors = as_vectors(self.standardised(examples))
-        patches, most = self.settings.backbone.grid**2, self._pool(len(images))
-        drawn = [min(most, count * min(patches, max(1, most // count))) for count in images]
-        sizes = [self._kept(*each, len(images)) for each in zip(images, drawn, strict=True)]
+        sizes = [self._kept(count) for count in images]
         self.memory_bank = vectors[torch.arange(sum(sizes), device=vectors.device) % len(vectors)]
         places = torch.arange(len(sizes), dtype=torch.int32).repeat_interleave(torch.tensor(sizes))
         self.bank_categories = places.to(vectors.device)
@@ -233,14 +237,12 @@ class FeatureMethod(Method):
         for name in _BY_CATEGORY:
             setattr(self, name, getattr(self, name)[:1].expand(len(sizes), -1).clone())
 
-    def _pool(self, categories: int) -> int:
-        """How many patches of a category are candidates for the bank, at most."""
-        return max(1, self.settings.coreset_pool // categories)
-
-    def _kept(self, images: int, candidates: int, categories: int) -> int:
-        """How many candidates of a category with so many images the bank keeps."""
-        wanted = max(1, round(self.settings.coreset_ratio * images * self.settings.backbone.grid**2))
-        return min(wanted, max(1, self.settings.bank_size // categories), candidates)
+    def _kept(self, images: int) -> int:
+        """How many patches the bank keeps of a category with so many images."""
+        patches, most = self.settings.backbone.grid**2, self.settings.coreset_pool
+        candidates = min(most, images * min(patches, max(1, most // images)))
+        wanted = max(1, round(self.settings.coreset_ratio * images * patches))
+        return min(wanted, self.settings.bank_size, candidates)
 
     def _floored(self, deviation: Tensor) -> Tensor:
         """Deviations of at least a tenth of their stage's median: a channel that normals leave all but silent would
