@@ -18,11 +18,8 @@ from raydiff.training.loop import TrainingLoop
 # As in the preset `paper`: both networks see pixels, of the images' own size
 AS_IN_THE_PAPER = {
     "backbone": None,
-    "prediction": "epsilon",
     "reconstruction_size": None,
     "anomaly_parts": None,
-    "small_steps": (0, 300),
-    "large_steps": (300, 1000),
     "precision": "auto",
 }
 
