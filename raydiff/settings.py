@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -51,5 +51,8 @@ class Settings(BaseModel):
         if not groups:
             return list(cls.model_fields)
         field = cls.model_fields.get(groups[0])
-        inner = field.annotation if field else None
-        return inner._names(groups[1:]) if isinstance(inner, type) and issubclass(inner, Settings) else []
+        annotation = field.annotation if field else None
+        for inner in (annotation, *get_args(annotation)):  # a group may be optional
+            if isinstance(inner, type) and issubclass(inner, Settings):
+                return inner._names(groups[1:])
+        return []

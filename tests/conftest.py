@@ -37,6 +37,8 @@ TINY_BACKBONE = {
 TINY = {
     "diffusion_ad": {
         "image_size": 32,
+        "backbone": TINY_BACKBONE,
+        "reconstruction_size": 16,
         "unet": {"base_channels": 8, "multipliers": [1, 2], "attention_levels": []},
         "segmentation_channels": 8,
         "train_steps": 12,

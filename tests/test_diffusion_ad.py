@@ -15,11 +15,23 @@ from raydiff.nn.unet import UNet
 from raydiff.scoring.scorer import examples_of, score_images
 from raydiff.training.loop import TrainingLoop
 
+# As in the preset `paper`: both networks see pixels, of the images' own size
+AS_IN_THE_PAPER = {
+    "backbone": None,
+    "reconstruction_size": None,
+    "anomaly_parts": None,
+    "precision": "auto",
+}
+
+
+def papers_settings(**changes):
+    return tiny_settings("diffusion_ad", **AS_IN_THE_PAPER, **changes)
+
 
 @pytest.fixture(scope="module")
 def method():
     torch.manual_seed(0)
-    return DiffusionAD(tiny_settings("diffusion_ad")).eval()
+    return DiffusionAD(papers_settings()).eval()
 
 
 def generator(seed=0):
@@ -64,9 +76,7 @@ def plain_images(count, seed):
 
 def test_training_finds_made_anomalies_and_others_on_images_not_seen():
     images = plain_images(12, seed=0)
-    settings = tiny_settings(
-        "diffusion_ad", train_steps=200, learning_rate=1e-3, segmentation_learning_rate=5e-3, ema_decay=0.9
-    )
+    settings = papers_settings(train_steps=200, learning_rate=1e-3, segmentation_learning_rate=5e-3, ema_decay=0.9)
     torch.manual_seed(0)
     method = DiffusionAD(settings)
     loop = TrainingLoop(method, ListedExamples(examples_of(method, images)), seed=0)
@@ -96,7 +106,7 @@ def test_only_normals_have_a_noise_loss():
 
 
 def test_a_batch_of_anomalies_alone_has_finite_gradients():
-    method, examples = fitted("diffusion_ad", made_images(4))
+    method, examples = fitted("diffusion_ad", made_images(4), **AS_IN_THE_PAPER)
     method.settings = method.settings.changed(anomalous_share=0.999999)
     _, masks = method.with_anomalies(examples.take([0, 1, 2, 3]), generator())
     assert masks.flatten(1).any(1).all()
@@ -108,7 +118,7 @@ def test_a_batch_of_anomalies_alone_has_finite_gradients():
 
 def test_the_segmentation_loss_reaches_the_denoising_network():
     """Nothing is detached: with no normal image in the batch the U-Net still learns, from the masks."""
-    method, examples = fitted("diffusion_ad", made_images(4))
+    method, examples = fitted("diffusion_ad", made_images(4), **AS_IN_THE_PAPER)
     method.settings = method.settings.changed(anomalous_share=0.999999)
     method(examples.take([0, 1, 2, 3]), generator()).backward()
     assert sum(float(p.grad.abs().sum()) for p in method.unet.parameters()) > 0
@@ -116,7 +126,7 @@ def test_the_segmentation_loss_reaches_the_denoising_network():
 
 def test_the_losses_are_the_papers(monkeypatch):
     """Noise of both levels over normals + 5 focal (alpha 1/2, gamma 4) + smooth L1, from its parts."""
-    method, examples = fitted("diffusion_ad", made_images(6))
+    method, examples = fitted("diffusion_ad", made_images(6), **AS_IN_THE_PAPER)
     seen = {}
     segment, predict = method._segment, method._predict
     monkeypatch.setattr(method, "_segment", lambda *images: seen.setdefault("logits", segment(*images)))
@@ -141,7 +151,7 @@ def test_the_losses_are_the_papers(monkeypatch):
 
 
 def test_made_anomalies_lie_inside_their_masks_on_the_product():
-    method, _ = fitted("diffusion_ad", made_images(2))
+    method, _ = fitted("diffusion_ad", made_images(2), **AS_IN_THE_PAPER)
     images = torch.from_numpy(made_images(16)).permute(0, 3, 1, 2)
     foreground = torch.zeros(16, 1, 32, 32, dtype=torch.uint8)
     foreground[:, :, 8:24, 8:] = 255
@@ -204,7 +214,7 @@ def test_segmentation_of_any_size(size):
 
 
 def test_the_networks_learn_at_their_own_rates():
-    method = DiffusionAD(tiny_settings("diffusion_ad", learning_rate=1e-4, segmentation_learning_rate=1e-5))
+    method = DiffusionAD(papers_settings(learning_rate=1e-4, segmentation_learning_rate=1e-5))
     unet, segmentation = method.parameter_groups()
     assert (unet["lr"], segmentation["lr"]) == (1e-4, 1e-5)
     assert {id(p) for p in unet["params"]} == {id(p) for p in method.unet.parameters()}
@@ -231,7 +241,7 @@ def test_the_card_tells_what_anomalies_were_made_of(tmp_path):
     rows = [{"uri": f"/x/{n}.png", "category": "bolt", "split": "train", "defect": "good"} for n in range(3)]
 
     def share(foreground):
-        method = DiffusionAD(tiny_settings("diffusion_ad", foreground=foreground))
+        method = DiffusionAD(papers_settings(foreground=foreground))
         method.fit_statistics(ListedExamples(examples_of(method, images, rows)), 0)
         return method.about()["foreground_share"]
 

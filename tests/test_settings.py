@@ -19,6 +19,7 @@ class Outer(Settings):
     steps: tuple[int, ...] = (1, 2)
     inner: Inner = Inner()
     named: dict[str, Inner] = Field(default_factory=dict)
+    perhaps: Inner | None = None
 
 
 def refusal(kind, values):
@@ -52,9 +53,10 @@ def test_a_changed_copy_is_validated_and_leaves_the_first_as_it_is():
     ("values", "sentence"),
     [
         ({"rtae": 1}, "Outer has no setting 'rtae'; did you mean 'rate'?"),
-        ({"zzz": 1}, "Outer has no setting 'zzz'; known settings: rate, steps, inner, named"),
+        ({"zzz": 1}, "Outer has no setting 'zzz'; known settings: rate, steps, inner, named, perhaps"),
         ({"inner": {"widht": 1}}, "Outer has no setting 'inner.widht'; did you mean 'inner.width'?"),
         ({"inner": {"zzz": 1}}, "Outer has no setting 'inner.zzz'; known settings: width, kind"),
+        ({"perhaps": {"widht": 1}}, "Outer has no setting 'perhaps.widht'; did you mean 'perhaps.width'?"),
         ({"named": {"a": {"zzz": 1}}}, "Outer has no setting 'named.a.zzz'; leave it out"),
     ],
 )

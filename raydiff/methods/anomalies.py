@@ -11,7 +11,7 @@ from torch import Tensor
 
 from raydiff.methods.base import Examples, Method, Report, Rows, TrainSettings, quiet
 from raydiff.synthesis.foreground import AUTO, check_choice, product_mask
-from raydiff.synthesis.perlin import perlin_mask
+from raydiff.synthesis.perlin import perlin_mask, some_parts
 from raydiff.synthesis.textures import TextureSources
 
 
@@ -23,6 +23,7 @@ class AnomalyTrainSettings(TrainSettings):
     # "auto", "full", or the URI of a folder of masks laid out as the images; or these per category, "auto" for the rest
     foreground: str | dict[str, str] = AUTO
     anomalous_share: float = Field(0.5, gt=0, lt=1)  # of the training images, anew in each step
+    anomaly_parts: int | None = Field(None, ge=1)  # most connected parts of a made anomaly; None: the papers', no limit
 
     @model_validator(mode="after")
     def _has_textures(self) -> Self:
@@ -104,6 +105,8 @@ class AnomalyMethod(Method):
             shown = image / 255
             if float(torch.rand((), generator=generator)) < self.settings.anomalous_share:
                 mask = perlin_mask(foreground, generator, self.noise_cut)
+                if self.settings.anomaly_parts:
+                    mask = some_parts(mask, self.settings.anomaly_parts, generator)
                 low, high = self.opacity
                 opacity = low + (high - low) * float(torch.rand((), generator=generator))
                 texture = self.textures.draw(image, generator) / 255

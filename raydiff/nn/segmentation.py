@@ -1,4 +1,4 @@
-"""The segmentation network on a pair of images: a plain U-Net, DRAEM's discriminative network as DiffusionAD has it."""
+"""Segmentation networks on image and reconstruction: of pixels (DRAEM's U-Net, as DiffusionAD has it), of features."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 DOWN = (1, 2, 4, 8, 8, 8)  # widths, times the base, from the full image to a 32nd of it
 UP = (8, 4, 2, 1, 1)  # and back
+CONVOLUTIONS = 3  # of 3 x 3 places, on features
 
 
 class SegmentationUNet(nn.Module):
@@ -34,6 +35,29 @@ class SegmentationUNet(nn.Module):
             larger = F.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=True)
             x = join(torch.cat([narrow(larger), skip], 1))
         logits: Tensor = self.out(x)
+        return logits
+
+
+class FeatureSegmentation(nn.Module):
+    """Features of image and reconstruction (N, channels, g, g) to one logit a place (N, 1, g, g).
+
+    It reads the image's features and how far the reconstruction's are from them, each channel on its own scale.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.BatchNorm2d(2 * channels),
+            nn.Conv2d(2 * channels, width, 1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            *(_convolution(width, width) for _ in range(CONVOLUTIONS)),
+            nn.Conv2d(width, 1, 1),
+        )
+
+    def forward(self, images: Tensor, reconstructions: Tensor) -> Tensor:
+        """Logits; above 0 is anomalous."""
+        logits: Tensor = self.net(torch.cat([images, (images - reconstructions).abs()], 1))
         return logits
 
 

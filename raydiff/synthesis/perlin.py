@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as V
@@ -46,6 +48,19 @@ def perlin_mask(foreground: Tensor, generator: torch.Generator, cut: float) -> T
         if mask.any():
             break
     return mask
+
+
+def some_parts(mask: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """(S, S) bool: at most `count` of a mask's connected parts, drawn by the square root of their areas.
+
+    A mask of noise may have a hundred parts, where a product has one defect; most of the hundred are specks.
+    """
+    parts, found = ndimage.label(mask.numpy())
+    if found <= count:
+        return mask
+    areas = torch.from_numpy(np.bincount(parts.ravel())[1:])
+    kept = 1 + torch.multinomial(areas.sqrt(), count, generator=generator)
+    return torch.isin(torch.from_numpy(parts), kept)
 
 
 def fractal_noise(size: int, generator: torch.Generator) -> Tensor:
