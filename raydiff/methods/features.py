@@ -70,8 +70,9 @@ class FeatureScoreSettings(ScoreSettings):
 
 
 # Features and bank of the presets, the same for all feature methods. Pretrained, the middle stages serve unlike
-# categories best (PatchCore's choice too); random weights carry most in the shallowest. The bank is a sparse cover: on
-# one model for three real sets 6,000 vectors found more than 3,000 or 15,000, and far more than 15,000 drawn at random.
+# categories best (PatchCore's choice too); random weights carry most in the shallowest. On screws 6,000 vectors of
+# 60,000 candidates had image AUROC / AUPRO .880 / .943, 6,000 of 20,000 .844 / .933, 2,000 of 60,000 .873 / .907, and
+# made anomalies put them in the same order.
 FEATURES_DEMO: Mapping[str, Any] = {
     "image_size": 160,
     "backbone": {"name": "tf_efficientnet_lite0", "stages": (1, 2, 3), "grid": 20, "neighbourhood_padding": "zeros"},
