@@ -8,27 +8,29 @@ keeps the normal places as they are (SAFF). Where features of image and reconstr
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from raydiff.methods.anomalies import AnomalyMethod, AnomalyTrainSettings
-from raydiff.methods.base import AnomalyMaps, GradientSettings, ScoreSettings
-from raydiff.nn import backbones
+from raydiff.methods.base import AnomalyMaps, Examples, GradientSettings, Report, ScoreSettings, quiet
+from raydiff.nn import backbones, given_autoencoder
 from raydiff.nn.backbones import Backbone, BackboneSettings
 from raydiff.nn.batches import filled
 from raydiff.nn.codec import Autoencoder, AutoencoderSettings, Pixels
 from raydiff.nn.diffusion import Diffusion, keyed_noise, spaced_timesteps
+from raydiff.nn.given_autoencoder import GivenAutoencoder
 from raydiff.nn.maps import gaussian_blur, top_mean
 from raydiff.nn.stable_diffusion import Architecture, PromptedUNet, check_pretrained, load_pretrained
 from raydiff.nn.tokens import nearest_token_distance
 from raydiff.nn.unet import UNet, UNetSettings
 
 PROBED = 4  # images whose two estimates are compared at a time: the same shapes, however many still need it
+ENCODED = 8  # images at a time, for the statistics of their latents
 PROBE_TOKENS = 10  # an image's probing score is the mean of so many largest token distances
 
 
@@ -41,13 +43,26 @@ class GLADTrain(AnomalyTrainSettings, GradientSettings):
     pretrained: str | None = None
     prompt: str = "a photo of sks"
     unet: UNetSettings = UNetSettings(base_channels=128, multipliers=(1, 2, 4), attention_levels=(1, 2))
-    autoencoder: AutoencoderSettings | None = AutoencoderSettings()  # None: diffusion in pixels
+    # trained along; or the path or URI of one that was trained elsewhere (see `nn.given_autoencoder`) and stays frozen;
+    # None: diffusion in pixels
+    autoencoder: AutoencoderSettings | str | None = AutoencoderSettings()
     gradient_checkpointing: bool = False  # of the U-Net: less memory, a third more time
     anomaly_oriented: bool = True  # ATP; False trains on normal images alone, the paper's ablation
     backbone: BackboneSettings = BackboneSettings(
         name="vit_base_patch8_224.dino", stages=(2, 5, 8, 11), grid=32, neighbourhood=1, timm_options={"img_size": 256}
     )
     feature_size: int = Field(256, ge=32)  # both images are resized to this many pixels for the backbone
+
+    @field_validator("autoencoder", mode="before")
+    @classmethod
+    def _told_by_its_own_names(cls, value: Any) -> Any:
+        return AutoencoderSettings.parse(value) if isinstance(value, Mapping) else value
+
+    @model_validator(mode="after")
+    def _one_autoencoder(self) -> GLADTrain:
+        if self.pretrained and isinstance(self.autoencoder, str):
+            raise ValueError("pretrained brings an autoencoder of its own; leave out pretrained or autoencoder")
+        return self
 
 
 class GLADScore(ScoreSettings):
@@ -135,13 +150,19 @@ class GLAD(AnomalyMethod):
         self.diffusion = Diffusion("scaled_linear", "epsilon")
         self.architecture: Tensor  # of a pretrained model, so that a model folder needs nothing else
         self.register_buffer("architecture", torch.zeros(0, dtype=torch.uint8))
-        if not train.pretrained:
+        if train.pretrained:
+            if load_weights:
+                architecture, *networks = load_pretrained(train.pretrained, train.prompt)
+                self.architecture = architecture.to_tensor()
+                self._take(*networks)
+        elif isinstance(train.autoencoder, str):
+            if load_weights:
+                given = given_autoencoder.load(train.autoencoder, train.image_size)
+                self.architecture = given.to_tensor()
+                self._take(given, UNet(given.channels, train.unet))
+        else:
             codec = Autoencoder(train.autoencoder) if train.autoencoder else Pixels()
             self._take(codec, UNet(codec.channels, train.unet))
-        elif load_weights:
-            architecture, *networks = load_pretrained(train.pretrained, train.prompt)
-            self.architecture = architecture.to_tensor()
-            self._take(*networks)
 
     @classmethod
     def untrained(cls, train: GLADTrain) -> GLAD:
@@ -150,17 +171,23 @@ class GLAD(AnomalyMethod):
 
     @classmethod
     def check(cls, train: GLADTrain) -> None:
-        """Also the backbone's weights and the pretrained model."""
+        """Also the backbone's weights, the pretrained model and the given autoencoder."""
         super().check(train)
         backbones.check(train.backbone)
         if train.pretrained:
             check_pretrained(train.pretrained)
+        elif isinstance(train.autoencoder, str):
+            given_autoencoder.check(train.autoencoder, train.image_size)
 
     def load_trained(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a trained state; a pretrained model's networks are built as it says."""
+        """Take over a trained state; networks that came from elsewhere are built as it says."""
+        told = state["architecture"]
+        self.architecture = torch.empty_like(told)
         if self.settings.pretrained:
-            self.architecture = torch.empty_like(state["architecture"])
-            self._take(*Architecture.from_tensor(state["architecture"]).build())
+            self._take(*Architecture.from_tensor(told).build())
+        elif isinstance(self.settings.autoencoder, str):
+            given = GivenAutoencoder.from_tensor(told)
+            self._take(given, UNet(given.channels, self.settings.unet))
         super().load_trained(state)
 
     def _take(self, codec: Any, unet: Any) -> None:
@@ -184,17 +211,38 @@ class GLAD(AnomalyMethod):
     def about(self) -> dict[str, Any]:
         """Also the backbone's licence and what the networks began as."""
         began = {"pretrained": self.settings.pretrained or "nothing, trained from scratch"}
+        codec = self.codec
+        if isinstance(codec, GivenAutoencoder):
+            shape = f"factor {codec.factor}, {codec.channels} channels"
+            began["autoencoder"] = f"{codec.kind} from {self.settings.autoencoder}, {shape}, frozen"
         return {**super().about(), "backbone_licence": self.backbone.licence, **began}
+
+    def fit_statistics(self, examples: Examples, seed: int, report: Report = quiet) -> None:
+        """Also what brings a given autoencoder's latents to zero mean and unit variance."""
+        super().fit_statistics(examples, seed, report)
+        if isinstance(self.codec, GivenAutoencoder):
+            self.codec.fit(self._images(examples, report))
+
+    def _images(self, examples: Examples, report: Report) -> Iterator[Tensor]:
+        done = 0
+        for batch in examples.batches():
+            for part in batch.split(ENCODED):
+                yield part[:, :3].to(self.device) / 255
+            done += len(batch)
+            report("latents", done, len(examples))
 
     def forward(self, examples: Tensor, generator: torch.Generator) -> Tensor:
         """Mean squared error of the noise that leads to the normal image (ATP), and the autoencoder's own loss."""
-        shown, _ = self.with_anomalies(examples.cpu(), generator)
+        shown, masks = self.with_anomalies(examples.cpu(), generator)
         normal = (examples[:, :3] / 255).to(self.device)
-        images = shown.to(self.device) if self.settings.anomaly_oriented else normal
         with self.autocast():
             codec_loss = self.codec.loss(normal, generator)
             with torch.no_grad():
-                z_normal, z_shown = self.codec.encode(normal).float(), self.codec.encode(images).float()
+                z_normal = self.codec.encode(normal).float()
+                z_shown = z_normal.clone()
+                rows = masks.flatten(1).any(1).nonzero()[:, 0]  # the others are as they were
+                if self.settings.anomaly_oriented and len(rows):
+                    z_shown[rows.to(self.device)] = self.codec.encode(shown[rows].to(self.device)).float()
         t = torch.randint(self.diffusion.steps, (len(examples),), generator=generator).to(self.device)
         noise = torch.randn(z_normal.shape, generator=generator).to(self.device)
         start = self.soft_start(z_normal, z_shown, t)
