@@ -278,6 +278,46 @@ def test_normals_alone_are_learnt_without_atp(monkeypatch):
     assert not seen["same"]
 
 
+def test_noise_is_drawn_from_the_steps_asked_for_and_as_often(monkeypatch):
+    method, examples = fitted("glad", made_images(4), noise_steps=[300, 303], noise_draws=5)
+    method.train()
+    seen = []
+    predict = method._predict
+    monkeypatch.setattr(method, "_predict", lambda x, t: seen.append((x, t)) or predict(x, t))
+    method(examples.take([0, 1, 2]), generator())
+    ((x, t),) = seen
+    assert len(x) == 15
+    assert set(t.tolist()) == {300, 301, 302}
+    assert len(torch.unique(x, dim=0)) == 15
+
+
+def test_an_image_is_encoded_once_if_no_anomaly_is_on_it(monkeypatch):
+    method, examples = fitted("glad", made_images(6), anomalous_share=0.5)
+    encoded = []
+    encode = method.codec.encode
+    monkeypatch.setattr(method.codec, "encode", lambda images: encoded.append(images) or encode(images))
+    monkeypatch.setattr(method, "with_anomalies", lambda examples, generator: (shown, masks))
+    normal = examples.take(range(6))[:, :3] / 255
+    masks = torch.zeros(6, 1, 32, 32)
+    masks[[1, 4], :, 8:16, 8:16] = 1
+    shown = torch.where(masks > 0, 0.1, normal)
+    method(examples.take(range(6)), generator())
+    assert torch.equal(encoded[0], normal)
+    assert torch.equal(encoded[1], shown[[1, 4]])
+    assert len(encoded) == 2
+
+
+@pytest.mark.parametrize("steps", [[5, 5], [0, 1001], [7, 3]])
+def test_impossible_noise_steps_are_refused(steps):
+    with pytest.raises(SettingsError, match=r"noise_steps .* are not two ascending numbers in 0\.\.1000"):
+        tiny_settings("glad", noise_steps=steps)
+
+
+def test_the_papers_recipe_draws_from_all_steps_once():
+    settings = GLAD.TrainSettings.parse({**glad.PAPER, "texture_sources": ["self"]})
+    assert (settings.noise_steps, settings.noise_draws) == ((0, 1000), 1)
+
+
 def test_more_steps_than_there_is_corruption_are_refused():
     with pytest.raises(SettingsError, match="denoising_steps \\(25\\) may be at most start_step \\(20\\)"):
         GLADScore.parse({"start_step": 20})

@@ -29,6 +29,7 @@ from raydiff.nn.stable_diffusion import Architecture, PromptedUNet, check_pretra
 from raydiff.nn.tokens import nearest_token_distance
 from raydiff.nn.unet import UNet, UNetSettings
 
+STEPS = 1000  # T of the noise schedule
 PROBED = 4  # images whose two estimates are compared at a time: the same shapes, however many still need it
 ENCODED = 8  # images at a time, for the statistics of their latents
 PROBE_TOKENS = 10  # an image's probing score is the mean of so many largest token distances
@@ -48,6 +49,10 @@ class GLADTrain(AnomalyTrainSettings, GradientSettings):
     autoencoder: AutoencoderSettings | str | None = AutoencoderSettings()
     gradient_checkpointing: bool = False  # of the U-Net: less memory, a third more time
     anomaly_oriented: bool = True  # ATP; False trains on normal images alone, the paper's ablation
+    # steps that are trained on, from the first up to below the second; all, or no more than scoring may ask for
+    noise_steps: tuple[int, int] = (0, STEPS)
+    # of noise, for each image of a batch: where encoding it costs more than denoising its latent
+    noise_draws: int = Field(1, ge=1)
     backbone: BackboneSettings = BackboneSettings(
         name="vit_base_patch8_224.dino", stages=(2, 5, 8, 11), grid=32, neighbourhood=1, timm_options={"img_size": 256}
     )
@@ -59,6 +64,13 @@ class GLADTrain(AnomalyTrainSettings, GradientSettings):
         return AutoencoderSettings.parse(value) if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
+    def _some_steps(self) -> GLADTrain:
+        low, high = self.noise_steps
+        if not 0 <= low < high <= STEPS:
+            raise ValueError(f"noise_steps {low}, {high} are not two ascending numbers in 0..{STEPS}")
+        return self
+
+    @model_validator(mode="after")
     def _one_autoencoder(self) -> GLADTrain:
         if self.pretrained and isinstance(self.autoencoder, str):
             raise ValueError("pretrained brings an autoencoder of its own; leave out pretrained or autoencoder")
@@ -68,9 +80,9 @@ class GLADTrain(AnomalyTrainSettings, GradientSettings):
 class GLADScore(ScoreSettings):
     """Score settings of GLAD. The defaults are the paper's for one model on all of MVTec AD."""
 
-    start_step: int = Field(650, ge=1, lt=1000)  # the corruption that all images start from
+    start_step: int = Field(650, ge=1, lt=STEPS)  # the corruption that all images start from
     denoising_steps: int = Field(25, ge=1)  # DDIM steps from there to 0
-    least_step: int = Field(350, ge=0, lt=1000)  # below this the image itself, corrupted anew, takes over
+    least_step: int = Field(350, ge=0, lt=STEPS)  # below this the image itself, corrupted anew, takes over
     # probing score (a mean cosine distance, 0 to 2) above which an image's own step is found; None = plain denoising to
     # least_step, which saves the probing
     switch_distance: float | None = 0.45
@@ -147,7 +159,7 @@ class GLAD(AnomalyMethod):
     def __init__(self, train: GLADTrain, load_weights: bool = True) -> None:
         super().__init__(train)
         self.backbone = Backbone(train.backbone, load_weights)
-        self.diffusion = Diffusion("scaled_linear", "epsilon")
+        self.diffusion = Diffusion("scaled_linear", "epsilon", STEPS)
         self.architecture: Tensor  # of a pretrained model, so that a model folder needs nothing else
         self.register_buffer("architecture", torch.zeros(0, dtype=torch.uint8))
         if train.pretrained:
@@ -243,7 +255,9 @@ class GLAD(AnomalyMethod):
                 rows = masks.flatten(1).any(1).nonzero()[:, 0]  # the others are as they were
                 if self.settings.anomaly_oriented and len(rows):
                     z_shown[rows.to(self.device)] = self.codec.encode(shown[rows].to(self.device)).float()
-        t = torch.randint(self.diffusion.steps, (len(examples),), generator=generator).to(self.device)
+        z_normal, z_shown = (z.repeat(self.settings.noise_draws, 1, 1, 1) for z in (z_normal, z_shown))
+        low, high = self.settings.noise_steps
+        t = torch.randint(low, high, (len(z_normal),), generator=generator).to(self.device)
         noise = torch.randn(z_normal.shape, generator=generator).to(self.device)
         start = self.soft_start(z_normal, z_shown, t)
         output = self._predict(self.diffusion.add_noise(start, noise, t), t)
