@@ -231,7 +231,11 @@ def test_a_file_of_something_else_is_refused(places, tmp_path):
     refused(file, "cannot be read as weights")
 
 
-def test_two_autoencoders_are_refused(places):
+def test_what_a_pretrained_unet_cannot_be_is_refused(places):
+    with pytest.raises(
+        SettingsError, match="a pretrained U-Net predicts the noise; leave out pretrained or prediction"
+    ):
+        tiny_settings("glad", pretrained="somewhere", prediction="v_prediction")
     with pytest.raises(SettingsError, match="pretrained brings an autoencoder of its own; leave out pretrained or"):
         given(places / "kl", pretrained="somewhere")
 

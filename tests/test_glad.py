@@ -51,9 +51,10 @@ def between(method, start):
         return float(method.reconstruct(*start, score)[1]["probing_score"].median()) + 1e-6
 
 
-def test_the_target_of_every_step_stands_for_the_normal_image():
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_the_target_of_every_step_stands_for_the_normal_image(prediction):
     """ATP: the target's clean estimate is z_n, whatever was mixed in. With the wrong sign it would be 2 x_s - z_n."""
-    method = untrained().double()
+    method = untrained(prediction=prediction).double()
     normal, shown, noise = torch.randn(3, 1000, 2, 3, 3, generator=generator(), dtype=torch.float64)
     t = torch.arange(1000)
     mixed = method.soft_start(normal, shown, t)

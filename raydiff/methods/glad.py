@@ -22,7 +22,7 @@ from raydiff.nn import backbones, given_autoencoder
 from raydiff.nn.backbones import Backbone, BackboneSettings
 from raydiff.nn.batches import filled
 from raydiff.nn.codec import Autoencoder, AutoencoderSettings, Pixels
-from raydiff.nn.diffusion import Diffusion, keyed_noise, spaced_timesteps
+from raydiff.nn.diffusion import Diffusion, Prediction, keyed_noise, spaced_timesteps
 from raydiff.nn.given_autoencoder import GivenAutoencoder
 from raydiff.nn.maps import gaussian_blur, top_mean
 from raydiff.nn.stable_diffusion import Architecture, PromptedUNet, check_pretrained, load_pretrained
@@ -49,6 +49,7 @@ class GLADTrain(AnomalyTrainSettings, GradientSettings):
     autoencoder: AutoencoderSettings | str | None = AutoencoderSettings()
     gradient_checkpointing: bool = False  # of the U-Net: less memory, a third more time
     anomaly_oriented: bool = True  # ATP; False trains on normal images alone, the paper's ablation
+    prediction: Prediction = "epsilon"  # the paper's; v_prediction bounds the error of the clean estimate at much noise
     # steps that are trained on, from the first up to below the second; all, or no more than scoring may ask for
     noise_steps: tuple[int, int] = (0, STEPS)
     # of noise, for each image of a batch: where encoding it costs more than denoising its latent
@@ -71,9 +72,11 @@ class GLADTrain(AnomalyTrainSettings, GradientSettings):
         return self
 
     @model_validator(mode="after")
-    def _one_autoencoder(self) -> GLADTrain:
+    def _fits_pretrained(self) -> GLADTrain:
         if self.pretrained and isinstance(self.autoencoder, str):
             raise ValueError("pretrained brings an autoencoder of its own; leave out pretrained or autoencoder")
+        if self.pretrained and self.prediction != "epsilon":
+            raise ValueError("a pretrained U-Net predicts the noise; leave out pretrained or prediction")
         return self
 
 
@@ -159,8 +162,8 @@ class GLAD(AnomalyMethod):
     def __init__(self, train: GLADTrain, load_weights: bool = True) -> None:
         super().__init__(train)
         self.backbone = Backbone(train.backbone, load_weights)
-        self.diffusion = Diffusion("scaled_linear", "epsilon", STEPS)
-        self.architecture: Tensor  # of a pretrained model, so that a model folder needs nothing else
+        self.diffusion = Diffusion("scaled_linear", train.prediction, STEPS)
+        self.architecture: Tensor  # of networks that came from elsewhere, so that a model folder needs nothing else
         self.register_buffer("architecture", torch.zeros(0, dtype=torch.uint8))
         if train.pretrained:
             if load_weights:
@@ -244,7 +247,7 @@ class GLAD(AnomalyMethod):
             report("latents", done, len(examples))
 
     def forward(self, examples: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean squared error of the noise that leads to the normal image (ATP), and the autoencoder's own loss."""
+        """Mean squared error of the prediction that leads to the normal image (ATP), and the autoencoder's own loss."""
         shown, masks = self.with_anomalies(examples.cpu(), generator)
         normal = (examples[:, :3] / 255).to(self.device)
         with self.autocast():
@@ -268,9 +271,13 @@ class GLAD(AnomalyMethod):
         return torch.lerp(normal, shown, (t.to(normal.dtype) / self.diffusion.steps).view(-1, 1, 1, 1))
 
     def anomaly_oriented_target(self, start: Tensor, normal: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """noise + r (x_s - z_n) with r = sqrt(abar / (1 - abar)): its clean estimate is the normal latent z_n."""
+        """The target whose clean estimate is the normal latent z_n.
+
+        Of the noise: noise + r (x_s - z_n) with r = sqrt(abar / (1 - abar)); v then has that noise and z_n in it.
+        """
         alpha_bar = self.diffusion.alpha_bar[t].view(-1, 1, 1, 1)
-        return noise + (alpha_bar / (1 - alpha_bar)).sqrt() * (start - normal)
+        led = noise + (alpha_bar / (1 - alpha_bar)).sqrt() * (start - normal)
+        return self.diffusion.target(normal, led, t)
 
     @torch.inference_mode()
     def maps(self, examples: Tensor, keys: Sequence[str], score: GLADScore) -> AnomalyMaps:
