@@ -178,6 +178,37 @@ def test_token_distance_against_brute_force():
     np.testing.assert_allclose(nearest_token_distance(first, second), np.stack(wanted), atol=1e-6)
 
 
+@pytest.mark.parametrize("reach", [0, 1, 2])
+def test_token_distance_within_reach_against_brute_force(reach):
+    first, second = torch.randn(2, 3, 6, 4, 5, generator=generator())
+    found = nearest_token_distance(first, second, reach)
+    for n, row, column in itertools.product(range(3), range(4), range(5)):
+        near = second[n, :, max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1]
+        cosine = F.cosine_similarity(first[n, :, row, column, None, None], near, dim=0).max()
+        wanted = 1 - cosine
+        torch.testing.assert_close(found[n, row, column], wanted, atol=1e-6, rtol=0)
+
+
+def test_the_difference_of_latents_is_added_by_its_weight(method, monkeypatch):
+    """A reconstruction that decodes to the image but for one latent's two channels: its place is all there is."""
+    examples = method.example(torch.from_numpy(made_images(2)))
+    monkeypatch.setattr(method, "_decode", lambda latents: examples[:, :3] / 255)
+
+    def moved(latents, noise, score):
+        clean = latents.clone()
+        clean[1, :2, 4, 6] += 3
+        return clean, {}
+
+    monkeypatch.setattr(method, "reconstruct", moved)
+    score = GLADScore(blur_sigma=0, latent_weight=0.5)
+    maps = method.maps(examples, ["a", "b"], score).maps
+    channels, size = method._encode(examples[:, :3] / 255).shape[1:3]
+    apart = torch.zeros(2, 1, size, size)
+    apart[1, 0, 4, 6] = 3 * (2 / channels) ** 0.5
+    wanted = 0.5 * F.interpolate(apart, (32, 32), mode="bilinear")[:, 0]
+    torch.testing.assert_close(maps, wanted, atol=1e-4, rtol=1e-4)
+
+
 def test_a_score_with_pixels_does_not_depend_on_the_neighbours(method, between):
     images = np.concatenate([made_images(3), with_defect(made_images(3, seed=1))])
     score = GLADScore(
@@ -197,7 +228,7 @@ def test_the_pixel_term_is_scaled_by_each_images_own_largest(method, monkeypatch
     monkeypatch.setattr(method, "reconstruct", lambda latents, noise, score: (latents, {}))
     monkeypatch.setattr(method, "_decode", lambda latents: spotted)
     ramp = torch.linspace(0, 1, 16).view(1, 1, 4, 4)
-    monkeypatch.setattr(glad, "nearest_token_distance", lambda one, other: ramp[0].expand(2, 4, 4))
+    monkeypatch.setattr(glad, "nearest_token_distance", lambda one, other, reach: ramp[0].expand(2, 4, 4))
     spotted = examples[:, :3] / 255
     spotted[0, :, 3, 5] += 0.5
     spotted[1, :, 3, 5] += 0.1

@@ -91,6 +91,10 @@ class GLADScore(ScoreSettings):
     switch_distance: float | None = 0.45
     guidance_scale: float = Field(9.0, ge=0)  # classifier-free guidance of a pretrained U-Net; 1 = none
     fusion: bool = True  # SAFF at an image's own step; False goes on from the image itself, the paper's ablation
+    # so many positions of the backbone's grid away, at most, lies the position of the reconstruction that one of the
+    # image is compared with; None = anywhere, the paper's, to which a piece that is missing looks like background
+    reach: int | None = Field(None, ge=0)
+    latent_weight: float = Field(0.0, ge=0)  # of the difference of latents beside that of features; 0 = the paper's
     pixel_weight: float = Field(0.0, ge=0)  # v, of the difference of pixels beside that of features
     top_pixels: int = Field(250, ge=1)  # image score = mean of this many largest pixels
     blur_sigma: float = Field(6.0, ge=0)  # Gaussian blur of the anomaly map, pixels at image_size
@@ -289,8 +293,12 @@ class GLAD(AnomalyMethod):
         reconstructed = self._decode(clean)
         found = torch.zeros_like(images[:, :1])
         for layer, other in zip(self._features(images), self._features(reconstructed), strict=True):
-            distance = nearest_token_distance(layer, other)[:, None]
+            distance = nearest_token_distance(layer, other, score.reach)[:, None]
             found += F.interpolate(distance, images.shape[-2:], mode="bilinear", align_corners=False)
+        if score.latent_weight:
+            apart = (clean - latents).square().mean(1, keepdim=True).sqrt()
+            apart = F.interpolate(apart, images.shape[-2:], mode="bilinear", align_corners=False)
+            found += score.latent_weight * apart
         if score.pixel_weight:
             difference = (images - reconstructed).abs().mean(1, keepdim=True)
             found += score.pixel_weight * difference * _largest(found) / _largest(difference).clamp_min(1e-6)
@@ -345,8 +353,8 @@ class GLAD(AnomalyMethod):
         """(M, g, g) distances of the two estimates' last-layer tokens, a few images at a time."""
         found = []
         for pair in zip(restarted.split(PROBED), path.split(PROBED), strict=True):
-            layers = [self._features(self._decode(filled(each, PROBED)))[-1] for each in pair]
-            found.append(nearest_token_distance(*layers)[: len(pair[0])])
+            inside, along = (self._features(self._decode(filled(each, PROBED)))[-1] for each in pair)
+            found.append(nearest_token_distance(inside, along)[: len(pair[0])])
         return torch.cat(found)
 
     def _features(self, images: Tensor) -> tuple[Tensor, ...]:
