@@ -346,7 +346,7 @@ def test_impossible_noise_steps_are_refused(steps):
 
 
 def test_the_papers_recipe_draws_from_all_steps_once():
-    settings = GLAD.TrainSettings.parse({**glad.PAPER, "texture_sources": ["self"]})
+    settings = GLAD.TrainSettings.parse({**GLAD.presets["paper"], "texture_sources": ["self"]})
     assert (settings.noise_steps, settings.noise_draws) == ((0, 1000), 1)
 
 
