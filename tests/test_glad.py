@@ -51,9 +51,10 @@ def between(method, start):
         return float(method.reconstruct(*start, score)[1]["probing_score"].median()) + 1e-6
 
 
-def test_the_target_of_every_step_stands_for_the_normal_image():
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_the_target_of_every_step_stands_for_the_normal_image(prediction):
     """ATP: the target's clean estimate is z_n, whatever was mixed in. With the wrong sign it would be 2 x_s - z_n."""
-    method = untrained().double()
+    method = untrained(prediction=prediction).double()
     normal, shown, noise = torch.randn(3, 1000, 2, 3, 3, generator=generator(), dtype=torch.float64)
     t = torch.arange(1000)
     mixed = method.soft_start(normal, shown, t)
@@ -177,6 +178,37 @@ def test_token_distance_against_brute_force():
     np.testing.assert_allclose(nearest_token_distance(first, second), np.stack(wanted), atol=1e-6)
 
 
+@pytest.mark.parametrize("reach", [0, 1, 2])
+def test_token_distance_within_reach_against_brute_force(reach):
+    first, second = torch.randn(2, 3, 6, 4, 5, generator=generator())
+    found = nearest_token_distance(first, second, reach)
+    for n, row, column in itertools.product(range(3), range(4), range(5)):
+        near = second[n, :, max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1]
+        cosine = F.cosine_similarity(first[n, :, row, column, None, None], near, dim=0).max()
+        wanted = 1 - cosine
+        torch.testing.assert_close(found[n, row, column], wanted, atol=1e-6, rtol=0)
+
+
+def test_the_difference_of_latents_is_added_by_its_weight(method, monkeypatch):
+    """A reconstruction that decodes to the image but for one latent's two channels: its place is all there is."""
+    examples = method.example(torch.from_numpy(made_images(2)))
+    monkeypatch.setattr(method, "_decode", lambda latents: examples[:, :3] / 255)
+
+    def moved(latents, noise, score):
+        clean = latents.clone()
+        clean[1, :2, 4, 6] += 3
+        return clean, {}
+
+    monkeypatch.setattr(method, "reconstruct", moved)
+    score = GLADScore(blur_sigma=0, latent_weight=0.5)
+    maps = method.maps(examples, ["a", "b"], score).maps
+    channels, size = method._encode(examples[:, :3] / 255).shape[1:3]
+    apart = torch.zeros(2, 1, size, size)
+    apart[1, 0, 4, 6] = 3 * (2 / channels) ** 0.5
+    wanted = 0.5 * F.interpolate(apart, (32, 32), mode="bilinear")[:, 0]
+    torch.testing.assert_close(maps, wanted, atol=1e-4, rtol=1e-4)
+
+
 def test_a_score_with_pixels_does_not_depend_on_the_neighbours(method, between):
     images = np.concatenate([made_images(3), with_defect(made_images(3, seed=1))])
     score = GLADScore(
@@ -196,7 +228,7 @@ def test_the_pixel_term_is_scaled_by_each_images_own_largest(method, monkeypatch
     monkeypatch.setattr(method, "reconstruct", lambda latents, noise, score: (latents, {}))
     monkeypatch.setattr(method, "_decode", lambda latents: spotted)
     ramp = torch.linspace(0, 1, 16).view(1, 1, 4, 4)
-    monkeypatch.setattr(glad, "nearest_token_distance", lambda one, other: ramp[0].expand(2, 4, 4))
+    monkeypatch.setattr(glad, "nearest_token_distance", lambda one, other, reach: ramp[0].expand(2, 4, 4))
     spotted = examples[:, :3] / 255
     spotted[0, :, 3, 5] += 0.5
     spotted[1, :, 3, 5] += 0.1
@@ -276,6 +308,46 @@ def test_normals_alone_are_learnt_without_atp(monkeypatch):
     method.settings = method.settings.changed(anomaly_oriented=True)
     method(examples.take([0, 1]), generator())
     assert not seen["same"]
+
+
+def test_noise_is_drawn_from_the_steps_asked_for_and_as_often(monkeypatch):
+    method, examples = fitted("glad", made_images(4), noise_steps=[300, 303], noise_draws=5)
+    method.train()
+    seen = []
+    predict = method._predict
+    monkeypatch.setattr(method, "_predict", lambda x, t: seen.append((x, t)) or predict(x, t))
+    method(examples.take([0, 1, 2]), generator())
+    ((x, t),) = seen
+    assert len(x) == 15
+    assert set(t.tolist()) == {300, 301, 302}
+    assert len(torch.unique(x, dim=0)) == 15
+
+
+def test_an_image_is_encoded_once_if_no_anomaly_is_on_it(monkeypatch):
+    method, examples = fitted("glad", made_images(6), anomalous_share=0.5)
+    encoded = []
+    encode = method.codec.encode
+    monkeypatch.setattr(method.codec, "encode", lambda images: encoded.append(images) or encode(images))
+    monkeypatch.setattr(method, "with_anomalies", lambda examples, generator: (shown, masks))
+    normal = examples.take(range(6))[:, :3] / 255
+    masks = torch.zeros(6, 1, 32, 32)
+    masks[[1, 4], :, 8:16, 8:16] = 1
+    shown = torch.where(masks > 0, 0.1, normal)
+    method(examples.take(range(6)), generator())
+    assert torch.equal(encoded[0], normal)
+    assert torch.equal(encoded[1], shown[[1, 4]])
+    assert len(encoded) == 2
+
+
+@pytest.mark.parametrize("steps", [[5, 5], [0, 1001], [7, 3]])
+def test_impossible_noise_steps_are_refused(steps):
+    with pytest.raises(SettingsError, match=r"noise_steps .* are not two ascending numbers in 0\.\.1000"):
+        tiny_settings("glad", noise_steps=steps)
+
+
+def test_the_papers_recipe_draws_from_all_steps_once():
+    settings = GLAD.TrainSettings.parse({**GLAD.presets["paper"], "texture_sources": ["self"]})
+    assert (settings.noise_steps, settings.noise_draws) == ((0, 1000), 1)
 
 
 def test_more_steps_than_there_is_corruption_are_refused():

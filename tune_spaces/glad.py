@@ -1,10 +1,10 @@
 """GLAD's score settings, in the order in which they matter.
 
-How much corruption, by plain denoising, which is what the rest adapts; blur and pixels in the score, whose best depends
-on the image size; from where on the image itself takes over; how far the two estimates must part for an image to find
-a step of its own, relative to how far they part on normal images, because that distance depends on backbone and model;
-then fusion and the pixels' weight. Many denoising steps cost as many network calls, so they must be worth it. At most
-15 trials.
+How much corruption, by plain denoising, which is what the rest adapts; whether a position is compared with its like or
+with any; blur and pixels in the score, whose best depends on the image size; from where on the image itself takes over;
+how far the two estimates must part for an image to find a step of its own, relative to how far they part on normal
+images, because that distance depends on backbone and model; then fusion and the weights of pixels and latents. Many
+denoising steps cost as many network calls, so they must be worth it. At most 17 trials.
 """
 
 from raydiff.methods.glad import GLADScore
@@ -35,6 +35,7 @@ STAGES = [
         candidates={"start_step": (150, 300, 500, 800), "denoising_steps": (FEW,)},
         fixed=PLAIN,
     ),
+    Stage(name="reach", candidates={"reach": (None, 1)}, fixed=PLAIN),
     Stage(name="blur_sigma", candidates={"blur_sigma": (1.5, 3.0, 6.0)}, fixed=PLAIN),
     Stage(name="top_pixels", candidates={"top_pixels": (10, 50, 250)}, fixed=PLAIN),
     Stage(name="least_step", candidates=least_steps, fixed={"switch_distance": None}),
@@ -42,5 +43,6 @@ STAGES = [
     Stage(name="switch_distance", candidates=switch_distances),
     Stage(name="fusion", candidates={"fusion": (True, False)}),
     Stage(name="pixel_weight", candidates={"pixel_weight": (0.0, 1.0)}),
+    Stage(name="latent_weight", candidates={"latent_weight": (0.0, 1.0)}),
     Stage(name="denoising_steps", candidates={"denoising_steps": (FEW, MANY)}, margin=WORTH_THE_STEPS),
 ]

@@ -8,111 +8,30 @@ keeps the normal places as they are (SAFF). Where features of image and reconstr
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from raydiff.methods.anomalies import AnomalyMethod, AnomalyTrainSettings
-from raydiff.methods.base import AnomalyMaps, GradientSettings, ScoreSettings
-from raydiff.nn import backbones
-from raydiff.nn.backbones import Backbone, BackboneSettings
+from raydiff.methods.anomalies import AnomalyMethod
+from raydiff.methods.base import AnomalyMaps, Examples, Report, quiet
+from raydiff.methods.glad_settings import DEMO, PAPER, SMALL, STEPS, GLADScore, GLADTrain
+from raydiff.nn import backbones, given_autoencoder
+from raydiff.nn.backbones import Backbone
 from raydiff.nn.batches import filled
-from raydiff.nn.codec import Autoencoder, AutoencoderSettings, Pixels
+from raydiff.nn.codec import Autoencoder, Pixels
 from raydiff.nn.diffusion import Diffusion, keyed_noise, spaced_timesteps
+from raydiff.nn.given_autoencoder import GivenAutoencoder
 from raydiff.nn.maps import gaussian_blur, top_mean
 from raydiff.nn.stable_diffusion import Architecture, PromptedUNet, check_pretrained, load_pretrained
 from raydiff.nn.tokens import nearest_token_distance
-from raydiff.nn.unet import UNet, UNetSettings
+from raydiff.nn.unet import UNet
 
 PROBED = 4  # images whose two estimates are compared at a time: the same shapes, however many still need it
+ENCODED = 8  # images at a time, for the statistics of their latents
 PROBE_TOKENS = 10  # an image's probing score is the mean of so many largest token distances
-
-
-class GLADTrain(AnomalyTrainSettings, GradientSettings):
-    """Train settings of GLAD."""
-
-    image_size: int = Field(256, ge=32)
-    # a Stable-Diffusion-1.x folder, its URI or a model hub's name, trained further under the prompt; None: from
-    # scratch, with the two settings after these
-    pretrained: str | None = None
-    prompt: str = "a photo of sks"
-    unet: UNetSettings = UNetSettings(base_channels=128, multipliers=(1, 2, 4), attention_levels=(1, 2))
-    autoencoder: AutoencoderSettings | None = AutoencoderSettings()  # None: diffusion in pixels
-    gradient_checkpointing: bool = False  # of the U-Net: less memory, a third more time
-    anomaly_oriented: bool = True  # ATP; False trains on normal images alone, the paper's ablation
-    backbone: BackboneSettings = BackboneSettings(
-        name="vit_base_patch8_224.dino", stages=(2, 5, 8, 11), grid=32, neighbourhood=1, timm_options={"img_size": 256}
-    )
-    feature_size: int = Field(256, ge=32)  # both images are resized to this many pixels for the backbone
-
-
-class GLADScore(ScoreSettings):
-    """Score settings of GLAD. The defaults are the paper's for one model on all of MVTec AD."""
-
-    start_step: int = Field(650, ge=1, lt=1000)  # the corruption that all images start from
-    denoising_steps: int = Field(25, ge=1)  # DDIM steps from there to 0
-    least_step: int = Field(350, ge=0, lt=1000)  # below this the image itself, corrupted anew, takes over
-    # probing score (a mean cosine distance, 0 to 2) above which an image's own step is found; None = plain denoising to
-    # least_step, which saves the probing
-    switch_distance: float | None = 0.45
-    guidance_scale: float = Field(9.0, ge=0)  # classifier-free guidance of a pretrained U-Net; 1 = none
-    fusion: bool = True  # SAFF at an image's own step; False goes on from the image itself, the paper's ablation
-    pixel_weight: float = Field(0.0, ge=0)  # v, of the difference of pixels beside that of features
-    top_pixels: int = Field(250, ge=1)  # image score = mean of this many largest pixels
-    blur_sigma: float = Field(6.0, ge=0)  # Gaussian blur of the anomaly map, pixels at image_size
-
-    @model_validator(mode="after")
-    def _steps_fit(self) -> GLADScore:
-        if self.denoising_steps > self.start_step:
-            raise ValueError(f"denoising_steps ({self.denoising_steps}) may be at most start_step ({self.start_step})")
-        return self
-
-
-_QUICK: Mapping[str, Any] = {
-    "texture_sources": ("procedural", "self"),
-    "unet": {"base_channels": 32, "multipliers": (1, 2, 4), "attention_levels": (2,)},
-    "learning_rate": 1e-3,
-    "warmup_steps": 50,
-    "ema_decay": 0.99,
-}
-DEMO: Mapping[str, Any] = {
-    **_QUICK,
-    "image_size": 64,
-    "autoencoder": {"channels": (16, 32, 32)},
-    "backbone": {"name": "tf_efficientnet_lite0", "stages": (1, 2, 3), "grid": 16, "neighbourhood": 1},
-    "feature_size": 64,
-    "train_steps": 220,
-    "batch_size": 8,
-}
-SMALL: Mapping[str, Any] = {
-    **_QUICK,
-    "image_size": 128,
-    "autoencoder": {"channels": (16, 32, 32)},
-    "backbone": {"name": "efficientnet_b4", "stages": (2, 3), "grid": 16, "neighbourhood": 1},
-    "feature_size": 128,
-    "train_steps": 800,
-    "batch_size": 8,
-}
-# The paper's recipe for one model on all of MVTec AD: Stable Diffusion 1.4 at 512 pixels, trained on. Batch 32 in parts
-# of two, gradient checkpointing and 8-bit AdamW are meant for a GPU of 24 GB; not run here. The original took an A6000
-# of 48 GB, and hours that it does not state. Textures: give DTD's folder.
-PAPER: Mapping[str, Any] = {
-    "image_size": 512,
-    "pretrained": "CompVis/stable-diffusion-v1-4",
-    "train_steps": 20_000,
-    "batch_size": 32,
-    "accumulation": 16,
-    "optimizer": "adamw_8bit",
-    "gradient_checkpointing": True,
-    "learning_rate": 5e-6,
-    "weight_decay": 1e-2,
-    "decay_from": 1.0,
-    "ema_decay": 0.0,
-}
 
 
 class GLAD(AnomalyMethod):
@@ -132,16 +51,22 @@ class GLAD(AnomalyMethod):
     def __init__(self, train: GLADTrain, load_weights: bool = True) -> None:
         super().__init__(train)
         self.backbone = Backbone(train.backbone, load_weights)
-        self.diffusion = Diffusion("scaled_linear", "epsilon")
-        self.architecture: Tensor  # of a pretrained model, so that a model folder needs nothing else
+        self.diffusion = Diffusion("scaled_linear", train.prediction, STEPS)
+        self.architecture: Tensor  # of networks that came from elsewhere, so that a model folder needs nothing else
         self.register_buffer("architecture", torch.zeros(0, dtype=torch.uint8))
-        if not train.pretrained:
+        if train.pretrained:
+            if load_weights:
+                architecture, *networks = load_pretrained(train.pretrained, train.prompt)
+                self.architecture = architecture.to_tensor()
+                self._take(*networks)
+        elif isinstance(train.autoencoder, str):
+            if load_weights:
+                given = given_autoencoder.load(train.autoencoder, train.image_size)
+                self.architecture = given.to_tensor()
+                self._take(given, UNet(given.channels, train.unet))
+        else:
             codec = Autoencoder(train.autoencoder) if train.autoencoder else Pixels()
             self._take(codec, UNet(codec.channels, train.unet))
-        elif load_weights:
-            architecture, *networks = load_pretrained(train.pretrained, train.prompt)
-            self.architecture = architecture.to_tensor()
-            self._take(*networks)
 
     @classmethod
     def untrained(cls, train: GLADTrain) -> GLAD:
@@ -150,17 +75,23 @@ class GLAD(AnomalyMethod):
 
     @classmethod
     def check(cls, train: GLADTrain) -> None:
-        """Also the backbone's weights and the pretrained model."""
+        """Also the backbone's weights, the pretrained model and the given autoencoder."""
         super().check(train)
         backbones.check(train.backbone)
         if train.pretrained:
             check_pretrained(train.pretrained)
+        elif isinstance(train.autoencoder, str):
+            given_autoencoder.check(train.autoencoder, train.image_size)
 
     def load_trained(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a trained state; a pretrained model's networks are built as it says."""
+        """Take over a trained state; networks that came from elsewhere are built as it says."""
+        told = state["architecture"]
+        self.architecture = torch.empty_like(told)
         if self.settings.pretrained:
-            self.architecture = torch.empty_like(state["architecture"])
-            self._take(*Architecture.from_tensor(state["architecture"]).build())
+            self._take(*Architecture.from_tensor(told).build())
+        elif isinstance(self.settings.autoencoder, str):
+            given = GivenAutoencoder.from_tensor(told)
+            self._take(given, UNet(given.channels, self.settings.unet))
         super().load_trained(state)
 
     def _take(self, codec: Any, unet: Any) -> None:
@@ -184,18 +115,41 @@ class GLAD(AnomalyMethod):
     def about(self) -> dict[str, Any]:
         """Also the backbone's licence and what the networks began as."""
         began = {"pretrained": self.settings.pretrained or "nothing, trained from scratch"}
+        codec = self.codec
+        if isinstance(codec, GivenAutoencoder):
+            shape = f"factor {codec.factor}, {codec.channels} channels"
+            began["autoencoder"] = f"{codec.kind} from {self.settings.autoencoder}, {shape}, frozen"
         return {**super().about(), "backbone_licence": self.backbone.licence, **began}
 
+    def fit_statistics(self, examples: Examples, seed: int, report: Report = quiet) -> None:
+        """Also what brings a given autoencoder's latents to zero mean and unit variance."""
+        super().fit_statistics(examples, seed, report)
+        if isinstance(self.codec, GivenAutoencoder):
+            self.codec.fit(self._images(examples, report))
+
+    def _images(self, examples: Examples, report: Report) -> Iterator[Tensor]:
+        done = 0
+        for batch in examples.batches():
+            for part in batch.split(ENCODED):
+                yield part[:, :3].to(self.device) / 255
+            done += len(batch)
+            report("latents", done, len(examples))
+
     def forward(self, examples: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean squared error of the noise that leads to the normal image (ATP), and the autoencoder's own loss."""
-        shown, _ = self.with_anomalies(examples.cpu(), generator)
+        """Mean squared error of the prediction that leads to the normal image (ATP), and the autoencoder's own loss."""
+        shown, masks = self.with_anomalies(examples.cpu(), generator)
         normal = (examples[:, :3] / 255).to(self.device)
-        images = shown.to(self.device) if self.settings.anomaly_oriented else normal
         with self.autocast():
             codec_loss = self.codec.loss(normal, generator)
             with torch.no_grad():
-                z_normal, z_shown = self.codec.encode(normal).float(), self.codec.encode(images).float()
-        t = torch.randint(self.diffusion.steps, (len(examples),), generator=generator).to(self.device)
+                z_normal = self.codec.encode(normal).float()
+                z_shown = z_normal.clone()
+                rows = masks.flatten(1).any(1).nonzero()[:, 0]  # the others are as they were
+                if self.settings.anomaly_oriented and len(rows):
+                    z_shown[rows.to(self.device)] = self.codec.encode(shown[rows].to(self.device)).float()
+        z_normal, z_shown = (z.repeat(self.settings.noise_draws, 1, 1, 1) for z in (z_normal, z_shown))
+        low, high = self.settings.noise_steps
+        t = torch.randint(low, high, (len(z_normal),), generator=generator).to(self.device)
         noise = torch.randn(z_normal.shape, generator=generator).to(self.device)
         start = self.soft_start(z_normal, z_shown, t)
         output = self._predict(self.diffusion.add_noise(start, noise, t), t)
@@ -206,9 +160,13 @@ class GLAD(AnomalyMethod):
         return torch.lerp(normal, shown, (t.to(normal.dtype) / self.diffusion.steps).view(-1, 1, 1, 1))
 
     def anomaly_oriented_target(self, start: Tensor, normal: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """noise + r (x_s - z_n) with r = sqrt(abar / (1 - abar)): its clean estimate is the normal latent z_n."""
+        """The target whose clean estimate is the normal latent z_n.
+
+        Of the noise: noise + r (x_s - z_n) with r = sqrt(abar / (1 - abar)); v then has that noise and z_n in it.
+        """
         alpha_bar = self.diffusion.alpha_bar[t].view(-1, 1, 1, 1)
-        return noise + (alpha_bar / (1 - alpha_bar)).sqrt() * (start - normal)
+        led = noise + (alpha_bar / (1 - alpha_bar)).sqrt() * (start - normal)
+        return self.diffusion.target(normal, led, t)
 
     @torch.inference_mode()
     def maps(self, examples: Tensor, keys: Sequence[str], score: GLADScore) -> AnomalyMaps:
@@ -220,8 +178,12 @@ class GLAD(AnomalyMethod):
         reconstructed = self._decode(clean)
         found = torch.zeros_like(images[:, :1])
         for layer, other in zip(self._features(images), self._features(reconstructed), strict=True):
-            distance = nearest_token_distance(layer, other)[:, None]
+            distance = nearest_token_distance(layer, other, score.reach)[:, None]
             found += F.interpolate(distance, images.shape[-2:], mode="bilinear", align_corners=False)
+        if score.latent_weight:
+            apart = (clean - latents).square().mean(1, keepdim=True).sqrt()
+            apart = F.interpolate(apart, images.shape[-2:], mode="bilinear", align_corners=False)
+            found += score.latent_weight * apart
         if score.pixel_weight:
             difference = (images - reconstructed).abs().mean(1, keepdim=True)
             found += score.pixel_weight * difference * _largest(found) / _largest(difference).clamp_min(1e-6)
@@ -276,8 +238,8 @@ class GLAD(AnomalyMethod):
         """(M, g, g) distances of the two estimates' last-layer tokens, a few images at a time."""
         found = []
         for pair in zip(restarted.split(PROBED), path.split(PROBED), strict=True):
-            layers = [self._features(self._decode(filled(each, PROBED)))[-1] for each in pair]
-            found.append(nearest_token_distance(*layers)[: len(pair[0])])
+            inside, along = (self._features(self._decode(filled(each, PROBED)))[-1] for each in pair)
+            found.append(nearest_token_distance(inside, along)[: len(pair[0])])
         return torch.cat(found)
 
     def _features(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -90,7 +90,7 @@ class Backbone(nn.Module):
             self._fill(packaged.read(settings.name), f"the package with weights of {settings.name!r}")
         elif load_weights and settings.weights not in (HUB, RANDOM):
             with storage.local_copy(settings.weights) as path:
-                self._fill(_read_weights(settings.weights, path), settings.weights)
+                self._fill(read_weights(settings.weights, path), settings.weights)
         config: Mapping[str, Any] = getattr(self.net, "pretrained_cfg", None) or {}
         # of the weights: timm knows its own; whoever gives a file knows that file's
         known = {HUB: str(config.get("license") or "not stated by timm"), RANDOM: "none needed: random weights"}
@@ -200,15 +200,12 @@ def check_hub(name: str) -> None:
         raise _not_fetched(name, str(error)) from None
 
 
-def _not_fetched(name: str, reason: str) -> SettingsError:
-    return SettingsError(
-        f"the pretrained weights of {name!r} could not be fetched from the model hub ({reason}); give "
-        "--backbone-weights the URI of a weights file, or `random` to go on untrained, or --backbone "
-        "tf_efficientnet_lite0, whose weights come with raydiff"
-    )
+def read_weights(uri: str, path: str) -> Mapping[str, Tensor]:
+    """The tensors of a file of weights that lies at `path`; nothing in it is executed.
 
-
-def _read_weights(uri: str, path: str) -> Mapping[str, Tensor]:
+    Raises:
+        SettingsError: if it is neither safetensors nor a state dict and nothing else; names it by `uri`.
+    """
     try:
         if path.endswith(".safetensors"):
             return load_file(path)
@@ -219,6 +216,14 @@ def _read_weights(uri: str, path: str) -> Mapping[str, Tensor]:
             "give a .safetensors file, or a .pth file of a state dict and nothing else"
         ) from None
     return state
+
+
+def _not_fetched(name: str, reason: str) -> SettingsError:
+    return SettingsError(
+        f"the pretrained weights of {name!r} could not be fetched from the model hub ({reason}); give "
+        "--backbone-weights the URI of a weights file, or `random` to go on untrained, or --backbone "
+        "tf_efficientnet_lite0, whose weights come with raydiff"
+    )
 
 
 def _names_in_file(key: str) -> tuple[str, str, str]:

@@ -5,18 +5,16 @@ The text encoder is asked once; what is kept are the embeddings of the prompt an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Self
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from raydiff import storage
 from raydiff.errors import SettingsError
-from raydiff.nn import hub
+from raydiff.nn import hub, json_tensor
 from raydiff.nn.codec import FixedCodec, from_signed, to_signed
 
 UNREADABLE: tuple[type[Exception], ...] = (ValueError, *hub.FAILURES)
@@ -78,14 +76,13 @@ class Architecture:
         return FrozenCodec(self.vae), PromptedUNet(self.unet, torch.zeros(self.prompts))
 
     def to_tensor(self) -> Tensor:
-        """For a model folder, which holds tensors and JSON of settings and nothing else."""
-        text = json.dumps({"unet": self.unet, "vae": self.vae, "prompts": self.prompts}, sort_keys=True)
-        return torch.from_numpy(np.frombuffer(text.encode(), np.uint8).copy())
+        """For a model folder."""
+        return json_tensor.to_tensor({"unet": self.unet, "vae": self.vae, "prompts": self.prompts})
 
     @classmethod
     def from_tensor(cls, tensor: Tensor) -> Self:
         """What `to_tensor` wrote."""
-        values = json.loads(bytes(tensor.cpu().numpy()))
+        values = json_tensor.from_tensor(tensor)
         return cls(values["unet"], values["vae"], tuple(values["prompts"]))
 
 
