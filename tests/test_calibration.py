@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from raydiff.errors import DataError
+from raydiff.selection.calibrate import MadeAlarms, hardly_any
 from raydiff.selection.calibration import PRIOR, Calibration, CategoryCalibration
 
 
@@ -172,3 +173,14 @@ def test_many_scores_are_thinned_without_bias():
     calibration = Calibration.fit({"nut": list(rng.uniform(size=60_000))}, 0.1)
     assert calibration.of("nut").normals == 10_000
     assert calibration.of("nut").threshold == pytest.approx(0.9, abs=0.02)
+
+
+@pytest.mark.parametrize(("alarms", "loud"), [(0, True), (2, True), (3, False), (40, False)])
+def test_a_threshold_that_made_anomalies_hardly_exceed_is_said_loudly(alarms, loud):
+    said = hardly_any("nut", MadeAlarms(40, alarms), 0.01)
+    assert bool(said) == loud
+    if loud:
+        assert said.startswith(
+            "nut: next to no made anomaly raises an alarm, so expect next to no defect to do so; give"
+        )
+        assert "(it is 1.00%)" in said

@@ -308,6 +308,17 @@ def test_without_both_kinds_of_method_there_is_no_verdict(make: Make, tmp_path: 
     assert "Nothing was evaluated on labelled images for both" in facts.no_verdict(unlabelled)
 
 
+def test_alarms_of_made_anomalies_are_told_where_some_were_made() -> None:
+    model = {"card": {"made_anomalies": {"nut": {"made": 40, "alarms": 3}}}}
+    assert facts.made_alarms(model, "nut") == " Of 40 made anomalies 3 raise an alarm."
+    assert (
+        facts.made_alarms(model, "bolt")
+        == facts.made_alarms({"card": {}}, "nut")
+        == facts.made_alarms(None, "nut")
+        == ""
+    )
+
+
 def test_a_champion_that_pseudo_validation_did_not_prefer_is_not_dressed_up() -> None:
     a = _bare("a", auroc=(0.8, 0.8), tuning=_tuning("lafite", 0.9))
     b = _bare("b", auroc=(0.96, 0.9), tuning=_tuning("lafite", 0.95))

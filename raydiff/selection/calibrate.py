@@ -32,7 +32,7 @@ SEED = 1  # of the made anomalies: others than tuning's, where it saw the same i
 FEW = 0.05  # of the made anomalies; so small a share that hardly any defect will raise an alarm
 
 
-class MadeAnomalies(NamedTuple):
+class MadeAlarms(NamedTuple):
     """How many anomalies were made of a category's calibration images, and how many of them raised an alarm."""
 
     made: int
@@ -79,14 +79,14 @@ def calibrate(
     for category, counts in found.items():
         said = f"calibration: {category}: {counts.alarms} of {counts.made} made anomalies raise an alarm"
         console.print(said, markup=False)
-        if counts.alarms <= FEW * counts.made:
-            console.print(_hardly_any(category, rate), style="bold", markup=False)
+        if warning := hardly_any(category, counts, rate):
+            console.print(f"calibration: {warning}", style="bold", markup=False)
     return model
 
 
 def _made_anomalies(
     handle: DeploymentHandle, model: Model, table_uri: str, size: PseudoValidationSettings
-) -> dict[str, MadeAnomalies]:
+) -> dict[str, MadeAlarms]:
     """Anomalies made of the calibration images, scored as the archive will be; categories with two images or more."""
     assert model.calibration is not None
     found = {}
@@ -96,7 +96,7 @@ def _made_anomalies(
             continue
         scored: Scored = handle.score.remote(made, [category] * len(made)).result()
         threshold = model.calibration.of(category).threshold
-        found[category] = MadeAnomalies(len(made), int((scored.scores > threshold).sum()))
+        found[category] = MadeAlarms(len(made), int((scored.scores > threshold).sum()))
     return found
 
 
@@ -106,8 +106,11 @@ def _make(rows: pa.Table, image_size: int, size: PseudoValidationSettings, seed:
     return made_of(decoded["image"][decoded["error"] == ""], size, seed).images
 
 
-def _hardly_any(category: str, rate: float) -> str:
+def hardly_any(category: str, counts: MadeAlarms, rate: float) -> str:
+    """What is to be said of a category whose made anomalies raise next to no alarm; empty where they do."""
+    if counts.alarms > FEW * counts.made:
+        return ""
     return (
-        f"calibration: {category}: next to no made anomaly raises an alarm, so expect next to no defect to do so; give "
-        f"more normal images, a higher --false-alarm-rate (it is {rate:.2%}) or another backbone or method"
+        f"{category}: next to no made anomaly raises an alarm, so expect next to no defect to do so; give more normal "
+        f"images, a higher --false-alarm-rate (it is {rate:.2%}) or another backbone or method"
     )
