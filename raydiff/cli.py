@@ -281,7 +281,7 @@ def changes(
             if groups.pop(0) != method:
                 continue  # lafite.train_steps=2000 is for lafite alone
         elif _passes(method, name.split(".")[0], among):
-            continue  # backbone.grid=16 is for those that have a backbone
+            continue  # bank_size=2000 is for those that have a bank
         place = found
         for group in groups:
             place = place.setdefault(group, {})

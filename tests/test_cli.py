@@ -247,13 +247,13 @@ def test_models_can_be_used_where_ray_is_not_installed():
 
 
 def test_a_setting_without_a_method_goes_to_those_that_have_it():
-    given = ["backbone.grid=8", "image_size=64", "diffusion_ad.foreground=full"]
+    given = ["bank_size=8", "image_size=64", "diffusion_ad.foreground=full"]
     among = ["diffusion_ad", "nearest_patch"]
     changes = {name: cli.changes(name, None, "random", given, among) for name in among}
-    assert changes["nearest_patch"] == {"backbone": {"weights": "random", "grid": 8}, "image_size": 64}
-    assert changes["diffusion_ad"] == {"image_size": 64, "foreground": "full"}
-    alone = cli.changes("diffusion_ad", None, "random", None, ["diffusion_ad"])
-    with pytest.raises(SettingsError, match="no setting 'backbone'"):
+    assert changes["nearest_patch"] == {"backbone": {"weights": "random"}, "bank_size": 8, "image_size": 64}
+    assert changes["diffusion_ad"] == {"backbone": {"weights": "random"}, "image_size": 64, "foreground": "full"}
+    alone = cli.changes("diffusion_ad", None, None, ["bank_size=8"], ["diffusion_ad"])
+    with pytest.raises(SettingsError, match="no setting 'bank_size'"):
         methods.recipe("diffusion_ad", "demo", alone)
     with pytest.raises(SettingsError, match="did you mean 'image_size'"):
         methods.recipe("diffusion_ad", "demo", cli.changes("diffusion_ad", None, None, ["imagesize=64"], among))
