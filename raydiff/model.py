@@ -28,7 +28,7 @@ from raydiff.selection.calibration import Calibration
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
-FORMAT = 2
+FORMAT = 3
 
 
 class Model:

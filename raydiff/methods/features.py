@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self, cast
 
@@ -17,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from raydiff.methods.base import Examples, Method, Report, Rows, ScoreSettings, TrainSettings, quiet
-from raydiff.nn import backbones
+from raydiff.nn import backbones, json_tensor
 from raydiff.nn.backbones import Backbone, BackboneSettings
 from raydiff.nn.category_statistics import CategorySums, likeliest
 from raydiff.nn.maps import image_score
@@ -122,7 +121,7 @@ class FeatureMethod(Method):
         self.register_buffer("memory_bank", torch.zeros(none))
         # a place in the names each, ascending (gloo, which shares it out to workers, knows no int16)
         self.register_buffer("bank_categories", torch.zeros(0, dtype=torch.int32))
-        self.register_buffer("category_names", as_bytes(()))
+        self.register_buffer("category_names", json_tensor.to_tensor([]))
         self.part_scales: Tensor
         self.register_buffer("part_scales", torch.ones(len(self.parts)))
 
@@ -178,7 +177,7 @@ class FeatureMethod(Method):
         self.memory_bank = torch.cat(banks)
         places = torch.arange(len(names), dtype=torch.int32).repeat_interleave(torch.tensor(sizes))
         self.bank_categories = places.to(self.memory_bank.device)
-        self.category_names = as_bytes(names).to(self.memory_bank.device)
+        self.category_names = json_tensor.to_tensor(names).to(self.memory_bank.device)
         if scales:
             self.part_scales.copy_(torch.stack(scales).unflatten(0, (len(names), -1)).mean(0))
 
@@ -234,7 +233,7 @@ class FeatureMethod(Method):
         self.memory_bank = vectors[torch.arange(sum(sizes), device=vectors.device) % len(vectors)]
         places = torch.arange(len(sizes), dtype=torch.int32).repeat_interleave(torch.tensor(sizes))
         self.bank_categories = places.to(vectors.device)
-        self.category_names = as_bytes([str(place) for place in range(len(sizes))]).to(vectors.device)
+        self.category_names = json_tensor.to_tensor([str(place) for place in range(len(sizes))]).to(vectors.device)
         for name in _BY_CATEGORY:
             setattr(self, name, getattr(self, name)[:1].expand(len(sizes), -1).clone())
 
@@ -283,7 +282,7 @@ class FeatureMethod(Method):
     @property
     def categories(self) -> Sequence[str]:
         """Those that the bank holds patches of."""
-        names: list[str] = json.loads(bytes(self.category_names.tolist()))
+        names: list[str] = json_tensor.from_tensor(self.category_names)
         return names
 
     @torch.inference_mode()
@@ -322,11 +321,6 @@ class FeatureMethod(Method):
 
 def _report_coreset(report: Report, before: int, total: int, taken: int) -> None:
     report("coreset", before + taken, total)
-
-
-def as_bytes(names: Sequence[str]) -> Tensor:
-    """Names as a tensor, so that they lie with the weights: their JSON list in UTF-8."""
-    return torch.tensor(list(json.dumps(list(names)).encode()), dtype=torch.uint8)
 
 
 def as_vectors(features: Tensor) -> Tensor:
