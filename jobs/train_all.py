@@ -91,7 +91,8 @@ def main(
         cli.print_results(pair for run in runs for pair in steps.results(run).items())
         for run, place in zip(runs, reports, strict=True):
             chosen = steps.chosen(run)
-            console.print(f"chosen by pseudo-validation, without a label: {chosen}", markup=False)
+            for sentence in steps.choice(run):
+                console.print(sentence, markup=False)
             if chosen and not steps.has_test_images(run):
                 command = archive_command(RunFolder(run).model(chosen))
                 console.print(f"there are no test images; to score an archive: {command}", markup=False)

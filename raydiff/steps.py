@@ -37,7 +37,7 @@ from raydiff.scoring.deployment import deployed
 from raydiff.scoring.part_scorer import Maps
 from raydiff.selection.calibrate import DEFAULT_RATE
 from raydiff.selection.calibrate import calibrate as calibrate_model
-from raydiff.selection.champion import champion
+from raydiff.selection.champion import champion, sentences
 from raydiff.selection.pseudo_validation import PseudoValidationSettings
 from raydiff.selection.search_settings import SearchSettings
 from raydiff.selection.trials import as_csv as trials_csv
@@ -323,6 +323,11 @@ def chosen(out: str) -> str | None:
     """The model chosen by pseudo-validation, among those that were tuned."""
     found = tunings(out)
     return champion(found) if found else None
+
+
+def choice(out: str) -> list[str]:
+    """What is to be said of the choice, a sentence each."""
+    return sentences(tunings(out))
 
 
 def _entry(run: RunFolder, name: str, tested: bool) -> ReportEntry:

@@ -176,6 +176,7 @@ def _tuning(method: str, pseudo: float) -> dict[str, Any]:
         "metric": "image_auroc",
         "model_id": "abcdef0123456789",
         "pseudo_images": {category: [30, 41] for category in CATEGORIES},
+        "saw_made_anomalies": False,
         "pseudo_score": pseudo,
         "stages": stages,
         "rank_correlation": {"corruption_steps": 0.8, "neighbours": None},
@@ -335,6 +336,18 @@ def test_a_champion_that_pseudo_validation_did_not_prefer_is_not_dressed_up() ->
     ]
     assert facts.champion_reason([a, untuned], "a")[0] == (
         "Its pseudo-validation score is 0.900; no other candidate's was given to this report."
+    )
+
+
+def test_a_model_that_was_passed_over_is_named() -> None:
+    a = _bare("a", auroc=(0.8, 0.8), tuning=_tuning("lafite", 0.9))
+    b = _bare(
+        "b", "diffusion_ad", auroc=(0.7, 0.7), tuning=_tuning("diffusion_ad", 0.95) | {"saw_made_anomalies": True}
+    )
+    alone, passed, _ = facts.champion_reason([a, b], "a")
+    assert alone == "Its pseudo-validation score is 0.900; it is the only one of its kind."
+    assert passed == (
+        "b has a higher score there, 0.950, but was trained on made anomalies, so it says less of defects."
     )
 
 

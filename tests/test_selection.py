@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import fitted, made_images
+from conftest import fitted, made_images, tiny_settings
 from ray.tune.search import Searcher
 from scipy.stats import spearmanr
 
@@ -16,7 +16,7 @@ from raydiff.errors import DataError, SettingsError
 from raydiff.methods.lafite import LafitEScore
 from raydiff.scoring.scorer import image_key
 from raydiff.selection import staged_search
-from raydiff.selection.champion import champion
+from raydiff.selection.champion import champion, passed_over
 from raydiff.selection.criterion import masks_in_cells
 from raydiff.selection.pseudo_validation import (
     LabelledImages,
@@ -421,14 +421,43 @@ def test_optuna_that_proposes_nothing_new_is_helped_on(monkeypatch):
 # Champion and rank correlation
 
 
+SAW = [
+    ("nearest_patch", {}, False),
+    ("lafite", {}, False),
+    ("diffusion_ad", {}, True),
+    ("glad", {}, True),
+    ("glad", {"anomaly_oriented": False}, False),
+]
+
+
+def tuned(score, saw_made_anomalies=False):
+    return {"pseudo_score": score, "saw_made_anomalies": saw_made_anomalies}
+
+
 def test_the_champion_is_the_best_on_made_anomalies():
-    assert champion({"nearest_patch": {"pseudo_score": 0.8}, "lafite": {"pseudo_score": 0.9}}) == "lafite"
-    assert champion({"nearest_patch": {"pseudo_score": 0.9}, "lafite": {"pseudo_score": 0.8}}) == "nearest_patch"
+    assert champion({"nearest_patch": tuned(0.8), "lafite": tuned(0.9)}) == "lafite"
+    assert champion({"nearest_patch": tuned(0.9), "lafite": tuned(0.8)}) == "nearest_patch"
+
+
+def test_who_was_trained_on_made_anomalies_is_not_chosen_before_who_never_saw_one():
+    found = {"lafite": tuned(0.8), "nearest_patch": tuned(0.7), "diffusion_ad": tuned(0.95, True)}
+    assert champion(found) == "lafite"
+    assert passed_over(found, "lafite") == ["diffusion_ad"]
+    assert passed_over(found | {"diffusion_ad": tuned(0.79, True)}, "lafite") == []
+    alone = {"diffusion_ad": tuned(0.8, True), "glad": tuned(0.9, True)}
+    assert champion(alone) == "glad"
+    assert passed_over(alone, "glad") == []
+
+
+@pytest.mark.parametrize(("name", "changes", "saw"), SAW)
+def test_which_methods_saw_made_anomalies(name, changes, saw):
+    method = methods.get(name).untrained(tiny_settings(name, **changes))
+    assert method.saw_made_anomalies == saw
 
 
 @pytest.mark.parametrize("names", [("lafite", "nearest_patch", "other"), ("nearest_patch", "other", "lafite")])
 def test_a_tie_goes_to_the_cheaper_reference(names):
-    assert champion({name: {"pseudo_score": 0.75} for name in names}) == "nearest_patch"
+    assert champion({name: tuned(0.75) for name in names}) == "nearest_patch"
 
 
 def trials(pairs):

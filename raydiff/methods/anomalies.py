@@ -88,6 +88,11 @@ class AnomalyMethod(Method):
             report("foreground", done, len(examples))
         self.foreground_share.fill_(product / done)
 
+    @property
+    def saw_made_anomalies(self) -> bool:
+        """It was trained on them."""
+        return True
+
     def about(self) -> dict[str, Any]:
         """What the anomalies were made of and where they could lie."""
         return {

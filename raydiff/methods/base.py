@@ -177,6 +177,11 @@ class Method(nn.Module, ABC):
         """Which of its categories each of N examples shows, as far as the method can tell by looking."""
         raise NotImplementedError(f"{self.name} does not tell categories apart")
 
+    @property
+    def saw_made_anomalies(self) -> bool:
+        """Whether it was trained on made anomalies, so that it finds others of them better than it finds defects."""
+        return False
+
     def about(self) -> dict[str, Any]:
         """What the model's card should say of this method (licences, sizes)."""
         return {}

@@ -112,6 +112,11 @@ class GLAD(AnomalyMethod):
             groups.append({"params": list(self.codec.parameters()), "lr": self.codec.settings.learning_rate})
         return groups
 
+    @property
+    def saw_made_anomalies(self) -> bool:
+        """Unless it was trained on normal images alone."""
+        return bool(self.settings.anomaly_oriented)
+
     def about(self) -> dict[str, Any]:
         """Also the backbone's licence and what the networks began as."""
         began = {"pretrained": self.settings.pretrained or "nothing, trained from scratch"}

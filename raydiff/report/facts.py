@@ -9,7 +9,7 @@ from typing import Any
 
 from raydiff.report.runs import Run
 from raydiff.selection.calibration import Calibration
-from raydiff.selection.champion import REFERENCE
+from raydiff.selection.champion import REFERENCE, passed_over
 
 COMPARED = {"image_auroc": "image AUROC", "aupro": "AUPRO"}
 _DIGITS = 3  # as the tables show; numbers that agree so far count as equal
@@ -109,13 +109,17 @@ def no_verdict(runs: Sequence[Run]) -> str:
 def champion_reason(runs: Sequence[Run], champion: str) -> list[str]:
     """Why the champion is the champion, and what the test set says of the choice."""
     pseudo = {run.name: pseudo_score(run.tuning) for run in runs}
-    rivals = {name: value for name, value in pseudo.items() if value is not None and name != champion}
+    tunings = {run.name: run.tuning for run in runs if run.tuning is not None}
+    passed = passed_over(tunings, champion) if champion in tunings else []
+    unlike = {champion, *passed}
+    rivals = {name: value for name, value in pseudo.items() if value is not None and name not in unlike}
     own = pseudo[champion]
     others = ", ".join(f"{name} {value:.3f}" for name, value in sorted(rivals.items(), key=lambda x: -x[1]))
     if own is None:
         reason = "It was chosen by pseudo-validation, whose numbers were not given to this report."
     elif not rivals:
-        reason = f"Its pseudo-validation score is {own:.3f}; no other candidate's was given to this report."
+        alone = "it is the only one of its kind" if passed else "no other candidate's was given to this report"
+        reason = f"Its pseudo-validation score is {own:.3f}; {alone}."
     elif own >= max(rivals.values()):
         reason = (
             f"It was chosen by pseudo-validation: mean of image AUROC and AUPRO {own:.3f} on held-out normal images "
@@ -127,6 +131,11 @@ def champion_reason(runs: Sequence[Run], champion: str) -> list[str]:
             "it was chosen for another reason."
         )
     reasons = [reason]
+    reasons += [
+        f"{name} has a higher score there, {pseudo[name]:.3f}, but was trained on made anomalies, so it says less of "
+        "defects."
+        for name in passed
+    ]
     unknown = [name for name, value in pseudo.items() if value is None and name != champion]
     if own is not None and rivals and unknown:
         reasons.append(f"No pseudo-validation of {_list(unknown)} was given to this report.")

@@ -148,6 +148,7 @@ def tune(
             "model_id": model.id,
             **how,
             "pseudo_images": pseudo.counts(),
+            "saw_made_anomalies": model.method.saw_made_anomalies,
             **{name: staged.found[name] for name in SCORES},
             "oracle_price": oracle_price(results, staged.found),
             "stages": results,
