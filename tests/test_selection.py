@@ -16,7 +16,7 @@ from raydiff.errors import DataError, SettingsError
 from raydiff.methods.lafite import LafitEScore
 from raydiff.scoring.scorer import image_key
 from raydiff.selection import staged_search
-from raydiff.selection.champion import champion, passed_over
+from raydiff.selection.champion import champion, passed_over, sentences
 from raydiff.selection.criterion import masks_in_cells
 from raydiff.selection.pseudo_validation import (
     LabelledImages,
@@ -443,6 +443,9 @@ def test_who_was_trained_on_made_anomalies_is_not_chosen_before_who_never_saw_on
     found = {"lafite": tuned(0.8), "nearest_patch": tuned(0.7), "diffusion_ad": tuned(0.95, True)}
     assert champion(found) == "lafite"
     assert passed_over(found, "lafite") == ["diffusion_ad"]
+    chosen, passed = sentences(found)
+    assert chosen == "chosen by pseudo-validation, without a label: lafite"
+    assert passed.startswith("diffusion_ad found more made anomalies, but was trained on such, so it was not chosen")
     assert passed_over(found | {"diffusion_ad": tuned(0.79, True)}, "lafite") == []
     alone = {"diffusion_ad": tuned(0.8, True), "glad": tuned(0.9, True)}
     assert champion(alone) == "glad"
