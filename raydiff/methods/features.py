@@ -251,22 +251,25 @@ class FeatureMethod(Method):
         stages = deviation.split([channels for backbone in self._networks for channels in backbone.stage_channels])
         return torch.cat([stage.clamp_min(max(0.1 * float(stage.median()), 1e-6)) for stage in stages])
 
+    def bank_rows(self) -> list[slice]:
+        """Where each category's part of the bank lies."""
+        counts = torch.bincount(self.bank_categories, minlength=len(self.feature_mean)).tolist()
+        return [slice(end - count, end) for count, end in zip(counts, itertools.accumulate(counts), strict=True)]
+
     def nearest(self, features: Tensor, shown: Tensor, neighbours: int) -> list[Nearest]:
         """For each backbone the bank vectors nearest to its part of features (N, C, g, g), of each image's category.
 
         Image by image, so that every product of matrices has the same shape whatever else is in the batch.
         """
-        counts = torch.bincount(self.bank_categories, minlength=len(self.feature_mean)).tolist()
-        k = min(neighbours, min(counts))
-        starts = [0, *itertools.accumulate(counts)]
+        own = self.bank_rows()
+        k = min(neighbours, min(rows.stop - rows.start for rows in own))
         found = []
         for part, bank in zip(features.split(self.parts, 1), self.memory_bank.split(self.parts, 1), strict=True):
             vectors = as_vectors(part)
             each = []
             for image, place in zip(vectors.split(part[0, 0].numel()), shown.tolist(), strict=True):
-                start, end = starts[place], starts[place + 1]
-                distances, indices = nearest_neighbours(image, bank[start:end], k)
-                each.append((distances, indices + start))
+                distances, indices = nearest_neighbours(image, bank[own[place]], k)
+                each.append((distances, indices + own[place].start))
             distances, indices = (torch.cat(parts) for parts in zip(*each, strict=True))
             found.append(Nearest(vectors, bank, distances, indices))
         return found

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from raydiff.methods.anomalies import AnomalyMethod
 from raydiff.methods.base import AnomalyMaps, Examples, Report, quiet
-from raydiff.methods.glad_settings import DEMO, PAPER, SMALL, STEPS, GLADScore, GLADTrain
+from raydiff.methods.glad_settings import DEMO, PAPER, SMALL, GLADScore, GLADTrain
 from raydiff.nn import backbones, given_autoencoder
 from raydiff.nn.backbones import Backbone
 from raydiff.nn.batches import filled
@@ -51,7 +51,7 @@ class GLAD(AnomalyMethod):
     def __init__(self, train: GLADTrain, load_weights: bool = True) -> None:
         super().__init__(train)
         self.backbone = Backbone(train.backbone, load_weights)
-        self.diffusion = Diffusion("scaled_linear", train.prediction, STEPS)
+        self.diffusion = Diffusion("scaled_linear", train.prediction)
         self.architecture: Tensor  # of networks that came from elsewhere, so that a model folder needs nothing else
         self.register_buffer("architecture", torch.zeros(0, dtype=torch.uint8))
         if train.pretrained:

@@ -11,13 +11,11 @@ from raydiff.methods.anomalies import AnomalyTrainSettings
 from raydiff.methods.base import GradientSettings, ScoreSettings
 from raydiff.nn.backbones import BackboneSettings
 from raydiff.nn.codec import AutoencoderSettings
-from raydiff.nn.diffusion import Prediction
+from raydiff.nn.diffusion import STEPS, NoiseSettings
 from raydiff.nn.unet import UNetSettings
 
-STEPS = 1000  # T of the noise schedule
 
-
-class GLADTrain(AnomalyTrainSettings, GradientSettings):
+class GLADTrain(AnomalyTrainSettings, GradientSettings, NoiseSettings):
     """Train settings of GLAD."""
 
     image_size: int = Field(256, ge=32)
@@ -31,9 +29,6 @@ class GLADTrain(AnomalyTrainSettings, GradientSettings):
     autoencoder: AutoencoderSettings | str | None = AutoencoderSettings()
     gradient_checkpointing: bool = False  # of the U-Net: less memory, a third more time
     anomaly_oriented: bool = True  # ATP; False trains on normal images alone, the paper's ablation
-    prediction: Prediction = "epsilon"  # the paper's; v_prediction bounds the error of the clean estimate at much noise
-    # steps that are trained on, from the first up to below the second; all, or no more than scoring may ask for
-    noise_steps: tuple[int, int] = (0, STEPS)
     # of noise, for each image of a batch: where encoding it costs more than denoising its latent
     noise_draws: int = Field(1, ge=1)
     backbone: BackboneSettings = BackboneSettings(
@@ -45,13 +40,6 @@ class GLADTrain(AnomalyTrainSettings, GradientSettings):
     @classmethod
     def _told_by_its_own_names(cls, value: Any) -> Any:
         return AutoencoderSettings.parse(value) if isinstance(value, Mapping) else value
-
-    @model_validator(mode="after")
-    def _some_steps(self) -> GLADTrain:
-        low, high = self.noise_steps
-        if not 0 <= low < high <= STEPS:
-            raise ValueError(f"noise_steps {low}, {high} are not two ascending numbers in 0..{STEPS}")
-        return self
 
     @model_validator(mode="after")
     def _fits_pretrained(self) -> GLADTrain:

@@ -26,29 +26,17 @@ from raydiff.methods.features import (
     as_features,
 )
 from raydiff.nn.blocks import Blocks, BlocksSettings
-from raydiff.nn.diffusion import Diffusion, Prediction, keyed_noise, spaced_timesteps
+from raydiff.nn.diffusion import STEPS, Diffusion, NoiseSettings, keyed_noise, spaced_timesteps
 from raydiff.nn.maps import anomaly_map
 from raydiff.nn.unet import UNet, UNetSettings
 
-STEPS = 1000  # T of the noise schedule
 
-
-class LafitETrain(FeatureTrainSettings, GradientSettings):
+class LafitETrain(FeatureTrainSettings, GradientSettings, NoiseSettings):
     """Train settings of LafitE."""
 
     network: Literal["unet", "blocks"] = "unet"  # the paper's; blocks learn more in a short training
     unet: UNetSettings = UNetSettings()
     blocks: BlocksSettings = BlocksSettings()
-    prediction: Prediction = "epsilon"  # the paper's; v_prediction learns faster in few steps
-    # steps that are trained on, from the first up to below the second; all, or no more than scoring may ask for
-    noise_steps: tuple[int, int] = (0, STEPS)
-
-    @model_validator(mode="after")
-    def _some_steps(self) -> LafitETrain:
-        low, high = self.noise_steps
-        if not 0 <= low < high <= STEPS:
-            raise ValueError(f"noise_steps {low}, {high} are not two ascending numbers in 0..{STEPS}")
-        return self
 
 
 class LafitEScore(FeatureScoreSettings):

@@ -64,11 +64,11 @@ class NearestPatch(FeatureMethod):
         largest, farthest = errors.flatten(1).max(1)
         patches = torch.arange(len(features), device=farthest.device) * errors[0].numel() + farthest
         (near,) = found
-        weights = []
-        for patch, place in zip(patches, shown, strict=True):
-            own = (self.bank_categories == place).nonzero()[:, 0]
-            nearest = near.indices[patch] - own[0]
-            weights.append(support_weights(near.vectors[patch][None], near.bank[own], nearest[:1], score.support))
+        weights, own = [], self.bank_rows()
+        for patch, place in zip(patches, shown.tolist(), strict=True):
+            nearest = near.indices[patch] - own[place].start
+            bank = near.bank[own[place]]
+            weights.append(support_weights(near.vectors[patch][None], bank, nearest[:1], score.support))
         return AnomalyMaps(maps, scores=torch.cat(weights) * largest)
 
 

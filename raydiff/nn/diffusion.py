@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from diffusers import DDPMScheduler
+from pydantic import model_validator
 from torch import Tensor, nn
+
+from raydiff.settings import Settings
 
 Prediction = Literal["epsilon", "v_prediction"]
 Schedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]  # diffusers' names; the last is the cosine one
 
 _RANGES = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012), "squaredcos_cap_v2": (1e-4, 0.02)}
+STEPS = 1000  # T of the noise schedules
+
+
+class NoiseSettings(Settings):
+    """Train settings of the noise that a method learns to take away."""
+
+    prediction: Prediction = "epsilon"  # the papers'; v_prediction learns faster, and bounds the error at much noise
+    # steps that are trained on, from the first up to below the second; all, or no more than scoring may ask for
+    noise_steps: tuple[int, int] = (0, STEPS)
+
+    @model_validator(mode="after")
+    def _some_steps(self) -> Self:
+        low, high = self.noise_steps
+        if not 0 <= low < high <= STEPS:
+            raise ValueError(f"noise_steps {low}, {high} are not two ascending numbers in 0..{STEPS}")
+        return self
 
 
 class Diffusion(nn.Module):
@@ -22,7 +41,7 @@ class Diffusion(nn.Module):
     Steps t run from 0 to T - 1; `alpha_bar[t]` is the cumulative product of 1 - beta (DDPM, equation 4).
     """
 
-    def __init__(self, schedule: Schedule, prediction: Prediction, steps: int = 1000) -> None:
+    def __init__(self, schedule: Schedule, prediction: Prediction, steps: int = STEPS) -> None:
         super().__init__()
         self.steps = steps
         self.prediction = prediction

@@ -76,9 +76,9 @@ class PositionStatistics(Settings):
         return (maps - mean) / deviation
 
 
-def in_cells(maps: Tensor) -> Tensor:
-    """(N, S, S) maps to the means (N, c, c) of their cells, on the CPU."""
-    cells = min(CELLS, maps.shape[-1])
+def in_cells(maps: Tensor, cells: int = CELLS) -> Tensor:
+    """(N, S, S) maps to the means (N, c, c) of their cells, fewer on smaller maps, on the CPU."""
+    cells = min(cells, maps.shape[-1])
     return F.adaptive_avg_pool2d(maps[:, None].float(), cells)[:, 0].cpu()
 
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from raydiff.metrics import OneClassError, aupro, auroc
+from raydiff.nn.positions import in_cells
 
 SIDE = 112  # maps and masks are held against each other at no more than this many cells a side, to bound the memory
 
@@ -41,8 +42,7 @@ class Found(NamedTuple):
 
 def maps_in_cells(maps: np.ndarray) -> np.ndarray:
     """(N, S, S) maps to the means (N, c, c) of their cells, c = SIDE at most."""
-    cells = min(SIDE, maps.shape[-1])
-    return F.adaptive_avg_pool2d(torch.from_numpy(maps)[:, None], cells)[:, 0].numpy()
+    return in_cells(torch.from_numpy(maps), SIDE).numpy()
 
 
 def masks_in_cells(masks: np.ndarray) -> np.ndarray:
