@@ -17,6 +17,7 @@ from raydiff import storage
 from raydiff.errors import SettingsError
 from raydiff.nn import json_tensor, tiny_autoencoder
 from raydiff.nn.backbones import read_weights
+from raydiff.nn.category_statistics import CategorySums
 from raydiff.nn.codec import FixedCodec, from_signed, to_signed
 
 KL, TINY = "AutoencoderKL", "AutoencoderTiny"
@@ -73,15 +74,11 @@ class GivenAutoencoder(FixedCodec):
     @torch.inference_mode()
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Mean and deviation of the latents of images, given as batches (N, 3, S, S) in [0, 1]."""
-        total, squares, positions = (torch.zeros(self.channels, dtype=torch.float64) for _ in range(3))
+        sums = CategorySums(1, self.channels)
         for images in batches:
-            values = self._raw(images).double().cpu().transpose(0, 1).flatten(1)
-            total += values.sum(1)
-            squares += values.square().sum(1)
-            positions += values.shape[1]
-        mean = total / positions
-        self.mean.copy_(mean)
-        self.deviation.copy_((squares / positions - mean.square()).clamp_min(LEAST_DEVIATION**2).sqrt())
+            sums.add(self._raw(images), torch.zeros(len(images)))
+        self.mean.copy_(sums.mean[0])
+        self.deviation.copy_(sums.deviation[0].clamp_min(LEAST_DEVIATION))
 
     def _raw(self, images: Tensor) -> Tensor:
         """The network's own latents; a KL autoencoder's are the distribution's mean, so that an image has one."""
