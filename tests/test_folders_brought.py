@@ -228,7 +228,7 @@ def test_small_change_of_windows_is_named_as_no_image(tmp_path):
 def test_an_archive_leaves_masks_out_wherever_their_image_was_listed(tmp_path, monkeypatch):
     put(tmp_path, "a.JPG", "a_GT.png", "b_mask.png", "c/Ground_Truth/1.png", "c/d.tif", "c/d.mask.png")
     for page in (1, 1000):  # files of a folder may come in several pages
-        monkeypatch.setattr("raydiff.walking.PAGE", page)
+        monkeypatch.setattr("raydiff.storage.walking.PAGE", page)
         listing = Listing(str(tmp_path))
         uris = {row["uri"] for batch in listing for row in batch.to_pylist()}
         assert uris == {str(tmp_path / path) for path in ("a.JPG", "b_mask.png", "c/d.tif")}

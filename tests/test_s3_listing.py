@@ -11,8 +11,8 @@ import pytest
 from botocore.utils import parse_timestamp
 from fsspec.asyn import get_loop
 
-from raydiff import s3_listing, s3_session
 from raydiff.errors import StorageError
+from raydiff.storage import s3_listing, s3_session
 
 
 class Store:

@@ -22,9 +22,10 @@ from s3fs import S3FileSystem
 from s3fs.errors import translate_boto_error
 from yarl import URL
 
-from raydiff import patience, storage, walking
+from raydiff import storage
 from raydiff.errors import StorageError, StorageUnavailable
-from raydiff.patience import patiently
+from raydiff.storage import patience, walking
+from raydiff.storage.patience import patiently
 
 AWKWARD = ["sub/ü b.bin", "sub/a::b.bin", "sub/c#d?e%20f.bin", "sub/[x]*.bin"]
 

@@ -21,7 +21,7 @@ from PIL import Image
 from s3fs import S3FileSystem
 
 import raydiff
-from raydiff import patience, s3_listing, storage
+from raydiff import storage
 from raydiff.errors import ModelFolderError, StorageError, StorageUnavailable
 from raydiff.images import archive, pack
 from raydiff.images import table as image_table
@@ -30,11 +30,12 @@ from raydiff.images.listing import Listing
 from raydiff.images.shards import parts_of, shards
 from raydiff.images.stream import Reading, decode_part
 from raydiff.model import WEIGHTS, Model
-from raydiff.patience import patiently
 from raydiff.scoring import table as score_table
 from raydiff.scoring import unfinished
 from raydiff.scoring.archive_plan import Requests, packing, requests
 from raydiff.scoring.summary import _read_part
+from raydiff.storage import patience, s3_listing
+from raydiff.storage.patience import patiently
 
 pytestmark = pytest.mark.s3
 

@@ -23,8 +23,8 @@ from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images import table
 from raydiff.images.shards import ROWS_PER_PART, ROWS_PER_SHARD, Shard, listing_of, shard_name, shards
-from raydiff.patience import patiently
 from raydiff.progress import console
+from raydiff.storage.patience import patiently
 
 SCHEMA = table.SCHEMA.append(pa.field(table.DAY, pa.date32()))  # when the image was taken, null unknown
 RUN_ROWS = 65_536  # sorted in memory at a time

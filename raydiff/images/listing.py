@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 
 import pyarrow as pa
 
-from raydiff import storage, walking
+from raydiff import storage
 from raydiff.images.archive import SCHEMA
 from raydiff.images.names import (
     IMAGE_EXTENSIONS,
@@ -23,7 +23,8 @@ from raydiff.images.names import (
     stem,
 )
 from raydiff.images.tables import own_table
-from raydiff.patience import patiently
+from raydiff.storage import walking
+from raydiff.storage.patience import patiently
 
 NAMES_KEPT = 5  # of files that are left out
 FOLDERS_KEPT = 20  # names of folders that are left out; the rest are counted together

@@ -14,8 +14,8 @@ from raydiff import storage
 from raydiff.errors import ImageError, StorageError, StorageUnavailable
 from raydiff.images.decode import decode_mask
 from raydiff.images.names import IMAGE_EXTENSIONS, is_image
-from raydiff.patience import patiently
 from raydiff.progress import phase
+from raydiff.storage.patience import patiently
 
 FETCHES_AT_ONCE = 16
 # An unpacked image may be a hundred times its file, so fewer are unpacked at once than fetched.

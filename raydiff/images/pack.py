@@ -24,8 +24,8 @@ from raydiff.images import archive
 from raydiff.images.listing import Listing
 from raydiff.images.shards import ROWS_PER_PART, Part, Shard, read_rows, shards
 from raydiff.images.tables import own_table
-from raydiff.patience import patiently
 from raydiff.progress import console, phase
+from raydiff.storage.patience import patiently
 
 ROWS_PER_PACK = 512  # half a GB of images of 1 MB
 FETCHES_AT_ONCE = 16

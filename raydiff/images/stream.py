@@ -25,7 +25,7 @@ from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailab
 from raydiff.images import guarded, pack, table
 from raydiff.images.decode import MAX_PIXELS, decode_noted, resize
 from raydiff.images.shards import Part, read_rows
-from raydiff.patience import patiently
+from raydiff.storage.patience import patiently
 
 FETCHES_AT_ONCE = 8  # per decoding task; object stores answer slowly but many at a time
 ATTEMPTS = 3  # of a part, before each of its images is read in a process of its own; and of such an image

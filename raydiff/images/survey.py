@@ -18,7 +18,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from raydiff import storage, walking
+from raydiff import storage
 from raydiff.errors import DataError, StorageError
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.layouts.found import Finding, Folder, Found, Layout, Row, as_table, list_folder
@@ -30,6 +30,7 @@ from raydiff.images.names import IMAGE_EXTENSIONS, MASKS, category_of, few
 from raydiff.images.parts import PartPattern, with_parts
 from raydiff.images.parts import findings as findings_of_parts
 from raydiff.images.tables import own_table
+from raydiff.storage import walking
 
 AS_FOLDERS_SAY = FolderNames()
 

@@ -23,13 +23,13 @@ from raydiff.planning.show import held
 from raydiff.planning.timing import Stage, pipelined
 from raydiff.planning.training import cluster_fact
 from raydiff.progress import phase
-from raydiff.s3_listing import PAGE
 from raydiff.scoring import table
 from raydiff.scoring.archive_plan import REQUESTS_A_READ
 from raydiff.scoring.archive_run import categories_of, packed_shards, places, tell
 from raydiff.scoring.bulk import check_claim
 from raydiff.scoring.part_scorer import Maps
 from raydiff.scoring.unfinished import Unfinished, begun_parts
+from raydiff.storage.s3_listing import PAGE
 
 
 class Work(NamedTuple):

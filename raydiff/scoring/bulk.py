@@ -23,11 +23,11 @@ from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.shards import ROWS_PER_PART, Shard, is_one_file, shards
 from raydiff.images.stream import Attempts, Reading, stream
 from raydiff.model import describe
-from raydiff.patience import patiently
 from raydiff.progress import Phase, console, phase
 from raydiff.scoring import table
 from raydiff.scoring.part_scorer import METRICS, Maps, PartScorer
 from raydiff.scoring.unfinished import READS_AT_ONCE, WORK, Counts, Unfinished, count, finish, unfinished
+from raydiff.storage.patience import patiently
 
 RUN = "run.json"
 MANIFEST = "manifest.json"

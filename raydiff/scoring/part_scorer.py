@@ -20,7 +20,6 @@ from ray.util.metrics import Counter
 from raydiff import storage
 from raydiff.errors import ClusterError, RaydiffError
 from raydiff.images.stream import carried
-from raydiff.patience import patiently
 from raydiff.report.overlay import overlay
 from raydiff.scoring import table
 from raydiff.scoring.map_place import map_place
@@ -28,6 +27,7 @@ from raydiff.scoring.maps import write_map
 from raydiff.scoring.scored import Scored
 from raydiff.scoring.unfinished import work_uri
 from raydiff.selection.calibration import Calibration
+from raydiff.storage.patience import patiently
 
 Maps = Literal["none", "tiff", "png"]
 METRICS = {"images": "Images", "errors": "Images that could not be scored", "alarms": "Alarms"}  # for Prometheus

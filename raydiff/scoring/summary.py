@@ -20,10 +20,10 @@ from rich.table import Table
 from scipy.special import kolmogorov
 
 from raydiff import storage
-from raydiff.patience import patiently
 from raydiff.progress import console, phase
 from raydiff.scoring import table
 from raydiff.selection.calibration import Calibration, CategoryCalibration
+from raydiff.storage.patience import patiently
 
 READS_AT_ONCE = 8  # object stores answer slowly but many at a time
 HASHES_AT_ONCE = 4_000_000  # distinct ones of 8 bytes, 180 MB at the peak, while they are sorted

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from raydiff import storage
 from raydiff.errors import DataError
-from raydiff.patience import patiently
+from raydiff.storage.patience import patiently
 
 SCHEMA = pa.schema(
     [

@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images.shards import Part, Shard, parts_of
-from raydiff.patience import patiently
 from raydiff.scoring import table
+from raydiff.storage.patience import patiently
 
 WORK = "_work"
 READS_AT_ONCE = 8

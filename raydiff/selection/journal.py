@@ -12,7 +12,7 @@ from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 from raydiff import storage
-from raydiff.patience import patiently
+from raydiff.storage.patience import patiently
 
 
 class Journal(MutableMapping[str, dict[str, Any]]):

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from raydiff import storage, walking
+from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images import names, table
 from raydiff.images.layouts.pairing import beside, in_words
 from raydiff.images.layouts.same_name import masks_by_extension
+from raydiff.storage import walking
 
 LEFT_OUT = "files in folders of a NAS or the system, hidden ones or our maps, left out"
 

@@ -17,7 +17,7 @@ from raydiff.errors import DataError, ImageError
 from raydiff.images.decode import decode
 from raydiff.images.masks import DECODES_AT_ONCE
 from raydiff.images.names import stem
-from raydiff.patience import patiently
+from raydiff.storage.patience import patiently
 
 LOOKED_AT = 8  # masks that are read, evenly out of all
 _PICTURES = (".jpg", ".jpeg")  # a mask would not be kept in a format that blurs it

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from raydiff import storage
 from raydiff.images.tables import text
-from raydiff.storage_errors import explained
+from raydiff.storage.errors import explained
 
 BATCH = 16_384  # rows read at a time
 

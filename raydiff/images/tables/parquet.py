@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images.tables.files import BATCH, Batch
-from raydiff.storage_errors import explained
+from raydiff.storage.errors import explained
 
 
 class ParquetTable:

@@ -19,8 +19,8 @@ from operator import lt
 from typing import Any
 
 from raydiff.errors import StorageError
-from raydiff.patience import patiently_awaited
-from raydiff.storage_errors import explained
+from raydiff.storage.errors import explained
+from raydiff.storage.patience import patiently_awaited
 
 PAGE = 1000  # keys of one request; S3 gives no more
 REQUESTS_AT_ONCE = 16

@@ -21,11 +21,11 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from raydiff import walking
 from raydiff.deadline import answers_within
 from raydiff.errors import StorageError, StorageUnavailable
-from raydiff.s3_listing import REQUESTS_AT_ONCE
-from raydiff.storage_errors import explained, knows_no_conditions
+from raydiff.storage import walking
+from raydiff.storage.errors import explained, knows_no_conditions
+from raydiff.storage.s3_listing import REQUESTS_AT_ONCE
 
 PROBE_SECONDS = 30.0
 COPIES = {"runtime_resources", "working_dir_files"}  # folders in which Ray unpacks jobs' working directories
@@ -65,7 +65,7 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     except ValueError as error:
         raise StorageError(f"{uri}: {error}") from None
     if scheme == "s3" and fs.session is None:  # not an option, or each would be another filesystem to fsspec
-        from raydiff.s3_session import session
+        from raydiff.storage.s3_session import session
 
         fs.session = session()
     return fs, kind._strip_protocol(uri)
@@ -75,7 +75,7 @@ def _options(scheme: str) -> dict[str, Any]:
     options = _OPTIONS.get(scheme, {})
     if scheme != "s3":
         return options
-    from raydiff.s3_session import Session
+    from raydiff.storage.s3_session import Session
 
     return {**options, "config_kwargs": {**options["config_kwargs"], "http_session_cls": Session}}
 

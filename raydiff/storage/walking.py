@@ -11,9 +11,9 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from raydiff import s3_listing
 from raydiff.errors import StorageError
-from raydiff.storage_errors import explained
+from raydiff.storage import s3_listing
+from raydiff.storage.errors import explained
 
 PAGE = 1000  # files in one list
 
