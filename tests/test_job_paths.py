@@ -11,6 +11,7 @@ import pytest
 from conftest import calibrated_model, write_mvtec
 
 from raydiff import cli, cluster, storage
+from raydiff.errors import StorageError
 
 ROOT = Path(__file__).parents[1]
 TRAINING = ["--backbone-weights", "random"]
@@ -98,5 +99,5 @@ def test_absolute_paths_and_uris_are_fine_in_a_job_and_shipped_files_can_be_read
     assert storage.absolute("memory://bucket/x") == "memory://bucket/x"
     with storage.local_copy("weights.pth") as path:
         assert Path(path).read_bytes() == b"1"
-    with pytest.raises(storage.StorageError, match=re.escape("/data/run)")):
+    with pytest.raises(StorageError, match=re.escape("/data/run)")):
         storage.absolute("a/run")

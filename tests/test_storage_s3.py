@@ -34,7 +34,7 @@ from raydiff.scoring import table as score_table
 from raydiff.scoring import unfinished
 from raydiff.scoring.archive_plan import Requests, packing, requests
 from raydiff.scoring.summary import _read_part
-from raydiff.storage import patience, s3_listing
+from raydiff.storage import patience, s3_listing, uris
 from raydiff.storage.patience import patiently
 
 pytestmark = pytest.mark.s3
@@ -63,8 +63,8 @@ def client_with(s3, monkeypatch):
 @pytest.fixture
 def bare_client(monkeypatch):
     """Clients that try once, so that every fault comes through to raydiff, which hardly waits."""
-    config = {**storage._OPTIONS["s3"]["config_kwargs"], "retries": {"max_attempts": 0, "mode": "standard"}}
-    monkeypatch.setitem(storage._OPTIONS["s3"], "config_kwargs", config)
+    config = {**uris._OPTIONS["s3"]["config_kwargs"], "retries": {"max_attempts": 0, "mode": "standard"}}
+    monkeypatch.setitem(uris._OPTIONS["s3"], "config_kwargs", config)
     monkeypatch.setattr(S3FileSystem, "retries", 1)
     monkeypatch.setattr(patience, "FIRST_WAIT_SECONDS", 1e-3)
     monkeypatch.setattr(patience, "LONGEST_WAIT_SECONDS", 0.01)

@@ -25,6 +25,7 @@ from raydiff.images.decode import decode
 from raydiff.scoring import summary, table
 from raydiff.scoring.summary import ArchiveSummary, Day, Drift, print_summary, reason, summarise
 from raydiff.selection.calibration import Calibration
+from raydiff.storage import files
 
 MAY = [datetime.date(2026, 5, day) for day in (1, 2, 3)]
 
@@ -306,7 +307,7 @@ def test_reasons_of_images_that_cannot_be_fetched(uri: str, monkeypatch: pytest.
                 def cat_file(self, _: str) -> bytes:
                     raise self.failure
 
-            monkeypatch.setattr(storage, "filesystem", lambda uri, store=Failing: (store(), uri))
+            monkeypatch.setattr(files, "filesystem", lambda uri, store=Failing: (store(), uri))
             with pytest.raises(StorageError) as raised:
                 storage.read_bytes(uri)
             assert reason(str(raised.value), uri) == expected

@@ -1,23 +1,16 @@
 """URIs and files, local or in object storage: everything that raydiff reads or writes goes through here."""
 
 from raydiff.storage.files import (
-    EXTRAS,
     PROBE_SECONDS,
-    absolute,
-    arrow_filesystem,
     create,
     delete,
     exists,
-    filesystem,
     is_folder,
-    is_local,
-    join,
     json_bytes,
     list_files,
     list_folders,
     local_copy,
     local_folder,
-    name,
     parquet,
     probe,
     read_bytes,
@@ -27,6 +20,7 @@ from raydiff.storage.files import (
     write_file,
     write_json,
 )
+from raydiff.storage.uris import EXTRAS, absolute, arrow_filesystem, filesystem, is_local, join, name
 
 __all__ = [
     "EXTRAS",
