@@ -16,7 +16,7 @@ import pyarrow as pa
 import typer
 
 from raydiff import cli, cluster, storage
-from raydiff.allocator import keep_freed_memory
+from raydiff.cluster.allocator import keep_freed_memory
 from raydiff.errors import DataError
 from raydiff.images import pack
 from raydiff.images.archive import write_shard

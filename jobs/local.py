@@ -10,8 +10,8 @@ import signal
 import sys
 from types import FrameType
 
+from raydiff.cluster.local import local_cluster
 from raydiff.errors import RaydiffError
-from raydiff.local_cluster import local_cluster
 from raydiff.progress import console
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from raydiff import storage
+from raydiff.cluster.processes import running
 from raydiff.errors import DataError, Stopped, StorageError, StorageUnavailable
-from raydiff.processes import running
 from raydiff.progress import console
 
 FILE = "at_work.json"

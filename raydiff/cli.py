@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from raydiff import methods
+from raydiff.cluster.task_errors import ours
 from raydiff.errors import SettingsError
 from raydiff.metrics.evaluate import Evaluation
 from raydiff.metrics.results_table import left_out, results_table
@@ -20,7 +21,6 @@ from raydiff.scoring.part_scorer import Maps
 from raydiff.selection.calibrate import DEFAULT_RATE
 from raydiff.selection.search_settings import Scheduler, Search, SearchSettings
 from raydiff.stopping import stop, stop_at_sigterm
-from raydiff.task_errors import ours
 
 DEFAULT_SEARCH = SearchSettings()
 
@@ -239,7 +239,7 @@ def up(
     nodes: Annotated[int, typer.Option(min=1, help="With more than one, the head runs no tasks.")] = 1,
 ) -> None:
     """Start a Ray cluster on this machine's loopback, with a token, that stays until `raydiff cluster down`."""
-    from raydiff import local_cluster
+    from raydiff.cluster import local as local_cluster
 
     cluster = local_cluster.up(nodes)
     console.print(f"Ray is up with {nodes} node{'s' * (nodes > 1)}, its dashboard at {cluster.dashboard}", markup=False)
@@ -250,7 +250,7 @@ def up(
 @cluster_app.command()
 def down() -> None:
     """End the cluster that `raydiff cluster up` has started, and nothing else."""
-    from raydiff import local_cluster
+    from raydiff.cluster import local as local_cluster
 
     local_cluster.down()
     console.print("the local cluster has ended")

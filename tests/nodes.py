@@ -9,7 +9,7 @@ from pathlib import Path
 from processes import is_named, named, wait_for
 from ray._private.services import RAYLET_EXECUTABLE
 
-from raydiff.local_cluster import LocalCluster
+from raydiff.cluster.local import LocalCluster
 
 
 def joining(cluster: LocalCluster, environment: dict[str, str]) -> dict[str, str]:

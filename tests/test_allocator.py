@@ -13,7 +13,7 @@ PAGES = BLOCKS * SIZE // 4096
 # Page faults of a thread that takes and frees the same blocks again and again, its first round not counted.
 FAULTS = f"""
 import resource, sys, threading
-from raydiff.allocator import keep_freed_memory
+from raydiff.cluster.allocator import keep_freed_memory
 
 def use():
     for _ in range({ROUNDS}):

@@ -10,8 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+import ray
 
-from raydiff import cluster, cluster_probe
+from raydiff import cluster
+from raydiff.cluster import probe as cluster_probe
 from raydiff.errors import ClusterError
 
 
@@ -71,8 +73,8 @@ def web_server():
 @pytest.mark.parametrize("server", [silent, dropping, refusing, web_server])
 @pytest.mark.parametrize("form", ["{}", "ray://{}"])
 def test_what_is_no_head_is_one_sentence_in_time(server, form, quick, monkeypatch, capsys):
-    monkeypatch.setattr(cluster.ray, "init", lambda **how: pytest.fail("Ray was asked"))
-    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **how: pytest.fail("Ray was asked"))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with server() as port:
         address = form.format(f"127.0.0.1:{port}")
         began = time.monotonic()

@@ -23,10 +23,10 @@ from processes import is_named, named, wait_for
 from s3fs import S3FileSystem
 
 from raydiff import storage
+from raydiff.cluster.local import local_cluster
+from raydiff.cluster.processes import running
 from raydiff.errors import Stopped
 from raydiff.images.shards import ROWS_PER_PART
-from raydiff.local_cluster import local_cluster
-from raydiff.processes import running
 from raydiff.scoring import table
 from raydiff.scoring.archive_run import score_archive
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from processes import wait_for
 
+from raydiff.cluster.local import GAVE_UP, STARTED, LocalCluster, local_cluster
+from raydiff.cluster.processes import running
 from raydiff.errors import ClusterError
-from raydiff.local_cluster import GAVE_UP, STARTED, LocalCluster, local_cluster
-from raydiff.processes import running
 
 pytestmark = pytest.mark.ray
 
@@ -140,7 +140,7 @@ def test_the_exit_status_of_a_submission_is_handed_back(tmp_path, monkeypatch) -
     ray = tmp_path / "ray"
     ray.write_text('#!/bin/sh\necho "$RAY_ADDRESS" "$@" > "$0.called"\nexit 3\n')
     ray.chmod(0o700)
-    monkeypatch.setattr("raydiff.local_cluster._ray", lambda: str(ray))
+    monkeypatch.setattr("raydiff.cluster.local._ray", lambda: str(ray))
     cluster = LocalCluster(tmp_path, "127.0.0.2:1", "http://127.0.0.1:1", {"RAY_ADDRESS": "http://127.0.0.1:1"})
     assert cluster.submit(["python", "job.py", "--help"], "here") == 3
     called = (tmp_path / "ray.called").read_text()
@@ -156,8 +156,8 @@ def test_a_node_on_which_ray_gave_up_is_started_again(tmp_path, monkeypatch) -> 
         f'echo "Exception: The current node {GAVE_UP}."\nexit 1\n'
     )
     ray.chmod(0o700)
-    monkeypatch.setattr("raydiff.local_cluster._ray", lambda: str(ray))
-    monkeypatch.setattr("raydiff.local_cluster._alive", lambda cluster: 1)  # as the GCS knows of a node early
+    monkeypatch.setattr("raydiff.cluster.local._ray", lambda: str(ray))
+    monkeypatch.setattr("raydiff.cluster.local._alive", lambda cluster: 1)  # as the GCS knows of a node early
 
     def ray_calls() -> list[str]:
         return Path(f"{ray}.called").read_text().splitlines() if Path(f"{ray}.called").exists() else []
@@ -168,7 +168,7 @@ def test_a_node_on_which_ray_gave_up_is_started_again(tmp_path, monkeypatch) -> 
         folders = [call.partition("--temp-dir=")[2].split()[0] for call in ray_calls()]
         assert [Path(folder).name for folder in folders] == ["head", "head-2", "head-3"]
     Path(f"{ray}.called").write_text("")
-    monkeypatch.setattr("raydiff.local_cluster.STARTS", 2)
+    monkeypatch.setattr("raydiff.cluster.local.STARTS", 2)
     with pytest.raises(ClusterError, match=f"(?s)ended while it started; .*{GAVE_UP}") as error, local_cluster():
         pass
     assert len(ray_calls()) == 2

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raydiff.processes import Process, end_families, running
+from raydiff.cluster.processes import Process, end_families, running
 
 # A leader whose child starts a session of its own, heeds no SIGTERM and has a child too. Each says who it is.
 LEADER = """

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import ray
 
 from raydiff import cluster
+from raydiff.cluster import connection
 from raydiff.stopping import stop
 
 ROOT = Path(__file__).parents[1]
@@ -89,9 +91,9 @@ def test_a_ray_that_is_started_leaves_the_handler_that_speaks_at_once(monkeypatc
         pass
 
     monkeypatch.delenv(cluster.ADDRESS, raising=False)
-    monkeypatch.setattr(cluster, "use_private_token", lambda: None)
-    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(cluster.ray, "init", lambda **options: signal.signal(signal.SIGTERM, theirs))
+    monkeypatch.setattr(connection, "use_private_token", lambda: None)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: signal.signal(signal.SIGTERM, theirs))
     before = signal.signal(signal.SIGTERM, stop if ours else signal.SIG_DFL)
     try:
         cluster.connect()

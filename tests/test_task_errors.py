@@ -8,8 +8,8 @@ from ray.train import TrainingFailedError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from raydiff import cli, methods, steps
+from raydiff.cluster.task_errors import as_ours, ours, told_in
 from raydiff.errors import DataError, ModelFolderError, SettingsError, StorageError
-from raydiff.task_errors import as_ours, ours, told_in
 
 SENTENCE = "no part of s3://plant is good; look at it"
 TRACEBACK = f"""ray::_statistics() (pid=12, ip=127.0.0.2)

@@ -16,7 +16,7 @@ from processes import is_named, named, wait_for
 from training_run import WORKER, Run, assert_same
 
 import raydiff
-from raydiff.local_cluster import local_cluster
+from raydiff.cluster.local import local_cluster
 from raydiff.training.train import CHECKPOINT_FILE
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from raydiff import cluster, worker_progress
-from raydiff.worker_progress import shown_progress, told_if_pending
+from raydiff.cluster import capacity, worker_progress
+from raydiff.cluster.worker_progress import shown_progress, told_if_pending
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def told(monkeypatch) -> threading.Event:
         asked.set()
         return "1 node with 0 GPUs and 2 CPUs, of which 0 GPUs and 0 CPUs are free"
 
-    monkeypatch.setattr(cluster, "described", described)
+    monkeypatch.setattr(capacity, "described", described)
     return asked
 
 

@@ -14,10 +14,10 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from raydiff import cluster
+from raydiff.cluster.task_errors import told_in
+from raydiff.cluster.worker_progress import told_if_pending
 from raydiff.model import load
 from raydiff.scoring.scored import Scored
-from raydiff.task_errors import told_in
-from raydiff.worker_progress import told_if_pending
 
 APP = "raydiff"
 CALLS_PER_REPLICA = 2  # one being computed, one ready beside it; callers wait beyond that

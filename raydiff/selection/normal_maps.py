@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from raydiff import cluster
+from raydiff.cluster.worker_progress import shown_progress
 from raydiff.images import table
 from raydiff.images.stream import Reading, decode_rows
 from raydiff.methods.base import ScoreSettings
@@ -21,7 +22,6 @@ from raydiff.model import load
 from raydiff.nn.positions import PositionStatistics, in_cells
 from raydiff.scoring.scorer import score_images
 from raydiff.selection.sample import sample
-from raydiff.worker_progress import shown_progress
 
 IMAGES = 200  # of a category, at most; more tell no more
 AT_A_TIME = 32  # decoded

@@ -19,6 +19,8 @@ from ray import tune as ray_tune
 
 import raydiff
 from raydiff import cluster, storage
+from raydiff.cluster.task_errors import as_ours, ours
+from raydiff.cluster.worker_progress import shown_progress
 from raydiff.errors import ClusterError, ImageError, StorageError, StorageUnavailable
 from raydiff.images import table
 from raydiff.images.decode import resize_mask
@@ -42,8 +44,6 @@ from raydiff.selection.space import described, load_space
 from raydiff.selection.staged_search import StagedSearch
 from raydiff.selection.trial import Trial
 from raydiff.selection.trials import SCORES, oracle_price, rank_correlation
-from raydiff.task_errors import as_ours, ours
-from raydiff.worker_progress import shown_progress
 
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's tables; the phase shows what goes on
 

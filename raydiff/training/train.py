@@ -25,18 +25,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 import raydiff
 from raydiff import cluster, methods, storage
+from raydiff.cluster.task_errors import as_ours
+from raydiff.cluster.worker_progress import shown_progress
 from raydiff.errors import ClusterError, SettingsError
 from raydiff.images import table
 from raydiff.methods.base import GradientSettings, Method, TrainSettings
 from raydiff.model import Model
 from raydiff.nn.backbones import RANDOM, UNTRAINED, BackboneSettings
 from raydiff.progress import console, duration
-from raydiff.task_errors import as_ours
 from raydiff.training.examples import compute_examples
 from raydiff.training.loop import TrainingLoop
 from raydiff.training.store import ExampleStore
 from raydiff.training.workers import Workers, planned, scaling
-from raydiff.worker_progress import shown_progress
 
 # A worker that reports waits until the controller has looked, by default every 2 s: long in a training of a minute.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from raydiff.cluster import LOOPBACK
+from raydiff.cluster.processes import POLL_SECONDS, Process, end_families, running
 from raydiff.errors import ClusterError
-from raydiff.processes import POLL_SECONDS, Process, end_families, running
 
 START_SECONDS = 300.0
 # Ray gives a node 30 s to appear, which are few on a busy machine, and lets nobody say otherwise.

@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 
-from raydiff import cluster
+from raydiff.cluster import capacity
 from raydiff.progress import Phase, console, phase
 
 LOOK_SECONDS = 0.5
@@ -78,7 +78,7 @@ def told_if_pending(what: str) -> Iterator[threading.Event]:
     def tell() -> None:
         if not begun.wait(PENDING_SECONDS):
             console.print(
-                f"{what}: still waiting for a worker. The cluster has {cluster.described()}; what is not free is held "
+                f"{what}: still waiting for a worker. The cluster has {capacity.described()}; what is not free is held "
                 "by other work, or a node is on its way",
                 markup=False,
             )
