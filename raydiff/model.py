@@ -28,7 +28,7 @@ from raydiff.selection.calibration import Calibration
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
-FORMAT = 3
+FORMAT = 4
 
 
 class Model:

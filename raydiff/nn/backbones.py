@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from raydiff import storage
 from raydiff.errors import SettingsError
 from raydiff.nn import hub, packaged
+from raydiff.nn.folding import fold_batch_norms
 from raydiff.nn.packaged import PACKAGES
 from raydiff.settings import Settings
 
@@ -107,6 +108,7 @@ class Backbone(nn.Module):
         self.stage_channels: list[int] = self.net.feature_info.channels()
         self.channels = sum(self.stage_channels)
         self.requires_grad_(False).eval()
+        fold_batch_norms(self.net)
 
     def train(self, mode: bool = True) -> Backbone:
         """Stay in evaluation mode: batch statistics must not move."""
