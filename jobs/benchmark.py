@@ -22,7 +22,7 @@ from raydiff.images import pack
 from raydiff.images.archive import write_shard
 from raydiff.images.shards import Part, parts, read_rows, row_count, shard_name
 from raydiff.images.stream import Reading, decode_rows
-from raydiff.model import describe
+from raydiff.model.folder import describe
 from raydiff.progress import console
 from raydiff.scoring.archive_run import list_images
 from raydiff.scoring.bulk import score_table
@@ -91,7 +91,7 @@ def _bare_worker(
 ) -> None:
     import torch
 
-    from raydiff.model import load
+    from raydiff.model.folder import load
 
     device = f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(1)

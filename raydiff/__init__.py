@@ -15,7 +15,7 @@ from raydiff.errors import RaydiffError
 
 if TYPE_CHECKING:
     from raydiff import methods
-    from raydiff.model import Model, load
+    from raydiff.model.folder import Model, load
 
 __all__ = ["Model", "RaydiffError", "load", "methods"]
 __version__ = "0.1.0"
@@ -24,7 +24,7 @@ home.use_private_caches()  # before any library looks for its own
 threads.sleep_while_waiting()  # before torch is loaded
 
 # torch and its libraries take seconds to import; a worker that only decodes images should not wait for them.
-_LATER = {"Model": "raydiff.model", "load": "raydiff.model", "methods": "raydiff.methods"}
+_LATER = {"Model": "raydiff.model.folder", "load": "raydiff.model.folder", "methods": "raydiff.methods"}
 
 
 def __getattr__(name: str) -> Any:

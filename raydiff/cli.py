@@ -13,8 +13,8 @@ import typer
 from raydiff import methods
 from raydiff.cluster.task_errors import ours
 from raydiff.errors import SettingsError
-from raydiff.metrics.evaluate import Evaluation
-from raydiff.metrics.results_table import left_out, results_table
+from raydiff.evaluation.evaluate import Evaluation
+from raydiff.evaluation.results_table import left_out, results_table
 from raydiff.progress import console, duration
 from raydiff.scoring.bulk import Summary
 from raydiff.scoring.part_scorer import Maps

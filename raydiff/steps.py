@@ -16,6 +16,8 @@ from ray.serve.handle import DeploymentHandle
 from raydiff import cluster, methods, storage
 from raydiff.at_work import at_work
 from raydiff.errors import DataError, SettingsError
+from raydiff.evaluation.evaluate import Evaluation
+from raydiff.evaluation.evaluate import evaluate as evaluate_scores
 from raydiff.images import table
 from raydiff.images.holdout import check_enough as check_normals
 from raydiff.images.holdout import roles
@@ -24,9 +26,7 @@ from raydiff.images.index import index as index_images
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.parts import PartPattern
 from raydiff.images.survey import AS_FOLDERS_SAY
-from raydiff.metrics.evaluate import Evaluation
-from raydiff.metrics.evaluate import evaluate as evaluate_scores
-from raydiff.model import Model, describe, load
+from raydiff.model.folder import Model, describe, load
 from raydiff.progress import console
 from raydiff.report.figures import trials_plot
 from raydiff.report.report import write_report

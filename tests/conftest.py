@@ -21,8 +21,8 @@ from s3fs import S3FileSystem
 
 from raydiff import methods, storage
 from raydiff.methods.base import GradientSettings
-from raydiff.model import Model
-from raydiff.selection.calibration import Calibration
+from raydiff.model.calibration import Calibration
+from raydiff.model.folder import Model
 
 pytest.register_assert_rewrite("main_job")
 
@@ -151,7 +151,7 @@ def fitted(name: str, images: np.ndarray, seed: int = 0, categories=None, **chan
     torch.manual_seed(seed)
     kind = methods.get(name)
     method = kind(tiny_settings(name, **changes)).eval()
-    from raydiff.scoring.scorer import examples_of
+    from raydiff.model.scorer import examples_of
 
     examples = ListedExamples(examples_of(method, images), categories)
     method.fit_statistics(examples, seed)

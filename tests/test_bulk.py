@@ -24,15 +24,15 @@ from raydiff.images.decode import decode
 from raydiff.images.shards import ROWS_PER_PART, Shard
 from raydiff.images.stream import Reading, decode_rows
 from raydiff.images.survey import find_images
-from raydiff.model import Model, describe
+from raydiff.model.calibration import Calibration
+from raydiff.model.folder import Model, describe
+from raydiff.model.scored import Scored
 from raydiff.scoring import bulk, table
 from raydiff.scoring.bulk import score_table
 from raydiff.scoring.deployment import Scorer, deployed
 from raydiff.scoring.maps import read_map
 from raydiff.scoring.part_scorer import PartScorer
-from raydiff.scoring.scored import Scored
 from raydiff.scoring.unfinished import Unfinished, work_uri
-from raydiff.selection.calibration import Calibration
 
 pytestmark = pytest.mark.ray
 

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from raydiff.errors import DataError
+from raydiff.model.calibration import PRIOR, Calibration, CategoryCalibration
 from raydiff.selection.calibrate import MadeAlarms, hardly_any
-from raydiff.selection.calibration import PRIOR, Calibration, CategoryCalibration
 
 
 @pytest.mark.parametrize(("normals", "rate"), [(19, 0.05), (99, 0.01), (150, 0.1), (400, 0.02)])

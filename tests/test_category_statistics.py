@@ -9,9 +9,9 @@ from conftest import fitted, made_images
 from sklearn.neighbors import NearestCentroid, NearestNeighbors
 
 from raydiff.methods.features import as_vectors
-from raydiff.model import Model, load
+from raydiff.model.folder import Model, load
+from raydiff.model.scorer import examples_of
 from raydiff.nn.category_statistics import CategorySums, likeliest
-from raydiff.scoring.scorer import examples_of
 
 
 @pytest.fixture

@@ -205,9 +205,9 @@ def test_the_public_names_are_those_that_can_be_reached():
     for name in raydiff.__all__:
         assert getattr(raydiff, name) is not None
     assert raydiff.methods is methods
-    from raydiff import model
+    from raydiff.model import folder
 
-    assert (raydiff.load, raydiff.Model) == (model.load, model.Model)
+    assert (raydiff.load, raydiff.Model) == (folder.load, folder.Model)
     public = {name for name in vars(raydiff) if not name.startswith("_")}
     modules = {name for name in public if isinstance(getattr(raydiff, name), type(raydiff))}
     assert public - modules - {"annotations", "TYPE_CHECKING", "Any"} <= set(raydiff.__all__)
@@ -229,8 +229,8 @@ class NoRay(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError("No module named 'ray'", name="ray")
 
 sys.meta_path.insert(0, NoRay())
-import raydiff, raydiff.model, raydiff.scoring.scorer, raydiff.training.loop, raydiff.training.store
-for package in ("methods", "nn", "metrics", "synthesis"):
+import raydiff, raydiff.training.loop, raydiff.training.store
+for package in ("methods", "nn", "metrics", "model", "evaluation", "synthesis"):
     parent = __import__(f"raydiff.{package}", fromlist=["x"])
     for found in pkgutil.walk_packages(parent.__path__, f"raydiff.{package}."):
         __import__(found.name)

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import raydiff
 from raydiff import progress, storage
 from raydiff.errors import DataError
-from raydiff.metrics.evaluate import Evaluation
+from raydiff.evaluation.evaluate import Evaluation
 from raydiff.run_folder import RunFolder
 from raydiff.scoring import table
 

@@ -10,9 +10,9 @@ from sklearn.metrics import roc_auc_score
 from raydiff import methods
 from raydiff.errors import DataError, SettingsError
 from raydiff.methods.diffusion_ad import DiffusionAD, DiffusionADScore, mean_over_normals
+from raydiff.model.scorer import examples_of, score_images
 from raydiff.nn.segmentation import SegmentationUNet
 from raydiff.nn.unet import UNet
-from raydiff.scoring.scorer import examples_of, score_images
 from raydiff.training.loop import TrainingLoop
 
 # As in the preset `paper`: both networks see pixels, of the images' own size

@@ -14,8 +14,8 @@ import raydiff
 from raydiff import methods
 from raydiff.errors import RaydiffError
 from raydiff.methods.diffusion_ad import DiffusionAD, DiffusionADScore
+from raydiff.model.scorer import examples_of, score_images
 from raydiff.nn.segmentation import FeatureSegmentation
-from raydiff.scoring.scorer import examples_of, score_images
 from raydiff.synthesis.perlin import perlin_mask, some_parts
 from raydiff.training.loop import TrainingLoop
 

@@ -16,9 +16,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from raydiff import metrics
 from raydiff.errors import DataError
-from raydiff.metrics import evaluate as evaluation
-from raydiff.metrics.evaluate import METRICS, Evaluation, evaluate
-from raydiff.metrics.results_table import left_out, results_table
+from raydiff.evaluation import evaluate as evaluation
+from raydiff.evaluation.evaluate import METRICS, Evaluation, evaluate
+from raydiff.evaluation.results_table import left_out, results_table
 from raydiff.scoring import table
 from raydiff.scoring.maps import read_map, write_map
 

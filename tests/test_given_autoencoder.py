@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 import raydiff
 from raydiff.errors import SettingsError
 from raydiff.methods.glad import GLAD, GLADScore
+from raydiff.model.scorer import examples_of
 from raydiff.nn import given_autoencoder, tiny_autoencoder
-from raydiff.scoring.scorer import examples_of
 from raydiff.training.loop import TrainingLoop
 
 SCORE = GLADScore(start_step=300, denoising_steps=2, least_step=0, switch_distance=None)

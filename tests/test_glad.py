@@ -13,10 +13,10 @@ from sklearn.metrics import roc_auc_score
 from raydiff.errors import SettingsError
 from raydiff.methods import glad
 from raydiff.methods.glad import GLAD, GLADScore
+from raydiff.model.scorer import examples_of, score_images
 from raydiff.nn.codec import Autoencoder, AutoencoderSettings, Pixels
 from raydiff.nn.diffusion import keyed_noise, spaced_timesteps
 from raydiff.nn.tokens import nearest_token_distance
-from raydiff.scoring.scorer import examples_of, score_images
 from raydiff.training.loop import TrainingLoop
 
 

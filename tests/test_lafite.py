@@ -7,10 +7,10 @@ from conftest import fitted, made_images, one_category, tiny_settings
 from raydiff import methods
 from raydiff.errors import SettingsError
 from raydiff.methods.lafite import LafitEScore, edit_weights
+from raydiff.model.scorer import image_key, score_examples
 from raydiff.nn.blocks import Blocks, BlocksSettings
 from raydiff.nn.diffusion import keyed_noise
 from raydiff.nn.maps import anomaly_map
-from raydiff.scoring.scorer import image_key, score_examples
 from raydiff.training.loop import TrainingLoop
 
 # Losses of the first steps of the tiny training; a change of them is a change of the method or its training.

@@ -18,8 +18,8 @@ from sklearn.metrics import roc_auc_score
 import raydiff
 from raydiff import methods
 from raydiff.errors import SettingsError
-from raydiff.scoring import scorer
-from raydiff.scoring.scorer import examples_of, image_key, score_examples, score_images
+from raydiff.model import scorer
+from raydiff.model.scorer import examples_of, image_key, score_examples, score_images
 from raydiff.training.loop import TrainingLoop
 
 every_method = pytest.mark.parametrize("name", methods.names())

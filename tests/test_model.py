@@ -13,8 +13,8 @@ from conftest import fitted, made_images, with_defect
 import raydiff
 from raydiff import storage
 from raydiff.errors import ModelFolderError, SettingsError
-from raydiff.model import DESCRIPTION, FORMAT, WEIGHTS, Model, describe
-from raydiff.selection.calibration import Calibration
+from raydiff.model.calibration import Calibration
+from raydiff.model.folder import DESCRIPTION, FORMAT, WEIGHTS, Model, describe
 
 CALIBRATION = Calibration.fit({"bolt": [0.1, 1 / 3, 2.7], "cloth": list(np.linspace(1, 2, 30))}, rate=0.05)
 
@@ -39,7 +39,7 @@ def edit(folder, change, new_id=False):
     description = json.loads(path.read_text())
     change(description)
     if new_id:
-        description["id"] = raydiff.model._model_id(description)
+        description["id"] = raydiff.model.folder._model_id(description)
     path.write_text(json.dumps(description))
 
 

@@ -9,8 +9,8 @@ from sklearn.neighbors import NearestNeighbors
 from raydiff.errors import SettingsError
 from raydiff.methods.features import as_vectors
 from raydiff.methods.nearest_patch import NearestPatchScore, support_weights
+from raydiff.model.scorer import examples_of, image_key, score_examples
 from raydiff.nn.maps import anomaly_map
-from raydiff.scoring.scorer import examples_of, image_key, score_examples
 
 
 def scored(method, images, **settings):

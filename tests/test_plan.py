@@ -23,7 +23,7 @@ from raydiff.images.holdout import roles
 from raydiff.images.stream import Reading
 from raydiff.images.survey import survey
 from raydiff.methods.base import GradientSettings
-from raydiff.model import Model, describe, load
+from raydiff.model.folder import Model, describe, load
 from raydiff.planning import archive as archive_plan
 from raydiff.planning import measure, run_images, sample, timing
 from raydiff.planning.archive import plan_archive

@@ -9,7 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 import raydiff
 from raydiff.errors import SettingsError
-from raydiff.model import Model
+from raydiff.model.folder import Model
+from raydiff.model.scorer import examples_of, image_key, score_examples
 from raydiff.nn.positions import (
     CELLS,
     SHRINKAGE,
@@ -20,7 +21,6 @@ from raydiff.nn.positions import (
     in_cells,
     left_out,
 )
-from raydiff.scoring.scorer import examples_of, image_key, score_examples
 
 
 def normal_maps(count, size=64, seed=0, border=4.0):

@@ -21,13 +21,13 @@ from sklearn import metrics as reference
 
 from raydiff import storage
 from raydiff.errors import DataError, SettingsError
-from raydiff.metrics.evaluate import Evaluation
+from raydiff.evaluation.evaluate import Evaluation
+from raydiff.images.overlay import map_scale, overlay
+from raydiff.model.calibration import Calibration
 from raydiff.report import facts, figures, gallery, runs
-from raydiff.report.overlay import map_scale, overlay
 from raydiff.report.report import ReportEntry, write_report
 from raydiff.scoring import table as score_table
 from raydiff.scoring.maps import write_map
-from raydiff.selection.calibration import Calibration
 
 SIDE = 72
 CATEGORIES = ("cup", "gear")

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from raydiff import methods
 from raydiff.errors import DataError, SettingsError
 from raydiff.methods.lafite import LafitEScore
-from raydiff.scoring.scorer import image_key
+from raydiff.model.scorer import image_key
 from raydiff.selection import staged_search
 from raydiff.selection.champion import champion, passed_over, sentences
 from raydiff.selection.criterion import masks_in_cells

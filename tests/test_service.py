@@ -17,9 +17,9 @@ import raydiff
 from raydiff import cluster
 from raydiff.errors import SettingsError
 from raydiff.images.decode import decode
-from raydiff.model import Model
+from raydiff.model.calibration import Calibration
+from raydiff.model.folder import Model
 from raydiff.scoring.service import Arguments, Service, build
-from raydiff.selection.calibration import Calibration
 
 
 def encoded(image: np.ndarray, kind: str = "PNG") -> bytes:

@@ -14,8 +14,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 import raydiff
 from raydiff.errors import SettingsError
 from raydiff.methods.glad import GLAD, GLADScore
+from raydiff.model.scorer import examples_of
 from raydiff.nn.stable_diffusion import load_pretrained
-from raydiff.scoring.scorer import examples_of
 from raydiff.training.loop import TrainingLoop
 
 SCORE = GLADScore(start_step=300, denoising_steps=2, least_step=0, switch_distance=None, guidance_scale=3.0)

@@ -22,9 +22,9 @@ from scipy.stats import ks_2samp, kstwobign
 from raydiff import progress, storage
 from raydiff.errors import DataError, ImageError, StorageError
 from raydiff.images.decode import decode
+from raydiff.model.calibration import Calibration
 from raydiff.scoring import summary, table
 from raydiff.scoring.summary import ArchiveSummary, Day, Drift, print_summary, reason, summarise
-from raydiff.selection.calibration import Calibration
 from raydiff.storage import files
 
 MAY = [datetime.date(2026, 5, day) for day in (1, 2, 3)]

@@ -29,7 +29,7 @@ from raydiff import cluster, methods, progress, steps, storage
 from raydiff.errors import SettingsError, StorageError
 from raydiff.methods.lafite import LafitEScore
 from raydiff.methods.nearest_patch import NearestPatchScore
-from raydiff.model import Model, load
+from raydiff.model.folder import Model, load
 from raydiff.report.figures import trials_plot, tuning_plot
 from raydiff.run_folder import RunFolder
 from raydiff.selection.criterion import found_by_category

@@ -8,7 +8,7 @@ from conftest import ListedExamples, made_images, tiny_settings
 
 from raydiff import methods
 from raydiff.errors import SettingsError
-from raydiff.scoring.scorer import examples_of
+from raydiff.model.scorer import examples_of
 from raydiff.training.loop import TrainingLoop
 
 

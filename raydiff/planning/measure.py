@@ -20,12 +20,12 @@ from raydiff import cluster, methods
 from raydiff.images.shards import Part
 from raydiff.images.stream import Reading
 from raydiff.methods.base import ScoreSettings, TrainSettings
-from raydiff.model import load
+from raydiff.model.folder import load
+from raydiff.model.scorer import examples_of
 from raydiff.planning.pieces import Scoring, decoded, filled_batch, scoring_cost, state_bytes, trial_costs
 from raydiff.planning.sample import Sample, statistics_seconds
 from raydiff.planning.timing import Memory, Timing, peak_memory, timed
 from raydiff.scoring.part_scorer import Maps
-from raydiff.scoring.scorer import examples_of
 from raydiff.synthesis.kinds import KINDS
 from raydiff.synthesis.made import make_set
 from raydiff.training.loop import TrainingLoop

@@ -19,12 +19,12 @@ from raydiff.images import pack
 from raydiff.images.shards import Part
 from raydiff.images.stream import Reading, decode_rows
 from raydiff.methods.base import Method, ScoreSettings
+from raydiff.model.calibration import Calibration
+from raydiff.model.scored import Scored
+from raydiff.model.scorer import CHUNK, examples_of, image_key, score_examples
 from raydiff.planning.timing import Memory, Timing, peak_memory, timed
 from raydiff.scoring import table
 from raydiff.scoring.part_scorer import MAPS, Maps, PartScorer
-from raydiff.scoring.scored import Scored
-from raydiff.scoring.scorer import CHUNK, examples_of, image_key, score_examples
-from raydiff.selection.calibration import Calibration
 
 DECODED = 16  # images at a time
 WRITTEN = 8  # rows, with their maps

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from raydiff.model.calibration import Calibration
 from raydiff.report.runs import Run
-from raydiff.selection.calibration import Calibration
 from raydiff.selection.champion import REFERENCE, passed_over
 
 COMPARED = {"image_auroc": "image AUROC", "aupro": "AUPRO"}

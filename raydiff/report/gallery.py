@@ -16,7 +16,7 @@ from raydiff import storage
 from raydiff.errors import RaydiffError
 from raydiff.images.decode import decode
 from raydiff.images.masks import read_mask
-from raydiff.report.overlay import map_scale, overlay
+from raydiff.images.overlay import map_scale, overlay
 from raydiff.report.runs import ANOMALOUS, NORMAL, UNKNOWN, Run
 from raydiff.scoring.maps import read_map
 

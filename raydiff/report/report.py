@@ -14,10 +14,10 @@ import numpy as np
 import raydiff
 from raydiff import storage
 from raydiff.errors import SettingsError
+from raydiff.model.calibration import Calibration
 from raydiff.progress import Phase, phase
 from raydiff.report import facts, figures, gallery, runs
 from raydiff.report.runs import ReportEntry, Run
-from raydiff.selection.calibration import Calibration
 from raydiff.selection.trials import whole
 
 __all__ = ["ReportEntry", "write_report"]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from raydiff import storage
 from raydiff.errors import DataError
+from raydiff.model.calibration import Calibration
 from raydiff.scoring import table as score_table
-from raydiff.selection.calibration import Calibration
 from raydiff.settings import Settings
 
 NORMAL, ANOMALOUS, UNKNOWN = 0, 1, -1

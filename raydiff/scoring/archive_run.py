@@ -19,13 +19,13 @@ from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.listing import Listing
 from raydiff.images.shards import Shard, shards
 from raydiff.images.tables import own_table
-from raydiff.model import describe
+from raydiff.model.calibration import Calibration
+from raydiff.model.folder import describe
 from raydiff.progress import console, phase
 from raydiff.scoring.bulk import Summary, claim, is_complete, score_table
 from raydiff.scoring.deployment import deployed
 from raydiff.scoring.part_scorer import Maps
 from raydiff.scoring.summary import ArchiveSummary, summarise
-from raydiff.selection.calibration import Calibration
 
 SUMMARY = "summary.json"
 

@@ -16,8 +16,8 @@ from ray.serve.schema import LoggingConfig
 from raydiff import cluster
 from raydiff.cluster.task_errors import told_in
 from raydiff.cluster.worker_progress import told_if_pending
-from raydiff.model import load
-from raydiff.scoring.scored import Scored
+from raydiff.model.folder import load
+from raydiff.model.scored import Scored
 
 APP = "raydiff"
 CALLS_PER_REPLICA = 2  # one being computed, one ready beside it; callers wait beyond that

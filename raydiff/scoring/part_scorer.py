@@ -19,14 +19,14 @@ from ray.util.metrics import Counter
 
 from raydiff import storage
 from raydiff.errors import ClusterError, RaydiffError
+from raydiff.images.overlay import overlay
 from raydiff.images.stream import carried
-from raydiff.report.overlay import overlay
+from raydiff.model.calibration import Calibration
+from raydiff.model.scored import Scored
 from raydiff.scoring import table
 from raydiff.scoring.map_place import map_place
 from raydiff.scoring.maps import write_map
-from raydiff.scoring.scored import Scored
 from raydiff.scoring.unfinished import work_uri
-from raydiff.selection.calibration import Calibration
 from raydiff.storage.patience import patiently
 
 Maps = Literal["none", "tiff", "png"]

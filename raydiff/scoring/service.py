@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse
 from raydiff import cluster
 from raydiff.errors import ImageError
 from raydiff.images.decode import decode
-from raydiff.model import load
+from raydiff.model.folder import load
 from raydiff.settings import Settings
 
 # Requests at a time: in a replica, each with its body in memory, and waiting for one at a proxy. Who comes after them

@@ -20,9 +20,9 @@ from rich.table import Table
 from scipy.special import kolmogorov
 
 from raydiff import storage
+from raydiff.model.calibration import Calibration, CategoryCalibration
 from raydiff.progress import console, phase
 from raydiff.scoring import table
-from raydiff.selection.calibration import Calibration, CategoryCalibration
 from raydiff.storage.patience import patiently
 
 READS_AT_ONCE = 8  # object stores answer slowly but many at a time

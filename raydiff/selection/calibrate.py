@@ -18,12 +18,12 @@ from ray.serve.handle import DeploymentHandle
 from raydiff import cluster
 from raydiff.images import table
 from raydiff.images.stream import Reading, decode_rows
-from raydiff.model import Model, load
+from raydiff.model.calibration import Calibration, check_rate
+from raydiff.model.folder import Model, load
+from raydiff.model.scored import Scored
 from raydiff.progress import console
 from raydiff.scoring import table as score_table_file
 from raydiff.scoring.bulk import score_table
-from raydiff.scoring.scored import Scored
-from raydiff.selection.calibration import Calibration, check_rate
 from raydiff.selection.pseudo_validation import PseudoValidationSettings, made_of
 from raydiff.selection.sample import sample
 

@@ -18,9 +18,9 @@ from raydiff.cluster.worker_progress import shown_progress
 from raydiff.images import table
 from raydiff.images.stream import Reading, decode_rows
 from raydiff.methods.base import ScoreSettings
-from raydiff.model import load
+from raydiff.model.folder import load
+from raydiff.model.scorer import score_images
 from raydiff.nn.positions import PositionStatistics, in_cells
-from raydiff.scoring.scorer import score_images
 from raydiff.selection.sample import sample
 
 IMAGES = 200  # of a category, at most; more tell no more

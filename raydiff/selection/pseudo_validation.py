@@ -18,8 +18,8 @@ from torch import Tensor
 
 from raydiff.errors import DataError
 from raydiff.methods.base import Method, ScoreSettings
-from raydiff.scoring.scored import Scored
-from raydiff.scoring.scorer import examples_of, image_key, score_examples
+from raydiff.model.scored import Scored
+from raydiff.model.scorer import examples_of, image_key, score_examples
 from raydiff.selection.criterion import masks_in_cells
 from raydiff.settings import Settings
 from raydiff.synthesis.made import MadeAnomalies, make_set

@@ -11,7 +11,7 @@ import numpy as np
 from ray import tune as ray_tune
 
 from raydiff import cluster
-from raydiff.model import load
+from raydiff.model.folder import load
 from raydiff.selection.criterion import Found, found_by_category, maps_in_cells
 from raydiff.selection.pseudo_validation import ScoringSet
 

@@ -14,8 +14,8 @@ from raydiff.errors import DataError, RaydiffError
 from raydiff.images.shards import parts
 from raydiff.images.stream import Reading, stream
 from raydiff.methods.base import TrainSettings
+from raydiff.model.scorer import examples_of
 from raydiff.progress import console, phase
-from raydiff.scoring.scorer import examples_of
 from raydiff.training import store
 
 ERRORS_KEPT = 1000  # reasons in the index; the count is always whole

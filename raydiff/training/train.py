@@ -30,7 +30,7 @@ from raydiff.cluster.worker_progress import shown_progress
 from raydiff.errors import ClusterError, SettingsError
 from raydiff.images import table
 from raydiff.methods.base import GradientSettings, Method, TrainSettings
-from raydiff.model import Model
+from raydiff.model.folder import Model
 from raydiff.nn.backbones import RANDOM, UNTRAINED, BackboneSettings
 from raydiff.progress import console, duration
 from raydiff.training.examples import compute_examples

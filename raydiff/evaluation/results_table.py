@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from rich.table import Table
 
-from raydiff.metrics.evaluate import CategoryEvaluation, Evaluation, mean_over
+from raydiff.evaluation.evaluate import CategoryEvaluation, Evaluation, mean_over
 
 COLUMNS = {
     "image_auroc": "image\nAUROC",

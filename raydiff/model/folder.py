@@ -21,10 +21,10 @@ from raydiff import methods, storage
 from raydiff.errors import ModelFolderError, SettingsError, StorageError
 from raydiff.images.decode import resize
 from raydiff.methods.base import Method, ScoreSettings
+from raydiff.model.calibration import Calibration
+from raydiff.model.scored import Scored
+from raydiff.model.scorer import score_images
 from raydiff.nn.positions import PositionStatistics
-from raydiff.scoring.scored import Scored
-from raydiff.scoring.scorer import score_images
-from raydiff.selection.calibration import Calibration
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"

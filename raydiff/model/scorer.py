@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from raydiff.methods.base import Method, Rows, ScoreSettings
+from raydiff.model.scored import Scored
 from raydiff.nn.batches import filled
 from raydiff.nn.positions import PositionStatistics
-from raydiff.scoring.scored import Scored
 
 # Large enough to keep the device busy, small enough that a single image does not wait for much filling.
 CHUNK = {"cpu": 8, "cuda": 32}
