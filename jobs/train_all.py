@@ -16,13 +16,12 @@ from raydiff.at_work import at_work
 from raydiff.images.index import print_report
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.parts import PartPattern
-from raydiff.model.calibration import check_rate
+from raydiff.model.rate import DEFAULT_RATE, check_rate
 from raydiff.planning.show import print_plan
 from raydiff.planning.training import plan_training
 from raydiff.progress import console
 from raydiff.report.facts import archive_command
 from raydiff.run_folder import RunFolder
-from raydiff.selection.calibrate import DEFAULT_RATE
 from raydiff.selection.pseudo_validation import PseudoValidationSettings
 from raydiff.selection.search_settings import SearchSettings
 from raydiff.training.workers import Workers

@@ -6,21 +6,21 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from raydiff import methods
-from raydiff.cluster.task_errors import ours
-from raydiff.errors import SettingsError
-from raydiff.evaluation.evaluate import Evaluation
-from raydiff.evaluation.results_table import left_out, results_table
+from raydiff.errors import RaydiffError, SettingsError
+from raydiff.model.rate import DEFAULT_RATE
 from raydiff.progress import console, duration
-from raydiff.scoring.bulk import Summary
-from raydiff.scoring.part_scorer import Maps
-from raydiff.selection.calibrate import DEFAULT_RATE
+from raydiff.scoring.map_place import Maps
 from raydiff.selection.search_settings import Scheduler, Search, SearchSettings
 from raydiff.stopping import stop, stop_at_sigterm
+
+if TYPE_CHECKING:
+    from raydiff.evaluation.evaluate import Evaluation
+    from raydiff.scoring.bulk import Summary
 
 DEFAULT_SEARCH = SearchSettings()
 
@@ -303,6 +303,8 @@ def _passes(method: str, setting: str, among: Sequence[str]) -> bool:
 
 def print_results(evaluations: Iterable[tuple[str, Evaluation]]) -> None:
     """The results of evaluated models, by name, and what they leave out; nothing where there are none."""
+    from raydiff.evaluation.results_table import left_out, results_table
+
     found = list(evaluations)
     if not found:
         return
@@ -341,7 +343,7 @@ def _explained(command: Callable[[], Any]) -> None:
     try:
         command()
     except Exception as error:
-        found = ours(error)
+        found = _ours(error)
         if found is None:
             raise
         print(f"error: {found}", file=sys.stderr)
@@ -350,3 +352,11 @@ def _explained(command: Callable[[], Any]) -> None:
         if end.code == signal.SIGTERM:  # from Ray's own handler
             stop()
         raise
+
+
+def _ours(error: Exception) -> RaydiffError | None:
+    if "ray" not in sys.modules:  # importing it takes seconds
+        return error if isinstance(error, RaydiffError) else None
+    from raydiff.cluster.task_errors import ours
+
+    return ours(error)

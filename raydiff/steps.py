@@ -27,6 +27,7 @@ from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.parts import PartPattern
 from raydiff.images.survey import AS_FOLDERS_SAY
 from raydiff.model.folder import Model, describe, load
+from raydiff.model.rate import DEFAULT_RATE
 from raydiff.progress import console
 from raydiff.report.figures import trials_plot
 from raydiff.report.report import write_report
@@ -34,8 +35,7 @@ from raydiff.report.runs import ReportEntry
 from raydiff.run_folder import ROLES, RunFolder
 from raydiff.scoring.bulk import Summary, score_table
 from raydiff.scoring.deployment import deployed
-from raydiff.scoring.part_scorer import Maps
-from raydiff.selection.calibrate import DEFAULT_RATE
+from raydiff.scoring.map_place import Maps
 from raydiff.selection.calibrate import calibrate as calibrate_model
 from raydiff.selection.champion import champion, sentences
 from raydiff.selection.pseudo_validation import PseudoValidationSettings

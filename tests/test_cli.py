@@ -215,6 +215,15 @@ def test_the_public_names_are_those_that_can_be_reached():
         raydiff.nothing  # noqa: B018
 
 
+def test_help_and_a_mistake_are_answered_before_anything_large_is_imported():
+    code = "import sys; from raydiff import cli; cli.main(); "
+    large = "{'torch', 'ray', 'pandas', 'scipy'} & {*sys.modules}"
+    watch = f"import atexit, sys; atexit.register(lambda: print(sorted({large}))); "
+    for arguments in (["--help"], ["train", "--help"], ["train", "--nothing"], ["tune", "--out", "x", "--seed", "one"]):
+        done = python("-c", watch + code, *arguments)
+        assert done.stdout.endswith("[]\n"), (arguments, done.stdout, done.stderr)
+
+
 def test_the_package_alone_imports_neither_torch_nor_ray():
     done = python("-c", "import sys, raydiff; print(sorted({'torch', 'ray', 'timm', 'numpy'} & {*sys.modules}))")
     assert done.stdout == "[]\n", done.stderr

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raydiff.errors import SettingsError
-from raydiff.methods.base import Method, ScoreSettings, TrainSettings
 
-__all__ = ["Method", "ScoreSettings", "TrainSettings", "get", "names", "recipe"]
+if TYPE_CHECKING:
+    from raydiff.methods.base import Method, TrainSettings
 
-# A method's file, which has its name, and the class in it. Imported when asked for, because diffusers alone takes 2 s
-# in each of a job's processes.
+# A method's file, which has its name, and the class in it. Imported when asked for: torch and diffusers take seconds,
+# and whoever only asks for the names should not wait for them.
 _METHODS = {"diffusion_ad": "DiffusionAD", "glad": "GLAD", "lafite": "LafitE", "nearest_patch": "NearestPatch"}
 
 

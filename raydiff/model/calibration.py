@@ -24,23 +24,13 @@ import numpy as np
 from pydantic import Field
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
-from raydiff.errors import DataError, SettingsError
+from raydiff.errors import DataError
 from raydiff.settings import Settings
 
 MAX_SCORES = 10_000  # per category, drawn at random from more; a larger number sharpens no promise
 SINGLY = 1_000  # scores; of more than these one says nothing of the others' mean, and is not left out
 LIMIT = 8.0  # deviations of the standard normal distribution; beyond, its tail has no digits
 PRIOR = 1  # normals' worth of the typical category's deviation in each category's own; more fails those unlike it
-
-
-def check_rate(rate: float) -> None:
-    """Whether a false-alarm rate can be asked for.
-
-    Raises:
-        SettingsError: if it is not above 0 and below 1.
-    """
-    if not 0 < rate < 1:
-        raise SettingsError(f"the false-alarm rate is a share of normal images: above 0, below 1 (got {rate:g})")
 
 
 class CategoryCalibration(Settings):

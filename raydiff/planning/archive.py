@@ -27,7 +27,7 @@ from raydiff.scoring import table
 from raydiff.scoring.archive_plan import REQUESTS_A_READ
 from raydiff.scoring.archive_run import categories_of, packed_shards, places, tell
 from raydiff.scoring.bulk import check_claim
-from raydiff.scoring.part_scorer import Maps
+from raydiff.scoring.map_place import Maps
 from raydiff.scoring.unfinished import Unfinished, begun_parts
 from raydiff.storage.s3_listing import PAGE
 

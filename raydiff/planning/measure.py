@@ -25,7 +25,7 @@ from raydiff.model.scorer import examples_of
 from raydiff.planning.pieces import Scoring, decoded, filled_batch, scoring_cost, state_bytes, trial_costs
 from raydiff.planning.sample import Sample, statistics_seconds
 from raydiff.planning.timing import Memory, Timing, peak_memory, timed
-from raydiff.scoring.part_scorer import Maps
+from raydiff.scoring.map_place import Maps
 from raydiff.synthesis.kinds import KINDS
 from raydiff.synthesis.made import make_set
 from raydiff.training.loop import TrainingLoop

@@ -16,7 +16,7 @@ from raydiff.planning.show import held
 from raydiff.planning.timing import Stage, pipelined
 from raydiff.planning.tuning import TuningSets, trials_seconds
 from raydiff.run_folder import ROLES
-from raydiff.scoring.part_scorer import Maps
+from raydiff.scoring.map_place import Maps
 from raydiff.training.train import CHECKPOINTS_KEPT
 
 # Processes that the steps of a method wait for, one after the other: examples (decoding, writing), statistics, training

@@ -24,7 +24,8 @@ from raydiff.model.scored import Scored
 from raydiff.model.scorer import CHUNK, examples_of, image_key, score_examples
 from raydiff.planning.timing import Memory, Timing, peak_memory, timed
 from raydiff.scoring import table
-from raydiff.scoring.part_scorer import MAPS, Maps, PartScorer
+from raydiff.scoring.map_place import Maps
+from raydiff.scoring.part_scorer import MAPS, PartScorer
 
 DECODED = 16  # images at a time
 WRITTEN = 8  # rows, with their maps

@@ -22,7 +22,7 @@ from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.parts import PartPattern
 from raydiff.images.survey import AS_FOLDERS_SAY, survey
 from raydiff.methods.base import GradientSettings, ScoreSettings, TrainSettings
-from raydiff.model.calibration import check_rate
+from raydiff.model.rate import check_rate
 from raydiff.planning import measure
 from raydiff.planning.method import Costs, Resources, World, method_section
 from raydiff.planning.plan import Plan, Section, Step
@@ -31,7 +31,7 @@ from raydiff.planning.timing import timed
 from raydiff.planning.tuning import grid
 from raydiff.progress import phase
 from raydiff.run_folder import RunFolder
-from raydiff.scoring.part_scorer import Maps
+from raydiff.scoring.map_place import Maps
 from raydiff.selection.pseudo_validation import PseudoValidationSettings
 from raydiff.selection.space import load_space
 from raydiff.training.workers import Workers, begins_with, planned, scaling

@@ -24,7 +24,7 @@ from raydiff.model.folder import describe
 from raydiff.progress import console, phase
 from raydiff.scoring.bulk import Summary, claim, is_complete, score_table
 from raydiff.scoring.deployment import deployed
-from raydiff.scoring.part_scorer import Maps
+from raydiff.scoring.map_place import Maps
 from raydiff.scoring.summary import ArchiveSummary, summarise
 
 SUMMARY = "summary.json"

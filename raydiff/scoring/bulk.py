@@ -25,7 +25,8 @@ from raydiff.images.stream import Attempts, Reading, stream
 from raydiff.model.folder import describe
 from raydiff.progress import Phase, console, phase
 from raydiff.scoring import table
-from raydiff.scoring.part_scorer import METRICS, Maps, PartScorer
+from raydiff.scoring.map_place import Maps
+from raydiff.scoring.part_scorer import METRICS, PartScorer
 from raydiff.scoring.unfinished import READS_AT_ONCE, WORK, Counts, Unfinished, count, finish, unfinished
 from raydiff.storage.patience import patiently
 

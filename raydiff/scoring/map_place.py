@@ -1,9 +1,12 @@
-"""Where an image's anomaly map goes."""
+"""Which anomaly maps are written, and where an image's goes."""
 
 from __future__ import annotations
 
 import hashlib
 import posixpath
+from typing import Literal
+
+Maps = Literal["none", "tiff", "png"]
 
 NAME_BYTES = 200  # of one name; 255 is what file systems take, and a file has an ending and, unfinished, 18 bytes more
 PLACE_BYTES = 700  # of the whole place; 1,024 is what S3 takes, and the folder of the scores stands before it

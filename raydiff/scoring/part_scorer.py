@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Sequence
 from datetime import date
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,12 +24,11 @@ from raydiff.images.stream import carried
 from raydiff.model.calibration import Calibration
 from raydiff.model.scored import Scored
 from raydiff.scoring import table
-from raydiff.scoring.map_place import map_place
+from raydiff.scoring.map_place import Maps, map_place
 from raydiff.scoring.maps import write_map
 from raydiff.scoring.unfinished import work_uri
 from raydiff.storage.patience import patiently
 
-Maps = Literal["none", "tiff", "png"]
 METRICS = {"images": "Images", "errors": "Images that could not be scored", "alarms": "Alarms"}  # for Prometheus
 MAPS = "anomaly_maps"  # a folder that indexing passes over, should it lie among the images
 CALL_SECONDS = 3600.0  # a part that takes longer is taken for a lost replica

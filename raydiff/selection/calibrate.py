@@ -18,8 +18,9 @@ from ray.serve.handle import DeploymentHandle
 from raydiff import cluster
 from raydiff.images import table
 from raydiff.images.stream import Reading, decode_rows
-from raydiff.model.calibration import Calibration, check_rate
+from raydiff.model.calibration import Calibration
 from raydiff.model.folder import Model, load
+from raydiff.model.rate import DEFAULT_RATE, check_rate
 from raydiff.model.scored import Scored
 from raydiff.progress import console
 from raydiff.scoring import table as score_table_file
@@ -27,7 +28,6 @@ from raydiff.scoring.bulk import score_table
 from raydiff.selection.pseudo_validation import PseudoValidationSettings, made_of
 from raydiff.selection.sample import sample
 
-DEFAULT_RATE = 0.01
 SEED = 1  # of the made anomalies: others than tuning's, where it saw the same images
 FEW = 0.05  # of the made anomalies; so small a share that hardly any defect will raise an alarm
 
