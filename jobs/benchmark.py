@@ -22,7 +22,7 @@ from raydiff.images import pack
 from raydiff.images.archive import write_shard
 from raydiff.images.shards import Part, parts, read_rows, row_count, shard_name
 from raydiff.images.stream import Reading, decode_rows
-from raydiff.model.folder import describe
+from raydiff.model.description import describe
 from raydiff.progress import console
 from raydiff.scoring.archive_run import list_images
 from raydiff.scoring.bulk import score_table

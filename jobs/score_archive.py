@@ -12,8 +12,6 @@ import typer
 
 from raydiff import cli
 from raydiff.images.decode import MAX_PIXELS
-from raydiff.planning.archive import plan_archive
-from raydiff.planning.show import print_plan
 from raydiff.scoring.archive_run import score_archive
 from raydiff.scoring.summary import print_summary
 
@@ -30,7 +28,10 @@ def main(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
 ) -> None:
     """Score every image there is into Parquet files, one row an image, bad ones too."""
-    if dry_run:
+    if dry_run:  # imported here, because planning loads all that a run may need
+        from raydiff.planning.archive import plan_archive
+        from raydiff.planning.show import print_plan
+
         print_plan(plan_archive(model, data, out, maps, replicas, max_pixels, address))
         return
     done, summary = score_archive(model, data, out, maps, replicas, max_pixels, address, gpus)

@@ -17,8 +17,6 @@ from raydiff.images.index import print_report
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.parts import PartPattern
 from raydiff.model.rate import DEFAULT_RATE, check_rate
-from raydiff.planning.show import print_plan
-from raydiff.planning.training import plan_training
 from raydiff.progress import console
 from raydiff.report.facts import archive_command
 from raydiff.run_folder import RunFolder
@@ -61,7 +59,10 @@ def main(
     PseudoValidationSettings.at_most(pseudo_images)
     named = FolderNames.parse(normal, anomalous)
     parts = PartPattern.parse(part_from)
-    if dry_run:
+    if dry_run:  # imported here, because planning loads all that a run may need
+        from raydiff.planning.show import print_plan
+        from raydiff.planning.training import plan_training
+
         given = data, out, recipes, per_category, asked, pseudo_images, false_alarm_rate, maps, address
         print_plan(plan_training(*given, named=named, part_from=parts))
         return

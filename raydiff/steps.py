@@ -26,7 +26,8 @@ from raydiff.images.index import index as index_images
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.parts import PartPattern
 from raydiff.images.survey import AS_FOLDERS_SAY
-from raydiff.model.folder import Model, describe, load
+from raydiff.model.description import describe
+from raydiff.model.folder import Model, load
 from raydiff.model.rate import DEFAULT_RATE
 from raydiff.progress import console
 from raydiff.report.figures import trials_plot

@@ -27,7 +27,7 @@ from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images.decode import decode
 from raydiff.images.pack import pack
-from raydiff.model.folder import describe
+from raydiff.model.description import describe
 from raydiff.scoring import archive_run, table
 from raydiff.scoring.archive_run import list_images, score_archive
 

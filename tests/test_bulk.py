@@ -25,7 +25,8 @@ from raydiff.images.shards import ROWS_PER_PART, Shard
 from raydiff.images.stream import Reading, decode_rows
 from raydiff.images.survey import find_images
 from raydiff.model.calibration import Calibration
-from raydiff.model.folder import Model, describe
+from raydiff.model.description import describe
+from raydiff.model.folder import Model
 from raydiff.model.scored import Scored
 from raydiff.scoring import bulk, table
 from raydiff.scoring.bulk import score_table
@@ -206,7 +207,7 @@ class Handle:
         self.score = self
         self._answer = answer
 
-    def remote(self, images, categories):
+    def remote(self, images, categories, maps):
         self._images = images
         return self
 

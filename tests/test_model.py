@@ -14,7 +14,8 @@ import raydiff
 from raydiff import storage
 from raydiff.errors import ModelFolderError, SettingsError
 from raydiff.model.calibration import Calibration
-from raydiff.model.folder import DESCRIPTION, FORMAT, WEIGHTS, Model, describe
+from raydiff.model.description import DESCRIPTION, FORMAT, WEIGHTS, describe
+from raydiff.model.folder import Model
 
 CALIBRATION = Calibration.fit({"bolt": [0.1, 1 / 3, 2.7], "cloth": list(np.linspace(1, 2, 30))}, rate=0.05)
 
@@ -39,7 +40,7 @@ def edit(folder, change, new_id=False):
     description = json.loads(path.read_text())
     change(description)
     if new_id:
-        description["id"] = raydiff.model.folder._model_id(description)
+        description["id"] = raydiff.model.description.model_id(description)
     path.write_text(json.dumps(description))
 
 

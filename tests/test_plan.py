@@ -23,7 +23,8 @@ from raydiff.images.holdout import roles
 from raydiff.images.stream import Reading
 from raydiff.images.survey import survey
 from raydiff.methods.base import GradientSettings
-from raydiff.model.folder import Model, describe, load
+from raydiff.model.description import describe
+from raydiff.model.folder import Model, load
 from raydiff.planning import archive as archive_plan
 from raydiff.planning import measure, run_images, sample, timing
 from raydiff.planning.archive import plan_archive

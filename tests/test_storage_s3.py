@@ -29,7 +29,8 @@ from raydiff.images.index import index
 from raydiff.images.listing import Listing
 from raydiff.images.shards import parts_of, shards
 from raydiff.images.stream import Reading, decode_part
-from raydiff.model.folder import WEIGHTS, Model
+from raydiff.model.description import WEIGHTS
+from raydiff.model.folder import Model
 from raydiff.scoring import table as score_table
 from raydiff.scoring import unfinished
 from raydiff.scoring.archive_plan import Requests, packing, requests

@@ -9,7 +9,7 @@ import torch
 from conftest import tiny_settings
 
 import raydiff
-from raydiff.model.folder import WEIGHTS
+from raydiff.model.description import WEIGHTS
 from raydiff.training.train import CHECKPOINT_FILE, train
 from raydiff.training.workers import Workers
 

@@ -8,7 +8,6 @@ reader sees the model before a change or after it; its id is the hash of all tha
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,13 +21,10 @@ from raydiff.errors import ModelFolderError, SettingsError, StorageError
 from raydiff.images.decode import resize
 from raydiff.methods.base import Method, ScoreSettings
 from raydiff.model.calibration import Calibration
+from raydiff.model.description import DESCRIPTION, FORMAT, WEIGHTS, describe, model_id
 from raydiff.model.scored import Scored
 from raydiff.model.scorer import score_images
 from raydiff.nn.positions import PositionStatistics
-
-WEIGHTS = "weights.safetensors"
-DESCRIPTION = "model.json"
-FORMAT = 4
 
 
 class Model:
@@ -69,7 +65,7 @@ class Model:
         """Content hash of weights, settings and calibration: 16 hexadecimal digits."""
         if self._weights_hash is None:
             self._weights_hash = hashlib.sha256(self._weights()).hexdigest()
-        return _model_id(self._description(self._weights_hash))
+        return model_id(self._description(self._weights_hash))
 
     def score(self, images: Sequence[np.ndarray], categories: Sequence[str | None] | None = None) -> Scored:
         """Score RGB images: uint8 arrays (H, W, 3) of any sizes. Maps are at the model's image size.
@@ -108,7 +104,7 @@ class Model:
         if not self._saved or self._weights_hash is None:
             raise ModelFolderError(f"{uri}: the weights have not been written; save the whole model first")
         description = self._description(self._weights_hash)
-        description |= {"id": _model_id(description), "card": self.card}
+        description |= {"id": model_id(description), "card": self.card}
         storage.write_json(storage.join(uri, DESCRIPTION), description)
 
     def _weights(self) -> bytes:
@@ -171,31 +167,3 @@ def load(uri: str, device: str | torch.device | None = None) -> Model:
     model._weights_hash = description["weights_sha256"]
     model._saved = True
     return model
-
-
-def describe(uri: str, calibrated: bool = True) -> dict[str, Any]:
-    """A model folder's description, checked against its own hash; the weights are not read.
-
-    `calibrated=False` describes the model (and its id) as it was before calibration.
-
-    Raises:
-        ModelFolderError: as `load`.
-    """
-    place = storage.join(uri, DESCRIPTION)
-    try:
-        description = storage.read_json(place)
-    except StorageError as error:
-        raise ModelFolderError(f"{uri} is not a model folder: {error}") from None
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise ModelFolderError(f"{place} is not in model format {FORMAT}; load it with the raydiff that wrote it")
-    if description.get("id") != _model_id(description):
-        raise ModelFolderError(f"{place} was changed since it was written: its contents no longer have its id")
-    if not calibrated:
-        description["calibration"] = None
-        description["id"] = _model_id(description)
-    return dict(description)
-
-
-def _model_id(description: dict[str, Any]) -> str:
-    decides = {key: value for key, value in description.items() if key not in ("id", "card")}
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]

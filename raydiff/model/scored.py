@@ -15,6 +15,10 @@ class Scored(NamedTuple):
     details: dict[str, np.ndarray]  # (N,) float64 each: what else the method tells of an image
     guessed: list[str | None]  # (N,) categories that the method took images for that came without one that it knows
 
+    def without_maps(self) -> Scored:
+        """The same with maps of no pixels."""
+        return self._replace(maps=np.empty((len(self.scores), 0, 0), np.float32))
+
     def each(self) -> list[Scored]:
         """The images' one by one."""
         return [

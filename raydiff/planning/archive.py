@@ -14,7 +14,7 @@ from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.listing import Listing
 from raydiff.images.shards import ROWS_PER_PART, ROWS_PER_SHARD, Part, Shard, parts_of, read_rows, shards
 from raydiff.images.stream import Reading
-from raydiff.model.folder import describe
+from raydiff.model.description import describe
 from raydiff.planning import measure
 from raydiff.planning.method import STARTS, Resources
 from raydiff.planning.pieces import Scoring, table_bytes

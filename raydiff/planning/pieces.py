@@ -186,7 +186,7 @@ class _Known:
         self.score = self
         self._scored = scored
 
-    def remote(self, images: np.ndarray, categories: Sequence[str]) -> _Known:
+    def remote(self, images: np.ndarray, categories: Sequence[str], maps: bool) -> _Known:
         return self
 
     def result(self, timeout_s: float) -> Scored:

@@ -20,7 +20,7 @@ from raydiff.images.listing import Listing
 from raydiff.images.shards import Shard, shards
 from raydiff.images.tables import own_table
 from raydiff.model.calibration import Calibration
-from raydiff.model.folder import describe
+from raydiff.model.description import describe
 from raydiff.progress import console, phase
 from raydiff.scoring.bulk import Summary, claim, is_complete, score_table
 from raydiff.scoring.deployment import deployed

@@ -22,7 +22,7 @@ from raydiff.errors import DataError, SettingsError, Stopped
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.shards import ROWS_PER_PART, Shard, is_one_file, shards
 from raydiff.images.stream import Attempts, Reading, stream
-from raydiff.model.folder import describe
+from raydiff.model.description import describe
 from raydiff.progress import Phase, console, phase
 from raydiff.scoring import table
 from raydiff.scoring.map_place import Maps

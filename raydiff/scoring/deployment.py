@@ -16,7 +16,6 @@ from ray.serve.schema import LoggingConfig
 from raydiff import cluster
 from raydiff.cluster.task_errors import told_in
 from raydiff.cluster.worker_progress import told_if_pending
-from raydiff.model.folder import load
 from raydiff.model.scored import Scored
 
 APP = "raydiff"
@@ -27,11 +26,16 @@ class Scorer:
     """A replica: a loaded model on the device that Ray gave it."""
 
     def __init__(self, model_uri: str) -> None:
+        from raydiff.model.folder import load  # here, because whoever deploys it need not load torch
+
         self.model = load(model_uri, cluster.use_assigned_device())
 
-    def score(self, images: np.ndarray, categories: Sequence[str | None]) -> Scored:
-        """Scores and maps of uint8 (N, S, S, 3) images at the model's size."""
-        return self.model.score(list(images), categories)
+    def score(self, images: np.ndarray, categories: Sequence[str | None], maps: bool = True) -> Scored:
+        """Scores of uint8 (N, S, S, 3) images at the model's size, and their maps where these are wanted: they are
+        many times as large as what else is sent back.
+        """
+        scored = self.model.score(list(images), categories)
+        return scored if maps else scored.without_maps()
 
 
 @contextlib.contextmanager

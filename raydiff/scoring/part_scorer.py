@@ -19,7 +19,6 @@ from ray.util.metrics import Counter
 
 from raydiff import storage
 from raydiff.errors import ClusterError, RaydiffError
-from raydiff.images.overlay import overlay
 from raydiff.images.stream import carried
 from raydiff.model.calibration import Calibration
 from raydiff.model.scored import Scored
@@ -124,7 +123,8 @@ class PartScorer:
         """The deployment's answer, or None if as many replicas as there are attempts have died of it."""
         for _ in range(ATTEMPTS):
             with contextlib.suppress(RayActorError):
-                scored: Scored = self.handle.score.remote(images, categories).result(timeout_s=CALL_SECONDS)
+                asked = self.handle.score.remote(images, categories, self.maps != "none")
+                scored: Scored = asked.result(timeout_s=CALL_SECONDS)
                 return scored
         return None
 
@@ -151,6 +151,8 @@ class PartScorer:
             return uri
         assert self.calibration is not None
         scale = self.calibration.of(record["category_guessed"] or record["category"]).colour_scale()
+        from raydiff.images.overlay import overlay  # matplotlib, which no other maps need
+
         picture = Image.fromarray(overlay(image, anomaly_map, *scale)).resize(size, Image.Resampling.BILINEAR)
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")

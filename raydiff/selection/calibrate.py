@@ -94,7 +94,7 @@ def _made_anomalies(
         made = cluster.result(_make.remote(rows, model.image_size, size, SEED + number))
         if not len(made):
             continue
-        scored: Scored = handle.score.remote(made, [category] * len(made)).result()
+        scored: Scored = handle.score.remote(made, [category] * len(made), False).result()
         threshold = model.calibration.of(category).threshold
         found[category] = MadeAlarms(len(made), int((scored.scores > threshold).sum()))
     return found

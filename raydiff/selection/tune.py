@@ -26,7 +26,8 @@ from raydiff.images import table
 from raydiff.images.decode import resize_mask
 from raydiff.images.masks import read_mask
 from raydiff.images.stream import Reading, decode_rows
-from raydiff.model.folder import Model, describe, load
+from raydiff.model.description import describe
+from raydiff.model.folder import Model, load
 from raydiff.progress import Phase, console, phase
 from raydiff.selection.early_stopping import StagedASHA, StagedFIFO
 from raydiff.selection.journal import Journal
