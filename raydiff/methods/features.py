@@ -20,7 +20,7 @@ from raydiff.nn import backbones, json_tensor
 from raydiff.nn.backbones import Backbone, BackboneSettings
 from raydiff.nn.category_statistics import CategorySums, likeliest
 from raydiff.nn.maps import image_score
-from raydiff.nn.memory_bank import greedy_coreset, nearest_neighbours
+from raydiff.nn.memory_bank import cover_radius, greedy_coreset, nearest_neighbours
 
 _BY_CATEGORY = ("feature_mean", "feature_std", "looks_mean")  # buffers with a row a category
 POOLED = 300_000  # patches in memory at once, beyond those of one category
@@ -299,9 +299,15 @@ class FeatureMethod(Method):
         return image_score(maps, score.pool)
 
     def about(self) -> dict[str, Any]:
-        """The backbone's licence and how large the memory bank is."""
+        """The backbone's licence, how large the memory bank is, and how far a patch it was chosen from may lie from it.
+
+        That radius is each backbone's, the largest of all categories' (see `cover_radius`); those with one vector have
+        none.
+        """
         licences = ", ".join(dict.fromkeys(backbone.licence for backbone in self._networks))
-        return {"backbone_licence": licences, "memory_bank": list(self.memory_bank.shape)}
+        own = [rows for rows in self.bank_rows() if rows.stop - rows.start > 1]
+        radii = [max(cover_radius(part[rows]) for rows in own) for part in self.memory_bank.split(self.parts, 1) if own]
+        return {"backbone_licence": licences, "memory_bank": list(self.memory_bank.shape), "cover_radius": radii}
 
     @classmethod
     def untrained(cls, train: FeatureTrainSettings) -> FeatureMethod:

