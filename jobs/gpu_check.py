@@ -21,7 +21,9 @@ def main() -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="sizes for a CPU: the command is tried, not the device")
     parser.add_argument("--data", help="images in MVTec AD's layout; without them made ones are used")
-    parser.add_argument("--weights", nargs="*", default=[], help="a folder of <timm name>.safetensors; with --pack, files")
+    parser.add_argument(
+        "--weights", nargs="*", default=[], help="a folder of <timm name>.safetensors; with --pack, files"
+    )
     parser.add_argument("--pack", metavar="DATA", help="instead of checking, make a small copy of these images")
     parser.add_argument("--into", type=Path, help="where --pack puts the folders data and weights")
     parser.add_argument("--per-folder", type=int, metavar="N", help="pack at most so many images of each folder")

@@ -24,7 +24,7 @@ from raydiff import methods
 from raydiff.gpu_check import shapes
 from raydiff.gpu_check.parts import Job
 from raydiff.gpu_check.results import Row
-from raydiff.methods.base import GradientSettings, Method
+from raydiff.methods.base import GradientSettings, Method, ScoreSettings
 from raydiff.model import Model
 from raydiff.scoring.scored import Scored
 from raydiff.scoring.scorer import examples_of, image_key, score_examples, score_images
@@ -67,16 +67,17 @@ def methods_agree(job: Job) -> Iterator[Row]:
     for name in methods.names():
         here, kept = shapes.small_method(name, job.tiny)
         there = copy.deepcopy(here).to(job.device)
+        score = shapes.score_settings(here, job.tiny)
         images = shapes.waves(5, here.settings.image_size, seed=1)
         images = np.concatenate([images, shapes.with_squares(images)])
         with computing():
             yield _row(f"{name}: examples", apart(examples_of(there, images), examples_of(here, images)), HALF)
             if isinstance(here.settings, GradientSettings):
                 yield from _losses(name, here, there, kept.take(list(range(4))))
-        yield from _scores(name, here, there, images)
+        yield from _scores(name, here, there, images, score)
         with computing():
-            yield from _batches(name, there, images)
-            yield _saved(name, there, images)
+            yield from _batches(name, there, images, score)
+            yield _saved(name, there, images, score)
 
 
 def _losses(name: str, here: Method, there: Method, examples: Tensor) -> Iterator[Row]:
@@ -97,11 +98,11 @@ def _loss(method: Method, examples: Tensor) -> tuple[Tensor, Tensor]:
     return loss.detach().cpu(), torch.cat([each.flatten().cpu() for each in gradients if each is not None])
 
 
-def _scores(name: str, here: Method, there: Method, images: np.ndarray) -> Iterator[Row]:
+def _scores(name: str, here: Method, there: Method, images: np.ndarray, score: ScoreSettings) -> Iterator[Row]:
     examples, keys = examples_of(here, images), [image_key(image) for image in images]
 
     def scored(method: Method) -> Scored:
-        return score_examples(method, examples, keys, method.ScoreSettings())
+        return score_examples(method, examples, keys, score)
 
     with computing():
         wanted, found = scored(here), scored(there)
@@ -111,9 +112,8 @@ def _scores(name: str, here: Method, there: Method, images: np.ndarray) -> Itera
         yield _row(f"{name}: scores, bf16", apart(scored(there).scores, wanted.scores), BFLOAT16)
 
 
-def _batches(name: str, method: Method, images: np.ndarray) -> Iterator[Row]:
+def _batches(name: str, method: Method, images: np.ndarray, score: ScoreSettings) -> Iterator[Row]:
     """Scores to the bit the same when asked again, in another order and alone."""
-    score = method.ScoreSettings()
     together = score_images(method, images, score)
     again = score_images(method, images, score)
     yield _row(f"{name}: scored again", apart(again.maps, together.maps), 0.0)
@@ -124,9 +124,9 @@ def _batches(name: str, method: Method, images: np.ndarray) -> Iterator[Row]:
     yield _row(f"{name}: in other batches", worst, 0.0)
 
 
-def _saved(name: str, method: Method, images: np.ndarray) -> Row:
+def _saved(name: str, method: Method, images: np.ndarray, score: ScoreSettings) -> Row:
     with tempfile.TemporaryDirectory() as folder:
-        model = Model(method, method.ScoreSettings())
+        model = Model(method, score)
         model.save(folder)
         loaded = raydiff.model.load(folder, "cpu")
     difference = apart(loaded.score(list(images)).scores, model.score(list(images)).scores)
@@ -135,11 +135,12 @@ def _saved(name: str, method: Method, images: np.ndarray) -> Row:
     return row._replace(passed=bool(row.passed) and loaded.id == model.id)
 
 
-def networks(method: Method) -> Iterator[tuple[str, nn.Module]]:
-    """The method's own networks: denoising, segmenting, encoding, and frozen ones."""
-    for name, child in method.named_children():
-        if name != "diffusion" and any(True for _ in child.parameters()):
-            yield name, child
+def networks(method: Method) -> Iterator[nn.Module]:
+    """What a method calls: denoising, segmenting, encoding and frozen networks."""
+    for child in method.children():
+        for network in child if isinstance(child, nn.ModuleList) else [child]:
+            if any(True for _ in network.parameters()):
+                yield network
 
 
 def channels_last(job: Job) -> Iterator[Row]:
@@ -148,15 +149,13 @@ def channels_last(job: Job) -> Iterator[Row]:
         method, _ = shapes.small_method(name, job.tiny)
         plain = method.to(job.device)
         turned = copy.deepcopy(plain)
-        for _, network in networks(turned):
+        for network in networks(turned):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        score = shapes.score_settings(plain, job.tiny)
         images = shapes.waves(5, plain.settings.image_size, seed=1)
-        examples, keys = examples_of(plain, images), [image_key(image) for image in images]
-        for bfloat16, allowed in ((False, FLOAT32), (True, BFLOAT16)):
+        for bfloat16, allowed in ((False, HALF), (True, BFLOAT16)):
             with computing(bfloat16):
-                wanted, found = (
-                    score_examples(each, examples, keys, each.ScoreSettings()).scores for each in (plain, turned)
-                )
+                wanted, found = (score_images(each, images, score).scores for each in (plain, turned))
             yield _row(f"{name}: scores, {'bf16' if bfloat16 else 'float32'}", apart(found, wanted), allowed)
 
 
@@ -193,13 +192,13 @@ def compiled(job: Job) -> Iterator[Row]:
     for name in ("lafite", "diffusion_ad", "glad", "nearest_patch"):  # as long as there is time
         method, _ = shapes.small_method(name, job.tiny)
         method.to(job.device)
+        score = shapes.score_settings(method, job.tiny)
         images = shapes.waves(5, method.settings.image_size, seed=1)
-        examples, keys = examples_of(method, images), [image_key(image) for image in images]
         with computing():
-            wanted = score_examples(method, examples, keys, method.ScoreSettings()).scores
-            for _, network in networks(method):
+            wanted = score_images(method, images, score).scores
+            for network in networks(method):
                 network.compile(backend=backend)
             begun = time.monotonic()
-            found = score_examples(method, examples, keys, method.ScoreSettings()).scores
+            found = score_images(method, images, score).scores
         seconds = round(time.monotonic() - begun, 1)
-        yield _row(f"{name}: scores, float32", apart(found, wanted), FLOAT32, backend=backend, seconds=seconds)
+        yield _row(f"{name}: scores, float32", apart(found, wanted), HALF, backend=backend, seconds=seconds)

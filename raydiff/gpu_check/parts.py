@@ -21,7 +21,13 @@ from raydiff.gpu_check.results import CUT_OFF, DONE, FAILED, LEFT_OUT, Row
 TOTAL_SECONDS = 530.0  # of all parts together: nine minutes with the start
 LEAST_SECONDS = 5.0  # a part is not begun with less
 # Loaded once, in the process that those of the parts are forked from; it never touches the GPU.
-_LOADED_BEFORE = ("torch", "raydiff.model", "raydiff.methods.diffusion_ad", "raydiff.methods.glad", "raydiff.methods.lafite")
+_LOADED_BEFORE = (
+    "torch",
+    "raydiff.model",
+    "raydiff.methods.diffusion_ad",
+    "raydiff.methods.glad",
+    "raydiff.methods.lafite",
+)
 
 
 class Job(NamedTuple):

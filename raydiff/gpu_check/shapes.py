@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from raydiff import methods
-from raydiff.methods.base import Method
+from raydiff.methods.base import Method, ScoreSettings
 from raydiff.scoring.scorer import examples_of
 from raydiff.training import store
 from raydiff.training.store import ExampleStore
@@ -56,6 +56,14 @@ def small_method(name: str, tiny: bool) -> tuple[Method, ExampleStore]:
     kept = held(method, images, ["waves"] * len(images))
     method.fit_statistics(kept, 0)
     return method, kept
+
+
+def score_settings(method: Method, tiny: bool) -> ScoreSettings:
+    """The method's own; a tiny check denoises in at most two steps."""
+    default: Any = method.ScoreSettings()
+    if tiny and getattr(default, "denoising_steps", 1) > 2:
+        default = default.changed(denoising_steps=2)
+    return default  # type: ignore[no-any-return]
 
 
 def waves(count: int, size: int, seed: int = 0) -> np.ndarray:
