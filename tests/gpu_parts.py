@@ -7,7 +7,7 @@ import time
 from raydiff.errors import DataError
 from raydiff.gpu_check.results import Row
 
-REFUSED = "ray", "optuna", "s3fs", "typer", "matplotlib", "transformers"
+REFUSED = "ray", "optuna", "s3fs", "typer", "matplotlib"
 
 
 def fine(job):

@@ -63,7 +63,7 @@ def _row(what: str, difference: float, allowed: float, **more: object) -> Row:
 
 
 def methods_agree(job: Job) -> Iterator[Row]:
-    """Every method on the device and on the CPU: examples, loss, scores, batches, and a model saved there, read here."""
+    """Every method on the device and on the CPU: examples, loss, scores, batches, a model saved there and read here."""
     for name in methods.names():
         here, kept = shapes.small_method(name, job.tiny)
         there = copy.deepcopy(here).to(job.device)
