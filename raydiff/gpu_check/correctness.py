@@ -150,7 +150,7 @@ def channels_last(job: Job) -> Iterator[Row]:
         plain = method.to(job.device)
         turned = copy.deepcopy(plain)
         for network in networks(turned):
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(memory_format=torch.channels_last)
         score = shapes.score_settings(plain, job.tiny)
         images = shapes.waves(5, plain.settings.image_size, seed=1)
         for bfloat16, allowed in ((False, HALF), (True, BFLOAT16)):

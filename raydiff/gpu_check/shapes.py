@@ -63,7 +63,7 @@ def score_settings(method: Method, tiny: bool) -> ScoreSettings:
     default: Any = method.ScoreSettings()
     if tiny and getattr(default, "denoising_steps", 1) > 2:
         default = default.changed(denoising_steps=2)
-    return default  # type: ignore[no-any-return]
+    return default
 
 
 def waves(count: int, size: int, seed: int = 0) -> np.ndarray:
