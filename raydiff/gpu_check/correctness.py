@@ -19,15 +19,15 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-import raydiff.model
+import raydiff
 from raydiff import methods
 from raydiff.gpu_check import shapes
 from raydiff.gpu_check.parts import Job
 from raydiff.gpu_check.results import Row
 from raydiff.methods.base import GradientSettings, Method, ScoreSettings
-from raydiff.model import Model
-from raydiff.scoring.scored import Scored
-from raydiff.scoring.scorer import examples_of, image_key, score_examples, score_images
+from raydiff.model.folder import Model
+from raydiff.model.scored import Scored
+from raydiff.model.scorer import examples_of, image_key, score_examples, score_images
 from raydiff.training.loop import TrainingLoop
 
 FLOAT32, BFLOAT16 = 1e-4, 2e-2  # largest difference allowed
@@ -128,7 +128,7 @@ def _saved(name: str, method: Method, images: np.ndarray, score: ScoreSettings) 
     with tempfile.TemporaryDirectory() as folder:
         model = Model(method, score)
         model.save(folder)
-        loaded = raydiff.model.load(folder, "cpu")
+        loaded = raydiff.load(folder, "cpu")
     difference = apart(loaded.score(list(images)).scores, model.score(list(images)).scores)
     # features are made anew on the other side, and kept in float16
     row = _row(f"{name}: saved here, loaded on the CPU", difference, HALF, same_id=loaded.id == model.id)

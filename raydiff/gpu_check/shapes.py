@@ -11,7 +11,7 @@ import torch
 
 from raydiff import methods
 from raydiff.methods.base import Method, ScoreSettings
-from raydiff.scoring.scorer import examples_of
+from raydiff.model.scorer import examples_of
 from raydiff.training import store
 from raydiff.training.store import ExampleStore
 

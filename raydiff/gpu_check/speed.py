@@ -24,9 +24,9 @@ from raydiff.gpu_check.device import Best, best_batch, operations, peak, seconds
 from raydiff.gpu_check.parts import Job
 from raydiff.gpu_check.results import Row
 from raydiff.images.decode import decode, resize
-from raydiff.methods.base import Method
+from raydiff.methods.base import Method, ScoreSettings
+from raydiff.model.scorer import CHUNK, image_key, score_examples, score_images
 from raydiff.nn.backbones import Backbone, BackboneSettings
-from raydiff.scoring.scorer import CHUNK, image_key, score_examples, score_images
 
 Call = Callable[[], object]
 FILES = 256  # image files that decoding is measured on
@@ -57,7 +57,8 @@ def backbone(job: Job) -> Iterator[Row]:
 @torch.inference_mode()
 def _features(network: Backbone, images: Tensor, low: bool, device: str) -> Tensor:
     with torch.autocast(device, torch.bfloat16, enabled=low):
-        return network(images)  # type: ignore[no-any-return]
+        features: Tensor = network(images)
+    return features
 
 
 def network_operations(call: Call, job: Job) -> float:
@@ -129,7 +130,7 @@ def method_rows(
     batches: Sequence[int],
     job: Job,
     goal: float | None = None,
-    score: object = None,
+    score: ScoreSettings | None = None,
     whole: bool = True,
 ) -> Iterator[Row]:
     """A method's maps and scores: with noise that lies ready, as they are, and from pixels and files on.
@@ -170,13 +171,15 @@ def method_rows(
     yield Row(f"{what}: from files, as scored", {"batch": CHUNK[job.device], "images_per_s": rate})
 
 
-def _from_files(method: Method, files: Sequence[bytes], score: object, pool: ThreadPoolExecutor, job: Job) -> None:
+def _from_files(
+    method: Method, files: Sequence[bytes], score: ScoreSettings, pool: ThreadPoolExecutor, job: Job
+) -> None:
     """Decode ahead in threads, score in chunks."""
     size, chunk = method.settings.image_size, CHUNK[job.device]
     coming = pool.map(lambda data: opened(data, size), files)
     for start in range(0, len(files), chunk):
         images = np.stack([next(coming) for _ in files[start : start + chunk]])
-        score_images(method, images, score)  # type: ignore[arg-type]
+        score_images(method, images, score)
 
 
 @contextlib.contextmanager

@@ -150,4 +150,4 @@ def _pixels(method: Method) -> torch.Tensor:
 
 
 def _turned(network: nn.Module) -> nn.Module:
-    return copy.deepcopy(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return copy.deepcopy(network).to(memory_format=torch.channels_last)
