@@ -2,9 +2,11 @@
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers.models.embeddings import get_timestep_embedding
 
-from raydiff.nn.diffusion import Diffusion, keyed_noise, spaced_timesteps
+from raydiff.nn.blocks import step_embedding
+from raydiff.nn.diffusion import Diffusion, betas, keyed_noise, spaced_timesteps
 
 # alpha-bar of the three schedules at some steps, to four decimals
 TABLE = {
@@ -19,6 +21,20 @@ def test_alpha_bar_has_the_published_values(schedule):
     alpha_bar = Diffusion(schedule, "epsilon").alpha_bar
     found = {t: round(float(alpha_bar[t]), 4) for t in TABLE[schedule]}
     assert found == pytest.approx(TABLE[schedule], abs=1.01e-4)
+
+
+@pytest.mark.parametrize("schedule", TABLE)
+@pytest.mark.parametrize("steps", [10, 1000])
+def test_betas_are_those_of_diffusers(schedule, steps):
+    low, high = {"scaled_linear": (0.00085, 0.012)}.get(schedule, (1e-4, 0.02))
+    reference = DDPMScheduler(num_train_timesteps=steps, beta_schedule=schedule, beta_start=low, beta_end=high)
+    torch.testing.assert_close(betas(schedule, steps), reference.betas, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("channels", [4, 128])
+def test_the_embedding_of_a_step_is_that_of_diffusers(channels):
+    t = torch.tensor([0, 1, 37, 999])
+    torch.testing.assert_close(step_embedding(t, channels), get_timestep_embedding(t, channels), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])

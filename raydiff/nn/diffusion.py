@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
-from diffusers import DDPMScheduler
 from pydantic import model_validator
 from torch import Tensor, nn
 
@@ -16,7 +17,6 @@ from raydiff.settings import Settings
 Prediction = Literal["epsilon", "v_prediction"]
 Schedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]  # diffusers' names; the last is the cosine one
 
-_RANGES = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012), "squaredcos_cap_v2": (1e-4, 0.02)}
 STEPS = 1000  # T of the noise schedules
 
 
@@ -45,10 +45,8 @@ class Diffusion(nn.Module):
         super().__init__()
         self.steps = steps
         self.prediction = prediction
-        low, high = _RANGES[schedule]
-        scheduler: Any = DDPMScheduler(num_train_timesteps=steps, beta_schedule=schedule, beta_start=low, beta_end=high)
         self.alpha_bar: Tensor
-        self.register_buffer("alpha_bar", scheduler.alphas_cumprod.clone(), persistent=False)
+        self.register_buffer("alpha_bar", (1 - betas(schedule, steps)).cumprod(0), persistent=False)
 
     def add_noise(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise, for t of shape (N,)."""
@@ -90,6 +88,20 @@ class Diffusion(nn.Module):
     def _levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         alpha_bar = self.alpha_bar[t].to(like.dtype).view(-1, *[1] * (like.dim() - 1))
         return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+
+def betas(schedule: Schedule, steps: int) -> Tensor:
+    """(steps,) noise variances beta_t, as diffusers' schedulers have them (importing those takes seconds a process).
+
+    DDPM's linear ones, Stable Diffusion's, which are linear in their square roots, and Nichol and Dhariwal's cosine
+    (arXiv 2102.09672, equation 17).
+    """
+    if schedule == "linear":
+        return torch.linspace(1e-4, 0.02, steps)
+    if schedule == "scaled_linear":
+        return torch.linspace(0.00085**0.5, 0.012**0.5, steps) ** 2
+    kept = [math.cos((step / steps + 0.008) / 1.008 * math.pi / 2) ** 2 for step in range(steps + 1)]
+    return torch.tensor([min(1 - after / before, 0.999) for before, after in itertools.pairwise(kept)])
 
 
 def spaced_timesteps(start: int, count: int) -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from diffusers import UNet2DModel
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,6 +28,8 @@ class UNet(nn.Module):
     """
 
     def __init__(self, channels: int, settings: UNetSettings) -> None:
+        from diffusers import UNet2DModel  # here, because it takes seconds and not every method has a U-Net
+
         super().__init__()
         widths = tuple(settings.base_channels * multiplier for multiplier in settings.multipliers)
         attends = [level in settings.attention_levels for level in range(len(widths))]
