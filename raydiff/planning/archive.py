@@ -86,7 +86,7 @@ def plan_archive(
     stages = [
         Stage(found.decode, Resources.of_cluster(replicas).decoding),
         Stage(found.score, replicas),
-        Stage(found.write, replicas + 1),
+        Stage(found.write, replicas),
     ]
     scoring = pipelined(work.images, stages, cluster.cpus(), ROWS_PER_PART)
     facts += [

@@ -25,6 +25,7 @@ from raydiff.images.stream import Attempts, Reading, stream
 from raydiff.model.description import describe
 from raydiff.progress import Phase, console, phase
 from raydiff.scoring import table
+from raydiff.scoring.deployment import CALLS_PER_REPLICA
 from raydiff.scoring.map_place import Maps
 from raydiff.scoring.part_scorer import METRICS, PartScorer
 from raydiff.scoring.unfinished import READS_AT_ONCE, WORK, Counts, Unfinished, count, finish, unfinished
@@ -117,13 +118,18 @@ def score_table(
         with phase("scoring", rows) as shown:
             for wave in _waves(missing):
                 parts = [part for each in wave for part in each.parts]
-                # One part more on its way than there are replicas.
                 scored = stream(parts, reading, cluster.SHARED_CPU, attempts).map_batches(
                     PartScorer,
                     fn_constructor_args=(handle, model, scores_uri, maps),
                     batch_size=None,
                     num_cpus=0,
-                    compute=ActorPoolStrategy(size=min(max(1, len(parts)), replicas + 1)),
+                    # One for each replica, which waits nearly always, and so keeps it in work from several threads.
+                    compute=ActorPoolStrategy(
+                        size=min(max(1, len(parts)), replicas),
+                        max_concurrent_calls_per_actor=CALLS_PER_REPLICA,
+                        max_tasks_in_flight_per_actor=CALLS_PER_REPLICA + 1,  # whose block is fetched meanwhile
+                        enable_true_multi_threading=True,
+                    ),
                 )
                 done |= _finished(scores_uri, wave, scored.iter_rows() if parts else (), shown, meter)
                 patiently(_write_manifest, scores_uri, done, False)
