@@ -145,3 +145,14 @@ def test_a_bank_vector_is_at_distance_zero_from_itself():
     distances, indices = nearest_neighbours(bank, bank, 1)
     assert indices[:, 0].tolist() == list(range(40))
     assert float(distances.max()) == 0
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 50, 51, 1000])
+def test_the_nearest_is_the_same_in_chunks_of_any_size(monkeypatch, chunk):
+    monkeypatch.setattr(memory_bank, "BANK_CHUNK", chunk)
+    queries, bank = vectors(40, 6, seed=1), vectors(51, 6, seed=2)
+    reference = NearestNeighbors(n_neighbors=1).fit(bank)
+    distances, indices = reference.kneighbors(queries)
+    found = nearest_neighbours(queries, bank, 1)
+    assert found[1].tolist() == indices.tolist()
+    torch.testing.assert_close(found[0], torch.from_numpy(distances).float())

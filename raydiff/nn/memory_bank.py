@@ -16,6 +16,7 @@ CANDIDATES = 8192  # vectors brought up to date at once: the farthest, by what i
 CENTRES = 256  # taken vectors that they are compared with in one matrix product
 BLIND = 32  # vectors taken before it is looked at whether they were still the farthest
 QUERY_CHUNK = 4096
+BANK_CHUNK = 8192  # vectors whose distances are looked at while they still lie in the cache
 
 
 def greedy_coreset(
@@ -155,11 +156,29 @@ def nearest_neighbours(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, T
     norms = bank.square().sum(1)
     distances, indices = [], []
     for chunk in queries.split(QUERY_CHUNK):
-        partial = torch.addmm(norms, chunk, bank.T, alpha=-2)  # the query's own norm does not change the order
-        index = partial.argmin(1, keepdim=True) if k == 1 else partial.topk(k, dim=1, largest=False).indices
+        if k == 1:
+            index = _nearest(chunk, bank, norms)[:, None]
+        else:
+            index = _shifted(chunk, bank, norms).topk(k, dim=1, largest=False).indices
         # distances anew from the differences: the expanded form cancels badly for near vectors
         exact = (chunk[:, None] - bank[index]).square().sum(2).sqrt()
         order = exact.argsort(dim=1, stable=True)
         distances.append(exact.gather(1, order))
         indices.append(index.gather(1, order))
     return torch.cat(distances), torch.cat(indices)
+
+
+def _nearest(queries: Tensor, bank: Tensor, norms: Tensor) -> Tensor:
+    """(q,) index of each query's nearest bank vector, the least so far kept over the bank's chunks."""
+    best, index = _shifted(queries, bank[:BANK_CHUNK], norms[:BANK_CHUNK]).min(1)
+    for start in range(BANK_CHUNK, len(bank), BANK_CHUNK):
+        rows = slice(start, start + BANK_CHUNK)
+        distances, places = _shifted(queries, bank[rows], norms[rows]).min(1)
+        nearer = distances < best
+        best, index = torch.where(nearer, distances, best), torch.where(nearer, places + start, index)
+    return index
+
+
+def _shifted(queries: Tensor, bank: Tensor, norms: Tensor) -> Tensor:
+    """(q, m) squared distances less the query's own norm, which does not change their order."""
+    return torch.addmm(norms, queries, bank.T, alpha=-2)
