@@ -72,6 +72,8 @@ def write_first_parts(images: str, count: int, few: str) -> None:
 
 def bare_loop(model: str, images: str, packed: str | None, workers: int) -> float:
     """Images/s of so many processes that each decode and score their share of the parts, and nothing else."""
+    if len(parts(images)) < workers:
+        raise DataError(f"{row_count(images)} images are too few for {workers} processes; give a part of 64 for each")
     spawn = multiprocessing.get_context("spawn")
     ready, results = spawn.Barrier(workers), spawn.Queue()
     processes = [
