@@ -48,7 +48,7 @@ def test_a_backbone_has_these_weights():
     whole = timm.create_model(NETWORK, pretrained=False, features_only=True, out_indices=(1, 2)).eval()
     whole.load_state_dict(packaged.read(NETWORK), strict=False)
     for stage, own in zip(whole(photograph("china.jpg")), backbone.net(photograph("china.jpg")), strict=True):
-        torch.testing.assert_close(stage, own, rtol=0, atol=0)
+        torch.testing.assert_close(own, stage, rtol=1e-4, atol=1e-5 * float(stage.abs().max()))  # norms are folded
     Backbone(settings, load_weights=False)  # a model folder brings them
 
 

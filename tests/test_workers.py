@@ -6,6 +6,7 @@ import pytest
 from ray.train import ScalingConfig
 
 from raydiff import cluster
+from raydiff.cluster import capacity
 from raydiff.errors import ClusterError, SettingsError
 from raydiff.training.workers import Workers, planned, scaling
 
@@ -15,9 +16,10 @@ def nodes(monkeypatch):
     """Makes the cluster look as if it had nodes of so many CPUs and GPUs."""
 
     def look(cpus: list[int], gpus: int = 0) -> None:
-        monkeypatch.setattr(cluster, "node_cpus", lambda: cpus)
-        monkeypatch.setattr(cluster, "gpus", lambda: gpus)
-        monkeypatch.setattr(cluster, "described", lambda: f"{len(cpus)} nodes")
+        for place in (cluster, capacity):
+            monkeypatch.setattr(place, "node_cpus", lambda: cpus)
+            monkeypatch.setattr(place, "gpus", lambda: gpus)
+            monkeypatch.setattr(place, "described", lambda: f"{len(cpus)} nodes")
 
     return look
 
