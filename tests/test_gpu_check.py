@@ -132,3 +132,18 @@ def test_what_is_too_large_to_be_carried_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "LARGEST_MIB", 0.001)
     with pytest.raises(DataError, match=r"more than the 0\.001 that can be carried; give --per-folder"):
         packing.pack(str(tmp_path / "mvtec"), [], tmp_path / "gpu")
+
+
+def test_packing_replaces_what_it_made_and_nothing_else(tmp_path):
+    data = str(write_mvtec(tmp_path / "mvtec", train=2, test=1, categories=("bolt",)))
+    mine = tmp_path / "mine/data/kept.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("kept")
+    with pytest.raises(DataError, match="was not packed by this command"):
+        packing.pack(data, [], tmp_path / "mine")
+    assert mine.read_text() == "kept"
+    with pytest.raises(DataError, match="where its copy would go"):
+        packing.pack(data, [], tmp_path)
+    for _ in range(2):
+        packing.pack(data, [], tmp_path / "gpu")
+    assert len(list((tmp_path / "gpu/data").rglob("*.jpg"))) == 4
