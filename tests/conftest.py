@@ -20,6 +20,8 @@ from PIL import Image
 from s3fs import S3FileSystem
 
 from raydiff import methods, storage
+from raydiff.gpu_check.shapes import waves
+from raydiff.gpu_check.shapes import with_squares as with_defect
 from raydiff.methods.base import GradientSettings
 from raydiff.model.calibration import Calibration
 from raydiff.model.folder import Model
@@ -94,19 +96,7 @@ def tiny_settings(name: str, **changes):
 
 def made_images(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
     """uint8 (count, size, size, 3): smooth waves with noise, all different."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:size, :size] / size
-    phases = rng.uniform(0, 6, (count, 3, 1, 1))
-    waves = 120 + 60 * np.sin(8 * x + 3 * y + phases) + rng.normal(0, 8, (count, 3, size, size))
-    return np.clip(waves, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1).copy()
-
-
-def with_defect(images: np.ndarray) -> np.ndarray:
-    """The same images with a dark square in each."""
-    size = images.shape[1]
-    damaged = images.copy()
-    damaged[:, size // 4 : size // 2, size // 4 : size // 2] = 10
-    return damaged
+    return waves(count, size, seed)
 
 
 def write_mvtec(root: Path, train: int = 8, test: int = 4, size: int = 40, categories=("bolt", "cloth")) -> Path:

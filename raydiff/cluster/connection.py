@@ -14,7 +14,7 @@ from ray.autoscaler.sdk import request_resources
 from ray.data import DataContext
 from ray.exceptions import AuthenticationError
 
-from raydiff.cluster.capacity import gpus as gpus_there
+from raydiff.cluster.capacity import gpus
 from raydiff.cluster.probe import probe
 from raydiff.errors import ClusterError
 from raydiff.home import use_private_token
@@ -83,7 +83,7 @@ def _wait_for_gpus(count: int) -> None:
     atexit.register(request_resources, bundles=[])  # what was asked for is kept until somebody asks for something else
     deadline = time.monotonic() + 60 * GPU_MINUTES
     with phase("waiting for GPUs", count, "GPUs") as shown:
-        while (there := gpus_there()) < count:
+        while (there := gpus()) < count:
             if time.monotonic() > deadline:
                 raise ClusterError(
                     f"{count} GPUs were asked for, but the cluster has {there} after {GPU_MINUTES:g} minutes; ask for "

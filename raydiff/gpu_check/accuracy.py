@@ -21,7 +21,8 @@ from raydiff.gpu_check import shapes
 from raydiff.gpu_check.parts import Job
 from raydiff.gpu_check.results import Row
 from raydiff.gpu_check.speed import decoders, opened
-from raydiff.images.decode import decode_mask, resize_mask
+from raydiff.images.decode import resize_mask
+from raydiff.images.masks import read_mask
 from raydiff.images.survey import find_images
 from raydiff.methods.base import Method
 from raydiff.metrics import aupro, auroc
@@ -197,4 +198,4 @@ def _decoded(rows: list[dict[str, Any]], size: int) -> np.ndarray:
 def _mask(row: dict[str, Any], size: int) -> np.ndarray:
     if not row["label"]:
         return np.zeros((size, size), bool)
-    return resize_mask(decode_mask(Path(row["mask_uri"]).read_bytes()), size)
+    return resize_mask(read_mask(row["mask_uri"]), size)

@@ -189,7 +189,7 @@ def compiled(job: Job) -> Iterator[Row]:
     """Every method's scores with its networks compiled, against as they are; on a CPU traced, but not compiled."""
     backend = "inductor" if job.device == "cuda" else "aot_eager"
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(min(8, os.cpu_count() or 1)))
-    for name in ("lafite", "diffusion_ad", "glad", "nearest_patch"):  # as long as there is time
+    for name in methods.names():
         method, _ = shapes.small_method(name, job.tiny)
         method.to(job.device)
         score = shapes.score_settings(method, job.tiny)

@@ -1,7 +1,6 @@
 """URIs and files, local or in object storage: everything that raydiff reads or writes goes through here."""
 
 from raydiff.storage.files import (
-    PROBE_SECONDS,
     create,
     delete,
     exists,
@@ -24,7 +23,6 @@ from raydiff.storage.uris import EXTRAS, absolute, arrow_filesystem, filesystem,
 
 __all__ = [
     "EXTRAS",
-    "PROBE_SECONDS",
     "absolute",
     "arrow_filesystem",
     "create",
