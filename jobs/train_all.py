@@ -34,6 +34,7 @@ def main(
     preset: cli.Preset = "small",
     backbone: cli.Backbone = None,
     backbone_weights: cli.Weights = None,
+    view: cli.ViewOption = None,
     settings: cli.Set = None,
     workers: cli.WorkersOption = None,
     seed: cli.Seed = 0,
@@ -51,7 +52,7 @@ def main(
 ) -> None:
     """Train, tune, calibrate, score and evaluate every method on one set of images."""
     names = methods_.split(",")
-    changes = {name: cli.changes(name, backbone, backbone_weights, settings, names) for name in names}
+    changes = {name: cli.changes(name, backbone, backbone_weights, settings, names, view) for name in names}
     # a mistake in the settings should show before an hour of work, not after
     recipes = {name: methods.recipe(name, preset, changes[name]) for name in names}
     asked = Workers.parse(workers) if workers else None

@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ from raydiff.progress import console, duration
 from raydiff.scoring.map_place import Maps
 from raydiff.selection.search_settings import Scheduler, Search, SearchSettings
 from raydiff.stopping import stop, stop_at_sigterm
+from raydiff.views import View
 
 if TYPE_CHECKING:
     from raydiff.evaluation.evaluate import Evaluation
@@ -60,6 +61,12 @@ Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set", help="Another train setting, e.g. image_size=320, backbone.grid=16 or lafite.train_steps=2000."
+    ),
+]
+ViewOption = Annotated[
+    str | None,
+    typer.Option(
+        "--view", help="What the networks see: tile=512,overlap=64 cuts images into tiles at their own scale; fit=pad."
     ),
 ]
 WorkersOption = Annotated[
@@ -132,6 +139,7 @@ def train(
     preset: Preset = "small",
     backbone: Backbone = None,
     backbone_weights: Weights = None,
+    view: ViewOption = None,
     settings: Set = None,
     workers: WorkersOption = None,
     seed: Seed = 0,
@@ -142,7 +150,7 @@ def train(
     from raydiff.training.workers import Workers
 
     asked = Workers.parse(workers) if workers else None
-    given = changes(method, backbone, backbone_weights, settings)
+    given = changes(method, backbone, backbone_weights, settings, view=view)
     steps.check_recipe(out, method, preset, given)
     steps.train(out, method, preset, given, asked, seed, save_as)
 
@@ -226,9 +234,19 @@ def report(out: Out) -> None:
 
 @app.command(epilog="Example: raydiff demo-images --out demo/images")
 def demo_images(
-    out: Annotated[str, typer.Option(help="A local folder, new or drawn by this command before.")], seed: Seed = 0
+    out: Annotated[str, typer.Option(help="A local folder, new or drawn by this command before.")],
+    kind: Annotated[
+        Literal["small", "large"],
+        typer.Option(help="small: three products at 192 px; large: two at 3,000 x 2,000, with defects of 6 to 24 px."),
+    ] = "small",
+    seed: Seed = 0,
 ) -> None:
-    """Draw the demo's inspection images: three products, several kinds of defect, masks."""
+    """Draw inspection images: several products, several kinds of defect, masks."""
+    if kind == "large":
+        from raydiff.images.large_demo import draw as draw_large
+
+        draw_large(out, seed=seed)
+        return
     from raydiff.images.demo import draw
 
     draw(out, seed=seed)
@@ -257,20 +275,26 @@ def down() -> None:
 
 
 def changes(
-    method: str, backbone: str | None, weights: str | None, settings: list[str] | None, among: Sequence[str] = ()
+    method: str,
+    backbone: str | None,
+    weights: str | None,
+    settings: list[str] | None,
+    among: Sequence[str] = (),
+    view: str | None = None,
 ) -> dict[str, Any]:
     """Train settings of one method given on the command line, as nested values.
 
     A setting that does not name its method is for all methods `among` which this one was chosen that have it.
 
     Raises:
-        SettingsError: if a --set is not NAME=VALUE.
+        SettingsError: if a --set is not NAME=VALUE, or --view is no view.
     """
     first, *further = backbone.split(",") if backbone else [None]
     theirs = {"weights": weights} if weights else {}
     given = [f"backbone.name={first}"] if first else []
     given += [f"backbone.weights={weights}"] if weights else []
     given += [f"further_backbones={json.dumps([{'name': name} | theirs for name in further])}"] if further else []
+    given += [f"view={json.dumps(View.values(view))}"] if view else []
     found: dict[str, Any] = {}
     for item in [*given, *(settings or [])]:
         name, equals, text = item.partition("=")

@@ -135,15 +135,15 @@ def test_steps_of_one_run_are_nested_and_other_threads_are_not(tmp_path):
 
 
 def test_of_threads_that_begin_together_one_gets_in(tmp_path, quick):
-    gate, over = threading.Barrier(4), threading.Event()
+    gate, refused = threading.Barrier(4), threading.Semaphore(0)
 
     def enter(_: int) -> bool:
         gate.wait(30)
         try:
-            with at_work(str(tmp_path)):
-                return over.wait(30)
+            with at_work(str(tmp_path)):  # until all others have tried
+                return all(refused.acquire(timeout=30) for _ in range(3))
         except DataError:
-            over.set()
+            refused.release()
             return False
 
     with ThreadPoolExecutor(4) as pool:

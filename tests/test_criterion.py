@@ -64,9 +64,9 @@ def test_categories_with_images_of_one_kind_are_left_out():
 
 def test_large_maps_are_held_in_cells_and_small_ones_as_they_are():
     maps = np.random.default_rng(0).standard_normal((2, 2 * SIDE, 2 * SIDE)).astype(np.float32)
-    cells = maps_in_cells(maps)
+    cells = maps_in_cells(maps, 2 * SIDE)
     np.testing.assert_allclose(cells, maps.reshape(2, SIDE, 2, SIDE, 2).mean((2, 4)), rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(maps_in_cells(maps[:, :50, :50]), maps[:, :50, :50])
+    np.testing.assert_array_equal(maps_in_cells(maps[:, :50, :50], 50), maps[:, :50, :50])
     masks = np.zeros((1, 2 * SIDE, 2 * SIDE), bool)
     masks[0, 11, 20:40] = True  # a scratch a pixel wide stays a scratch
-    np.testing.assert_array_equal(masks_in_cells(masks)[0], masks[0].reshape(SIDE, 2, SIDE, 2).any((1, 3)))
+    np.testing.assert_array_equal(masks_in_cells(masks, 2 * SIDE)[0], masks[0].reshape(SIDE, 2, SIDE, 2).any((1, 3)))

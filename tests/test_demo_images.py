@@ -14,7 +14,8 @@ from sklearn.metrics import roc_auc_score
 
 from raydiff.errors import DataError
 from raydiff.images import demo
-from raydiff.images.demo import MARKER, VISIBLE, Picture, draw, paint, pictures
+from raydiff.images.demo import VISIBLE, Picture, draw, paint, pictures
+from raydiff.images.drawn_set import MARKER
 from raydiff.images.products import PRODUCTS, Product
 from raydiff.images.products.camera import KNOBS, camera_settings, photograph
 

@@ -519,7 +519,7 @@ def labelled(images, label):
 def test_counts_and_labels_of_the_pseudo_validation_set(method):
     found = pseudo_validation_set(method, normals(), SIZE, 0)
     assert found.counts() == {"bolt": (3, 6), "cloth": (4, 6)}  # "lone" has nothing to cut from
-    assert len(found.examples) == len(found.keys) == len(found.labels) == len(found.categories) == 19
+    assert len(found.inputs.examples) == len(found.inputs.keys) == len(found.labels) == len(found.categories) == 19
     assert found.categories.tolist() == ["bolt"] * 9 + ["cloth"] * 10
     assert found.labels.tolist() == [False] * 3 + [True] * 6 + [False] * 4 + [True] * 6
     assert found.labels.dtype == bool
@@ -528,14 +528,14 @@ def test_counts_and_labels_of_the_pseudo_validation_set(method):
 def test_normals_are_as_they_came_and_anomalies_are_not(method):
     found = pseudo_validation_set(method, normals(), SIZE, 0)
     own = [image_key(image) for image in normals()["cloth"]]
-    assert found.keys[9:13] == own[:4]
-    assert not set(found.keys[13:]) & set(own)
-    assert len(set(found.keys)) == 19
-    torch.testing.assert_close(found.examples[9:13], method.example(torch.from_numpy(normals()["cloth"][:4])))
+    assert found.inputs.keys[9:13] == own[:4]
+    assert not set(found.inputs.keys[13:]) & set(own)
+    assert len(set(found.inputs.keys)) == 19
+    torch.testing.assert_close(found.inputs.examples[9:13], method.example(torch.from_numpy(normals()["cloth"][:4])))
 
 
 def test_the_pseudo_validation_set_follows_its_seed(method):
-    keys = [pseudo_validation_set(method, normals(), SIZE, seed).keys for seed in (0, 0, 1)]
+    keys = [pseudo_validation_set(method, normals(), SIZE, seed).inputs.keys for seed in (0, 0, 1)]
     assert keys[0] == keys[1]
     assert not set(keys[0][3:9]) & set(keys[2][3:9])
     assert keys[0][:3] == keys[2][:3]
@@ -551,8 +551,8 @@ def test_made_anomalies_bring_their_masks(method):
     found = pseudo_validation_set(method, normals(), SIZE, 0)
     np.testing.assert_array_equal(found.masks.any((1, 2)), found.labels)
     made = make_set(normals()["bolt"], 6, 0)
-    np.testing.assert_array_equal(found.masks[3:9], masks_in_cells(made.masks))
-    assert found.keys[3:9] == [image_key(image) for image in made.images]
+    np.testing.assert_array_equal(found.masks[3:9], masks_in_cells(made.masks, 32))
+    assert found.inputs.keys[3:9] == [image_key(image) for image in made.images]
     np.testing.assert_array_equal(found.part(np.array([4, 2])).masks, found.masks[[4, 2]])
 
 

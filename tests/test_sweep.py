@@ -67,7 +67,7 @@ def pseudo(method):
 
 def test_each_rung_has_its_share_of_every_category_and_label(pseudo):
     parts = pseudo.rungs(SHARES)
-    assert sorted(np.concatenate(parts)) == list(range(len(pseudo.keys)))
+    assert sorted(np.concatenate(parts)) == list(range(len(pseudo.labels)))
     kinds = list(zip(pseudo.categories, pseudo.labels, strict=True))
     assert Counter(kinds) == {("cloth", False): 9, ("cloth", True): 14, ("bolt", False): 3, ("bolt", True): 14}
     seen = Counter()
@@ -76,7 +76,7 @@ def test_each_rung_has_its_share_of_every_category_and_label(pseudo):
         seen += Counter(kinds[row] for row in part)
         assert tuple(seen[kind] for kind in Counter(kinds)) == tuple(counts[place] for place in order_of(kinds))
     assert [part.tolist() for part in pseudo.rungs(SHARES)] == [part.tolist() for part in parts]
-    assert pseudo.rungs(WHOLE)[0].tolist() == list(range(len(pseudo.keys)))
+    assert pseudo.rungs(WHOLE)[0].tolist() == list(range(len(pseudo.labels)))
 
 
 def order_of(kinds):

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy import ndimage
 
-from raydiff import storage
-from raydiff.errors import DataError
+from raydiff.images.drawn_set import write_set
 from raydiff.images.products import PRODUCTS, Product
 from raydiff.images.products.camera import camera_settings, photograph
-from raydiff.progress import phase
 
-MARKER = ".raydiff-demo.json"
 VERSION = 1  # of the drawings: a change that moves a pixel raises it
 VISIBLE = 0.03  # a defect's mask is where it changes the scene by more than this, of 1
 
@@ -60,9 +53,6 @@ def draw(
     Raises:
         DataError: if the folder holds something else, or is not on this machine's disk.
     """
-    if not storage.is_local(folder):
-        raise DataError(f"{folder} is not a local folder; draw the demo images on disk and upload them from there")
-    folder = storage.absolute(folder)
     card = {  # what decides the pixels
         "version": VERSION,
         "seed": seed,
@@ -71,23 +61,8 @@ def draw(
         "test_defective": test_defective,
         "size": size,
     }
-    if _holds(folder, card):
-        return
-    partial = f"{folder}.{uuid.uuid4().hex[:8]}.partial"
     todo = list(pictures(seed, train, test_good, test_defective))
-    try:
-        with phase("Drawing demo images", len(todo)) as progress:
-            for picture in todo:
-                image, mask = paint(picture, seed, size)
-                _write_png(storage.join(partial, picture.image_file), image)
-                if picture.mask_file:
-                    _write_png(storage.join(partial, picture.mask_file), 255 * mask.astype(np.uint8))
-                progress.advance()
-        storage.write_json(storage.join(partial, MARKER), card)
-        os.rename(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    write_set(folder, card, [(each.image_file, each.mask_file, partial(paint, each, seed, size)) for each in todo])
 
 
 def pictures(seed: int, train: int, test_good: int, test_defective: int) -> Iterator[Picture]:
@@ -136,26 +111,3 @@ def _region(changed: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _key(seed: int, product: Product, split: str) -> list[int]:
     """A random stream's name, the same whatever else is drawn."""
     return [seed, *product.name.encode(), *split.encode()]
-
-
-def _holds(folder: str, card: dict[str, Any]) -> bool:
-    """Whether the folder holds the set that `card` describes; False if there is nothing in it."""
-    if not os.path.lexists(folder):
-        return False
-    if not os.path.isdir(folder):
-        raise DataError(f"{folder} is a file, not a folder; choose another folder for the demo images")
-    if not os.listdir(folder):
-        return False
-    marker = storage.join(folder, MARKER)
-    if not storage.exists(marker):
-        raise DataError(f"{folder} is not empty and holds no demo images; choose another folder for them")
-    found = storage.read_json(marker)
-    if found != card:
-        raise DataError(f"{folder} holds other demo images ({found}, not {card}); choose another folder")
-    return True
-
-
-def _write_png(file: str, pixels: NDArray[np.uint8]) -> None:
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "PNG", compress_level=4)
-    storage.write_bytes(file, data.getvalue())

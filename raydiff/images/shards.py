@@ -18,6 +18,7 @@ from raydiff.errors import DataError
 
 ROWS_PER_SHARD = 4096  # a hundred million images are 24,000 files of scores, and a few hundred KB each
 ROWS_PER_PART = 64
+ROWS_PER_TILED_PART = 8  # of images that are seen at their own scale, tile by tile: each may have a hundred megabytes
 
 _NAME = re.compile(r"(\d{4,})-(\d{6,})-(\d+)\.parquet")
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,9 +23,10 @@ import ray.data
 from raydiff import storage
 from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
 from raydiff.images import guarded, pack, table
-from raydiff.images.decode import MAX_PIXELS, decode_noted, resize
-from raydiff.images.shards import Part, read_rows
+from raydiff.images.decode import MAX_PIXELS, decode_noted
+from raydiff.images.shards import ROWS_PER_PART, ROWS_PER_TILED_PART, Part, read_rows
 from raydiff.storage.patience import patiently
+from raydiff.views import View, ragged
 
 FETCHES_AT_ONCE = 8  # per decoding task; object stores answer slowly but many at a time
 ATTEMPTS = 3  # of a part, before each of its images is read in a process of its own; and of such an image
@@ -34,15 +35,26 @@ ATTEMPTS = 3  # of a part, before each of its images is read in a process of its
 class Reading(NamedTuple):
     """How images are read: settings of a decoding task."""
 
-    size: int  # images are resized to size x size (bilinear)
+    size: int  # side of the networks' input, pixels
+    view: View = View()  # what of an image is to be seen, at that scale
     max_pixels: int = MAX_PIXELS
     packed_uri: str | None = None  # folder of packed shards that hold the files' bytes (see `pack`)
+
+    @classmethod
+    def for_training(cls, train: Mapping[str, Any], **more: Any) -> Reading:
+        """As a method with these train settings, plain values as in a model's description, sees its images."""
+        return cls(int(train["image_size"]), View.parse(train["view"]), **more)
+
+    @property
+    def rows_per_part(self) -> int:
+        """How many images are read by a task, and held by each worker that they come to."""
+        return ROWS_PER_PART if self.view.tile is None else ROWS_PER_TILED_PART
 
 
 class Image(NamedTuple):
     """One image as it was read, or why it was not."""
 
-    pixels: np.ndarray  # uint8 (size, size, 3), all zero where there is an error
+    pixels: np.ndarray  # uint8 (h, w, 3) as the view has them, all zero where there is an error
     height: int = 0  # of the image in the archive, pixels
     width: int = 0
     content_hash: str = ""  # SHA-256 of the file's bytes, empty where it could not be fetched
@@ -146,7 +158,8 @@ def read_image(file: str | bytes | ImageError, reading: Reading) -> Image:
         data = patiently(storage.read_bytes, file) if isinstance(file, str) else file
         digest = hashlib.sha256(data).hexdigest()
         pixels, note = decode_noted(data, reading.max_pixels)
-        return Image(resize(pixels, reading.size), pixels.shape[0], pixels.shape[1], digest, note=note)
+        seen = reading.view.seen(pixels, reading.size)
+        return Image(seen, pixels.shape[0], pixels.shape[1], digest, note=note)
     except StorageUnavailable:
         raise
     except (ImageError, StorageError) as error:
@@ -173,7 +186,7 @@ def _columns(rows: pa.Table, images: Sequence[Image]) -> dict[str, Any]:
     return {
         "record": np.array([json.dumps(row, default=str) for row in rows.drop_columns(extra).to_pylist()]),
         "carried": beside,
-        "image": np.stack(pixels),
+        "image": ragged(pixels),
         "height": np.array(heights, np.int32),
         "width": np.array(widths, np.int32),
         "content_hash": np.array(hashes),

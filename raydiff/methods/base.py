@@ -17,12 +17,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raydiff.settings import Settings
+from raydiff.views import View
 
 
 class TrainSettings(Settings):
     """Settings fixed by training. A method's own add to these."""
 
-    image_size: int = Field(224, ge=16)  # images are resized to a square of this many pixels
+    image_size: int = Field(224, ge=16)  # the networks' input is a square of this many pixels
+    view: View = View()  # what of an image it shows
 
 
 class GradientSettings(Settings):

@@ -11,7 +11,7 @@ from raydiff.errors import ModelFolderError, StorageError
 
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "model.json"
-FORMAT = 4
+FORMAT = 5
 
 
 def describe(uri: str, calibrated: bool = True) -> dict[str, Any]:

@@ -18,13 +18,13 @@ from safetensors import SafetensorError
 
 from raydiff import methods, storage
 from raydiff.errors import ModelFolderError, SettingsError, StorageError
-from raydiff.images.decode import resize
 from raydiff.methods.base import Method, ScoreSettings
 from raydiff.model.calibration import Calibration
 from raydiff.model.description import DESCRIPTION, FORMAT, WEIGHTS, describe, model_id
 from raydiff.model.scored import Scored
 from raydiff.model.scorer import score_images
 from raydiff.nn.positions import PositionStatistics
+from raydiff.views import Arrays, View
 
 
 class Model:
@@ -56,9 +56,15 @@ class Model:
 
     @property
     def image_size(self) -> int:
-        """Images are resized to a square of this many pixels."""
+        """The networks' input is a square of this many pixels."""
         size: int = self.method.settings.image_size
         return size
+
+    @property
+    def view(self) -> View:
+        """What of an image the networks see."""
+        view: View = self.method.settings.view
+        return view
 
     @property
     def id(self) -> str:
@@ -68,7 +74,7 @@ class Model:
         return model_id(self._description(self._weights_hash))
 
     def score(self, images: Sequence[np.ndarray], categories: Sequence[str | None] | None = None) -> Scored:
-        """Score RGB images: uint8 arrays (H, W, 3) of any sizes. Maps are at the model's image size.
+        """Score RGB images: uint8 arrays (H, W, 3) of any sizes. Maps are at the scale that the model sees them at.
 
         Args:
             categories: what each image shows, where it is known; a category's normal images have odd places of their
@@ -76,6 +82,7 @@ class Model:
 
         Raises:
             SettingsError: if an image has another type or shape, or there are not as many categories as images.
+            ImageError: if the view's crop lies outside an image.
         """
         if categories is not None and len(categories) != len(images):
             raise SettingsError(f"{len(images)} images and {len(categories)} categories; give each image one, or None")
@@ -85,11 +92,15 @@ class Model:
                     f"image {position} is {image.dtype} {image.shape}; uint8 RGB (height, width, 3) is expected"
                 )
         size = self.image_size
+        return self.score_seen([self.view.seen(image, size) for image in images], categories)
+
+    def score_seen(self, images: Arrays, categories: Sequence[str | None] | None = None) -> Scored:
+        """Score images as the model's view has them (see `View.seen`)."""
+        size = self.image_size
         if not len(images):
             return Scored(np.zeros(0), np.zeros((0, size, size), np.float32), {}, [])
-        resized = np.stack([resize(image, size) for image in images])
         shown = [None] * len(images) if categories is None else categories
-        return score_images(self.method, resized, self.score_settings, self.positions, shown)
+        return score_images(self.method, images, self.score_settings, self.positions, shown)
 
     def save(self, uri: str) -> None:
         """Write the whole folder; the description goes last, so that a half-written folder is never a model."""

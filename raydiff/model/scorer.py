@@ -7,34 +7,91 @@ image's score does not depend on how many others came with it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from raydiff.methods.base import Method, Rows, ScoreSettings
-from raydiff.model.scored import Scored
+from raydiff.model.scored import Scored, concatenated
 from raydiff.nn.batches import filled
 from raydiff.nn.positions import PositionStatistics
+from raydiff.views import Arrays, Layout
 
 # Large enough to keep the device busy, small enough that a single image does not wait for much filling.
 CHUNK = {"cpu": 8, "cuda": 32}
+TILES = 256  # held at a time
 
 
 def score_images(
     method: Method,
-    images: np.ndarray,
+    images: Arrays,
     score: ScoreSettings,
     positions: PositionStatistics | None = None,
     categories: Sequence[str | None] | None = None,
 ) -> Scored:
-    """Score uint8 (N, S, S, 3) images at the method's own image size; the rest as of `score_examples`."""
-    size = method.settings.image_size
-    if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
-        raise ValueError(f"uint8 (N, {size}, {size}, 3) images expected, {images.dtype} {images.shape} given")
-    keys = [image_key(image) for image in images]
-    return score_examples(method, examples_of(method, images), keys, score, positions, categories)
+    """Score uint8 images (H, W, 3) as the method's view has them (see `View.seen`); the rest as of `score_examples`.
+
+    Some tiles are in memory at a time, or one image's.
+    """
+    parts = []
+    for group in _groups(method, images):
+        inputs = inputs_of(method, images[group])
+        shown = None if categories is None else categories[group]
+        parts.append(score_examples(method, *inputs[:2], score, positions, shown, inputs.layouts))
+    return concatenated(parts)
+
+
+class Inputs(NamedTuple):
+    """What the method reads of N images."""
+
+    examples: Tensor  # of their tiles, those of an image one after the other
+    keys: list[str]  # of each tile
+    layouts: list[Layout]  # of each image
+
+    @property
+    def image_keys(self) -> list[str]:
+        """One of each image, whose tiles' keys it is made of."""
+        return ["".join(self.keys[rows]) for rows in _rows(self.layouts)]
+
+    def part(self, images: Iterable[int]) -> Inputs:
+        """Those of some images."""
+        own = _rows(self.layouts)
+        tiles = [tile for image in images for tile in range(own[image].start, own[image].stop)]
+        layouts = [self.layouts[image] for image in images]
+        return Inputs(self.examples[tiles], [self.keys[tile] for tile in tiles], layouts)
+
+
+def inputs_of(method: Method, images: Arrays) -> Inputs:
+    """Of uint8 images (H, W, 3) as the method's view has them."""
+    tiles, layouts = tiles_of(method, images)
+    return Inputs(examples_of(method, tiles), [image_key(tile) for tile in tiles], layouts)
+
+
+def tiles_of(method: Method, images: Arrays) -> tuple[np.ndarray, list[Layout]]:
+    """The tiles (T, S, S, 3) of uint8 images (H, W, 3) as the method's view has them, and each image's layout."""
+    for image in images:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"uint8 (H, W, 3) images expected, {image.dtype} {image.shape} given")
+    layouts = [method.settings.view.layout(image.shape, method.settings.image_size) for image in images]
+    return np.concatenate([layout.tiles(image) for layout, image in zip(layouts, images, strict=True)]), layouts
+
+
+def _groups(method: Method, images: Arrays) -> Iterator[slice]:
+    """Consecutive images with TILES tiles together at most, or a single one."""
+    size, view = method.settings.image_size, method.settings.view
+    start, held = 0, 0
+    for place, image in enumerate(images):
+        count = view.layout(image.shape, size).tile_count
+        if held and held + count > TILES:
+            yield slice(start, place)
+            start, held = place, 0
+        held += count
+    yield slice(start, len(images))
 
 
 def examples_of(method: Method, images: np.ndarray, rows: Rows | None = None) -> Tensor:
@@ -55,47 +112,104 @@ def score_examples(
     score: ScoreSettings,
     positions: PositionStatistics | None = None,
     categories: Sequence[str | None] | None = None,
+    layouts: Sequence[Layout] | None = None,
 ) -> Scored:
-    """Score examples whose images have the given keys (see `image_key`).
+    """Score examples with the given keys (see `image_key`).
+
+    An image of several tiles is scored by its whole map, as others by theirs; where a method has a score of its own, by
+    its highest tile's. What else the method tells of it is the mean over its tiles.
 
     Args:
-        positions: what normal maps hold at each position; without them the maps are the method's own.
+        positions: what normal maps hold at each position of a tile; without them the maps are the method's own.
         categories: of each image, where they are known; others the method guesses, if it can. None guesses nothing.
+        layouts: of each image, whose tiles' examples follow each other; None: each example is an image.
     """
-    chunk = CHUNK[method.device.type]
-    scores, maps = [], []
-    guessed: list[str | None] = []
-    details: dict[str, list[Tensor]] = {}
-    for start in range(0, len(examples), chunk):
-        batch = examples[start : start + chunk]
-        whole = filled(batch, chunk)
-        names = [*keys[start : start + chunk], *[""] * (chunk - len(batch))]
-        found = method.maps(whole, names, score)
-        shown: list[str | None] = [None] * len(batch)
-        if categories is not None:
-            shown = list(categories[start : start + chunk])
-            guesses = _guesses(method, whole, shown)
-            shown = [guess or name for guess, name in zip(guesses, shown, strict=True)]
-            guessed += guesses
-        standing = found.maps
-        if positions is not None:
-            standing = positions.standardised(standing, [*shown, *[None] * (chunk - len(batch))])
-        of_images = method.scores(standing, score) if found.scores is None else found.scores
-        scores.append(of_images[: len(batch)].double().cpu())
-        maps.append(standing[: len(batch)].cpu())
-        for name, values in found.details.items():
-            details.setdefault(name, []).append(values[: len(batch)].double().cpu())
-    told = {name: torch.cat(values).numpy() for name, values in details.items()}
-    return Scored(torch.cat(scores).numpy(), torch.cat(maps).float().numpy(), told, guessed or [None] * len(examples))
+    size = method.settings.image_size
+    layouts = layouts or [Layout(size, size, size, 0)] * len(examples)
+    guessed: list[str | None] = [None] * len(layouts)
+    shown = guessed
+    if categories is not None:
+        guessed = _guesses(method, examples, categories, layouts)
+        shown = [guess or name for guess, name in zip(guessed, categories, strict=True)]
+    of_tiles = [name for name, layout in zip(shown, layouts, strict=True) for _ in range(layout.tile_count)]
+    found = [
+        _score_chunk(method, batch, keys[rows], score, positions, of_tiles[rows])
+        for rows, batch in _chunks(method, examples)
+    ]
+    tiles = concatenated([each for each, _ in found])
+    if all(layout.is_one_tile for layout in layouts):
+        return tiles._replace(guessed=guessed)
+    have_own = any(own for _, own in found)
+    images = []
+    for layout, rows in zip(layouts, _rows(layouts), strict=True):
+        if layout.is_one_tile:
+            images.append(tiles.rows(rows))
+            continue
+        whole = layout.joined(tiles.maps[rows])
+        value = tiles.scores[rows].max(keepdims=True)
+        if not have_own:
+            there = torch.from_numpy(whole[None]).to(method.device)
+            value = method.scores(there, score).double().cpu().numpy()
+        told = {name: values[rows].mean(keepdims=True) for name, values in tiles.details.items()}
+        images.append(Scored(value, whole[None], told, [None]))
+    return concatenated(images)._replace(guessed=guessed)
 
 
-def _guesses(method: Method, examples: Tensor, given: Sequence[str | None]) -> list[str | None]:
-    """What the method takes those images for that were given no category that it knows; None for the others."""
+def _score_chunk(
+    method: Method,
+    examples: Tensor,
+    keys: Sequence[str],
+    score: ScoreSettings,
+    positions: PositionStatistics | None,
+    categories: Sequence[str | None],
+) -> tuple[Scored, bool]:
+    """Some tiles' scores, and whether these are the method's own and not read off the maps."""
+    chunk, count = CHUNK[method.device.type], len(examples)
+    spare = chunk - count
+    found = method.maps(filled(examples, chunk), [*keys, *[""] * spare], score)
+    standing = found.maps
+    if positions is not None:
+        standing = positions.standardised(standing, [*categories, *[None] * spare])
+    of_images = method.scores(standing, score) if found.scores is None else found.scores
+    told = {name: values[:count].double().cpu().numpy() for name, values in found.details.items()}
+    scored = of_images[:count].double().cpu().numpy()
+    return Scored(scored, standing[:count].cpu().float().numpy(), told, [None] * count), found.scores is not None
+
+
+def _guesses(
+    method: Method, examples: Tensor, given: Sequence[str | None], layouts: Sequence[Layout]
+) -> list[str | None]:
+    """What the method takes those images for that were given no category that it knows; None for the others.
+
+    Most of an image's tiles decide.
+    """
     known = method.categories
+    guessed: list[str | None] = [None] * len(given)
     if not known or all(name in known for name in given):
-        return [None] * len(given)
-    likely = method.likely_categories(examples)
-    return [None if name in known else likely[place] for place, name in enumerate(given)]
+        return guessed
+    chunk = CHUNK[method.device.type]
+    likely = [
+        name
+        for _, batch in _chunks(method, examples)
+        for name in method.likely_categories(filled(batch, chunk))[: len(batch)]
+    ]
+    for place, (name, rows) in enumerate(zip(given, _rows(layouts), strict=True)):
+        if name not in known:
+            guessed[place] = Counter(likely[rows]).most_common(1)[0][0]
+    return guessed
+
+
+def _chunks(method: Method, examples: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    chunk = CHUNK[method.device.type]
+    for start in range(0, len(examples), chunk):
+        rows = slice(start, start + chunk)
+        yield rows, examples[rows]
+
+
+def _rows(layouts: Sequence[Layout]) -> list[slice]:
+    """Where each image's tiles lie."""
+    ends = list(accumulate(layout.tile_count for layout in layouts))
+    return [slice(end - layout.tile_count, end) for end, layout in zip(ends, layouts, strict=True)]
 
 
 def image_key(image: np.ndarray) -> str:

@@ -78,7 +78,9 @@ def plan_archive(
         return Plan({}, [Section(model["method"], facts, [listing])], 0, 0.0, 0.0)
     cluster.connect(address)
     replicas = replicas or cluster.devices()
-    reading = Reading(int(model["settings"]["train"]["image_size"]), max_pixels, data_uri if packed else None)
+    reading = Reading.for_training(
+        model["settings"]["train"], max_pixels=max_pixels, packed_uri=data_uri if packed else None
+    )
     piece = measure.measured(
         measure.trained, cluster.worker_options(), model_uri, work.rows, reading, work.part, maps, seconds
     )

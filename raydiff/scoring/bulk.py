@@ -20,7 +20,7 @@ from ray.serve.handle import DeploymentHandle
 from raydiff import at_work, cluster, storage
 from raydiff.errors import DataError, SettingsError, Stopped
 from raydiff.images.decode import MAX_PIXELS
-from raydiff.images.shards import ROWS_PER_PART, Shard, is_one_file, shards
+from raydiff.images.shards import is_one_file, shards
 from raydiff.images.stream import Attempts, Reading, stream
 from raydiff.model.description import describe
 from raydiff.progress import Phase, console, phase
@@ -103,7 +103,8 @@ def score_table(
     claim(scores_uri, model, table_uri, maps, max_pixels, source)
     whole = shards(table_uri)
     done = _done(scores_uri)
-    missing = unfinished(scores_uri, whole, done)
+    reading = Reading.for_training(model["settings"]["train"], max_pixels=max_pixels, packed_uri=packed_uri)
+    missing = unfinished(scores_uri, whole, done, reading.rows_per_part)
     rows = sum(each.rows for each in missing)
     kept = sum(shard.rows for shard in whole) - rows
     if rows and kept:
@@ -113,7 +114,6 @@ def score_table(
     meter = Meter()
     if missing:
         patiently(_write_manifest, scores_uri, done, False)
-        reading = Reading(int(model["settings"]["train"]["image_size"]), max_pixels, packed_uri)
         attempts: Any = Attempts.options(max_restarts=-1, max_task_retries=-1).remote()  # type: ignore[attr-defined]
         with phase("scoring", rows) as shown:
             for wave in _waves(missing):
@@ -174,7 +174,7 @@ def check_claim(
         "images": hashlib.sha256(storage.read_bytes(table_uri)).hexdigest() if is_one_file(table_uri) else source,
         "maps": maps,
         "max_pixels": max_pixels,
-        "rows_per_part": ROWS_PER_PART,
+        "rows_per_part": Reading.for_training(model["settings"]["train"]).rows_per_part,
     }
     place = storage.join(scores_uri, RUN)
     theirs = storage.read_json(place) if storage.exists(place) else mine
@@ -214,8 +214,8 @@ def _finished(
         Stopped: if a worker cannot go on.
     """
     left = {each.shard.name: len(each.parts) for each in wave}
-    shard_of = {each.shard.name: each.shard for each in wave}
-    finishing = {name: _finish.remote(scores_uri, shard_of[name]) for name, parts in left.items() if not parts}
+    named = {each.shard.name: each for each in wave}
+    finishing = {name: _finish.remote(scores_uri, named[name]) for name, parts in left.items() if not parts}
     for row in scored:
         if row["stopped"]:
             raise Stopped(f"{row['stopped']}; what is finished is kept, run the same command again to go on")
@@ -225,13 +225,13 @@ def _finished(
         name = str(row["shard"])
         left[name] -= 1
         if not left[name]:
-            finishing[name] = _finish.remote(scores_uri, shard_of[name])
+            finishing[name] = _finish.remote(scores_uri, named[name])
     return {name: cluster.result(counted) for name, counted in finishing.items()}
 
 
 @ray.remote(num_cpus=0, max_retries=-1)
-def _finish(scores_uri: str, shard: Shard) -> Counts:
-    return finish(scores_uri, shard)
+def _finish(scores_uri: str, each: Unfinished) -> Counts:
+    return finish(scores_uri, each.shard, each.rows_per_part)
 
 
 def _done(scores_uri: str) -> dict[str, Counts]:

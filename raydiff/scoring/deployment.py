@@ -31,10 +31,10 @@ class Scorer:
         self.model = load(model_uri, cluster.use_assigned_device())
 
     def score(self, images: np.ndarray, categories: Sequence[str | None], maps: bool = True) -> Scored:
-        """Scores of uint8 (N, S, S, 3) images at the model's size, and their maps where these are wanted: they are
-        many times as large as what else is sent back.
+        """Scores of N images as the model's view has them (see `View.seen`), and their maps where these are wanted:
+        they are many times as large as what else is sent back.
         """
-        scored = self.model.score(list(images), categories)
+        scored = self.model.score_seen(list(images), categories)
         return scored if maps else scored.without_maps()
 
 

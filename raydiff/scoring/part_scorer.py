@@ -27,6 +27,7 @@ from raydiff.scoring.map_place import Maps, map_place
 from raydiff.scoring.maps import write_map
 from raydiff.scoring.unfinished import work_uri
 from raydiff.storage.patience import patiently
+from raydiff.views import View
 
 METRICS = {"images": "Images", "errors": "Images that could not be scored", "alarms": "Alarms"}  # for Prometheus
 MAPS = "anomaly_maps"  # a folder that indexing passes over, should it lie among the images
@@ -42,6 +43,7 @@ class PartScorer:
         self.handle = handle
         self.method: str = model["method"]
         self.model_id: str = model["id"]
+        self.view = View.parse(model["settings"]["train"]["view"])
         self.calibration = Calibration.parse(model["calibration"]) if model["calibration"] else None
         self.scores_uri = scores_uri
         self.maps = maps
@@ -142,18 +144,19 @@ class PartScorer:
             "note": str(rows["note"][index]) or None,
         }
 
-    def _write_map(self, record: dict[str, Any], image: np.ndarray, anomaly_map: np.ndarray) -> str:
-        size = record["width"], record["height"]
+    def _write_map(self, record: dict[str, Any], seen: np.ndarray, anomaly_map: np.ndarray) -> str:
+        height, width = record["height"], record["width"]
         place = map_place(record["uri"], record["category"], record["split"], record["defect"])
         uri = storage.join(self.scores_uri, MAPS, f"{place}.{self.maps}")
         if self.maps == "tiff":
-            patiently(write_map, uri, np.asarray(Image.fromarray(anomaly_map).resize(size, Image.Resampling.BILINEAR)))
+            patiently(write_map, uri, self.view.whole_map(anomaly_map, height, width))
             return uri
         assert self.calibration is not None
         scale = self.calibration.of(record["category_guessed"] or record["category"]).colour_scale()
         from raydiff.images.overlay import overlay  # matplotlib, which no other maps need
 
-        picture = Image.fromarray(overlay(image, anomaly_map, *scale)).resize(size, Image.Resampling.BILINEAR)
+        size = self.view.cropped(height, width)[::-1]  # a picture shows what was looked at
+        picture = Image.fromarray(overlay(seen, anomaly_map, *scale)).resize(size, Image.Resampling.BILINEAR)
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
         patiently(storage.write_bytes, uri, buffer.getvalue())

@@ -1,8 +1,9 @@
 """What of a score table is done and what is missing.
 
-A bulk run writes each part of a shard (64 images) as a small file under `_work/`, and when the last part of a shard is
-there, all of them as one file of the score table. So a run that is killed loses the parts it had in hand and nothing
-else, readers find whole shards only, and millions of images end in thousands of files and not in a hundred thousand.
+A bulk run writes each part of a shard (64 images, or 8 that are cut into tiles) as a small file under `_work/`, and
+when the last part of a shard is there, all of them as one file of the score table. So a run that is killed loses the
+parts it had in hand and nothing else, readers find whole shards only, and millions of images end in thousands of files
+and not in a hundred thousand.
 
 Ray Data's own checkpoints were measured for this and left: they commit whole blocks, hold every id in memory, and know
 nothing of rows that failed or of shards that are whole.
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 
 from raydiff import storage
 from raydiff.errors import DataError
-from raydiff.images.shards import Part, Shard, parts_of
+from raydiff.images.shards import ROWS_PER_PART, Part, Shard, parts_of
 from raydiff.scoring import table
 from raydiff.storage.patience import patiently
 
@@ -41,11 +42,12 @@ class Unfinished(NamedTuple):
 
     shard: Shard
     begun: frozenset[int]  # starts of its parts that are scored already
+    rows_per_part: int = ROWS_PER_PART
 
     @property
     def parts(self) -> list[Part]:
         """Its parts that are still to be scored."""
-        return [part for part in parts_of([self.shard]) if part.start not in self.begun]
+        return [part for part in parts_of([self.shard], self.rows_per_part) if part.start not in self.begun]
 
     @property
     def rows(self) -> int:
@@ -58,21 +60,25 @@ def work_uri(scores_uri: str, shard: str, start: int) -> str:
     return storage.join(scores_uri, WORK, shard, f"{start:06d}.parquet")
 
 
-def unfinished(scores_uri: str, shards: Iterable[Shard], finished: Collection[str]) -> list[Unfinished]:
+def unfinished(
+    scores_uri: str, shards: Iterable[Shard], finished: Collection[str], rows_per_part: int = ROWS_PER_PART
+) -> list[Unfinished]:
     """What is to be done, shard by shard; what is left over of finished shards is deleted."""
     begun = begun_parts(scores_uri)
     for name in begun.keys() & finished:  # killed between the last two steps of `finish`
         patiently(storage.delete, storage.join(scores_uri, WORK, name))
-    return [Unfinished(shard, frozenset(begun[shard.name])) for shard in shards if shard.name not in finished]
+    return [
+        Unfinished(shard, frozenset(begun[shard.name]), rows_per_part) for shard in shards if shard.name not in finished
+    ]
 
 
-def finish(scores_uri: str, shard: Shard) -> Counts:
+def finish(scores_uri: str, shard: Shard, rows_per_part: int = ROWS_PER_PART) -> Counts:
     """Put the parts of a shard together as one file of the score table.
 
     Raises:
         DataError: if they are not all there.
     """
-    places = [work_uri(scores_uri, shard.name, part.start) for part in parts_of([shard])]
+    places = [work_uri(scores_uri, shard.name, part.start) for part in parts_of([shard], rows_per_part)]
     with ThreadPoolExecutor(READS_AT_ONCE) as pool:
         rows = table.concat(pool.map(table.read_file, places))
     if len(rows) != shard.rows:

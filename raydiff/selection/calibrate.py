@@ -27,6 +27,8 @@ from raydiff.scoring import table as score_table_file
 from raydiff.scoring.bulk import score_table
 from raydiff.selection.pseudo_validation import PseudoValidationSettings, made_of
 from raydiff.selection.sample import sample
+from raydiff.views import View
+from raydiff.views.region import regions
 
 SEED = 1  # of the made anomalies: others than tuning's, where it saw the same images
 FEW = 0.05  # of the made anomalies; so small a share that hardly any defect will raise an alarm
@@ -87,11 +89,14 @@ def calibrate(
 def _made_anomalies(
     handle: DeploymentHandle, model: Model, table_uri: str, size: PseudoValidationSettings
 ) -> dict[str, MadeAlarms]:
-    """Anomalies made of the calibration images, scored as the archive will be; categories with two images or more."""
+    """Anomalies made of the calibration images, scored as the archive will be; categories with two images or more.
+
+    Where images are cut into tiles, in a region of each, which raises an alarm only if the whole image does.
+    """
     assert model.calibration is not None
     found = {}
     for number, (category, rows) in enumerate(sample(table.read(table_uri), size.normals).items()):
-        made = cluster.result(_make.remote(rows, model.image_size, size, SEED + number))
+        made = cluster.result(_make.remote(rows, model.image_size, model.view, size, SEED + number))
         if not len(made):
             continue
         scored: Scored = handle.score.remote(made, [category] * len(made), False).result()
@@ -101,9 +106,10 @@ def _made_anomalies(
 
 
 @ray.remote(num_cpus=0, max_retries=2)  # the replicas hold all CPUs, and wait meanwhile
-def _make(rows: pa.Table, image_size: int, size: PseudoValidationSettings, seed: int) -> np.ndarray:
-    decoded = decode_rows(rows, Reading(image_size))
-    return made_of(decoded["image"][decoded["error"] == ""], size, seed).images
+def _make(rows: pa.Table, image_size: int, view: View, size: PseudoValidationSettings, seed: int) -> np.ndarray:
+    decoded = decode_rows(rows, Reading(image_size, view))
+    images = decoded["image"][decoded["error"] == ""]
+    return made_of(regions(images, view, image_size, seed), size, seed).images
 
 
 def hardly_any(category: str, counts: MadeAlarms, rate: float) -> str:

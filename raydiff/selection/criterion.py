@@ -40,14 +40,14 @@ class Found(NamedTuple):
         return cls(statistics.fmean(each.auroc for each in found.values()), statistics.fmean(known) if known else None)
 
 
-def maps_in_cells(maps: np.ndarray) -> np.ndarray:
-    """(N, S, S) maps to the means (N, c, c) of their cells, c = SIDE at most."""
-    return in_cells(torch.from_numpy(maps), SIDE).numpy()
+def maps_in_cells(maps: np.ndarray, side: int) -> np.ndarray:
+    """N maps (H, W) to the means (N, c, c) of their cells, c = SIDE at most and no more than the networks' `side`."""
+    return np.concatenate([in_cells(torch.from_numpy(found[None]), min(SIDE, side)).numpy() for found in maps])
 
 
-def masks_in_cells(masks: np.ndarray) -> np.ndarray:
-    """(N, S, S) bool masks to (N, c, c): cells that an anomaly touches."""
-    cells = min(SIDE, masks.shape[-1])
+def masks_in_cells(masks: np.ndarray, side: int) -> np.ndarray:
+    """(N, H, W) bool masks to (N, c, c), c as of `maps_in_cells`: cells that an anomaly touches."""
+    cells = min(SIDE, side)
     return F.adaptive_max_pool2d(torch.from_numpy(masks)[:, None].float(), cells)[:, 0].numpy() > 0
 
 

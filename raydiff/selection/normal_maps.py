@@ -1,7 +1,8 @@
 """The position statistics of a tuned model, from the held-out normals that it was tuned on.
 
 Not from those that calibrate it: what a map is told against must not have been looked up on the images that the
-false-alarm rate is promised from.
+false-alarm rate is promised from. Where images are cut into tiles the positions are a tile's, and some of each image's
+tiles tell them.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from raydiff.images import table
 from raydiff.images.stream import Reading, decode_rows
 from raydiff.methods.base import ScoreSettings
 from raydiff.model.folder import load
-from raydiff.model.scorer import score_images
+from raydiff.model.scorer import examples_of, image_key, score_examples, tiles_of
 from raydiff.nn.positions import PositionStatistics, in_cells
 from raydiff.selection.sample import sample
+from raydiff.views.region import regions
 
 IMAGES = 200  # of a category, at most; more tell no more
 AT_A_TIME = 32  # decoded
@@ -44,11 +46,14 @@ def _position_statistics(model_uri: str, score: Any, table_uri: str, board: Any)
     for category, group in rows.items():
         for start in range(0, group.num_rows, AT_A_TIME):
             part = group.slice(start, AT_A_TIME)
-            decoded = decode_rows(part, Reading(model.image_size))
+            decoded = decode_rows(part, Reading(model.image_size, model.view))
             images = decoded["image"][decoded["error"] == ""]
             if len(images):
-                maps = score_images(model.method, images, score).maps
-                cells[category].append(in_cells(torch.from_numpy(maps)))
+                tiles = tiles_of(model.method, regions(images, model.view, model.image_size, start))[0]
+                found = score_examples(
+                    model.method, examples_of(model.method, tiles), [image_key(tile) for tile in tiles], score
+                )
+                cells[category].append(in_cells(torch.from_numpy(found.maps)))
             done += part.num_rows
             board.write.remote("maps of normal images", done, total)
     return PositionStatistics.of({name: torch.cat(found) for name, found in cells.items()}) if cells else None

@@ -14,12 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field
-from torch import Tensor
 
 from raydiff.errors import DataError
 from raydiff.methods.base import Method, ScoreSettings
 from raydiff.model.scored import Scored
-from raydiff.model.scorer import examples_of, image_key, score_examples
+from raydiff.model.scorer import Inputs, inputs_of, score_examples
 from raydiff.selection.criterion import masks_in_cells
 from raydiff.settings import Settings
 from raydiff.synthesis.made import MadeAnomalies, make_set
@@ -47,17 +46,16 @@ class LabelledImages(NamedTuple):
     """Images of one category."""
 
     category: str
-    images: np.ndarray  # (N, S, S, 3) uint8
+    images: np.ndarray  # (N, H, W, 3) uint8, as the method's view has them
     labels: np.ndarray  # (N,) of bool, True = anomalous
-    masks: np.ndarray  # (N, S, S) of bool, empty where there is none
+    masks: np.ndarray  # (N, H, W) of bool, empty where there is none
 
 
 @dataclass(frozen=True)
 class ScoringSet:
     """Images with labels, as examples that every trial scores anew under its own settings."""
 
-    examples: Tensor
-    keys: list[str]
+    inputs: Inputs
     categories: np.ndarray  # (N,) of str
     labels: np.ndarray  # (N,) of bool, True = anomalous
     masks: np.ndarray  # (N, c, c) of bool, where the anomaly lies (see `masks_in_cells`); empty where that is not known
@@ -72,14 +70,13 @@ class ScoringSet:
 
     def scored(self, method: Method, score: ScoreSettings) -> Scored:
         """The set under these score settings."""
-        return score_examples(method, self.examples, self.keys, score)
+        return score_examples(method, self.inputs.examples, self.inputs.keys, score, layouts=self.inputs.layouts)
 
     def part(self, rows: np.ndarray) -> ScoringSet:
         """The images in these rows alone."""
-        if len(rows) == len(self.keys):
+        if len(rows) == len(self.labels):
             return self
-        keys = [self.keys[row] for row in rows]
-        return ScoringSet(self.examples[rows], keys, self.categories[rows], self.labels[rows], self.masks[rows])
+        return ScoringSet(self.inputs.part(rows), self.categories[rows], self.labels[rows], self.masks[rows])
 
     def rungs(self, shares: Sequence[float]) -> list[np.ndarray]:
         """Rows to be scored one part after the other, each row once.
@@ -90,11 +87,12 @@ class ScoringSet:
         Args:
             shares: ascending, the last 1.
         """
-        part = np.empty(len(self.keys), int)
+        keys = self.inputs.image_keys
+        part = np.empty(len(keys), int)
         for category, label in set(zip(self.categories, self.labels, strict=True)):
             rows = np.flatnonzero((self.categories == category) & (self.labels == label))
             ends = [math.ceil(share * len(rows)) for share in shares]
-            order = sorted(rows, key=lambda row: self.keys[row])
+            order = sorted(rows, key=lambda row: keys[row])
             part[order] = np.searchsorted(ends, np.arange(len(rows)), side="right")
         return [np.flatnonzero(part == number) for number in range(len(shares))]
 
@@ -107,7 +105,7 @@ class ScoringSet:
 
     def digest(self) -> str:
         """A hash of the images (their pixels), categories, labels and masks, in their order."""
-        told = zip(self.keys, self.categories.tolist(), self.labels.tolist(), strict=True)
+        told = zip(self.inputs.image_keys, self.categories.tolist(), self.labels.tolist(), strict=True)
         return hashlib.sha256(json.dumps(list(told)).encode() + np.packbits(self.masks).tobytes()).hexdigest()
 
 
@@ -117,7 +115,7 @@ def pseudo_validation_set(
     """Held-out normals of each category and anomalies made of them.
 
     Args:
-        normals: per category uint8 (N, S, S, 3) images at the method's size, N >= 2.
+        normals: per category uint8 (N, H, W, 3) images as the method's view has them, N >= 2.
 
     Raises:
         DataError: if no category has two images (an anomaly is cut from one and pasted on another).
@@ -137,7 +135,7 @@ def pseudo_validation_set(
 
 
 def made_of(images: np.ndarray, settings: PseudoValidationSettings, seed: int) -> MadeAnomalies:
-    """Anomalies made of one category's normal images (N, S, S, 3), uint8; none of a single image."""
+    """Anomalies made of one category's normal images (N, H, W, 3), uint8; none of a single image."""
     kept = images[: settings.normals]
     if len(kept) < 2:
         return MadeAnomalies(kept[:0], np.zeros(kept[:0].shape[:3], bool), [])
@@ -146,11 +144,10 @@ def made_of(images: np.ndarray, settings: PseudoValidationSettings, seed: int) -
 
 def scoring_set(method: Method, parts: Sequence[LabelledImages]) -> ScoringSet:
     """A scoring set of labelled images, part by part."""
-    images = np.concatenate([part.images for part in parts])
+    side = method.settings.image_size
     return ScoringSet(
-        examples=examples_of(method, images),
-        keys=[image_key(image) for image in images],
+        inputs=inputs_of(method, [image for part in parts for image in part.images]),
         categories=np.repeat([part.category for part in parts], [len(part.images) for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
-        masks=masks_in_cells(np.concatenate([part.masks for part in parts])),
+        masks=np.concatenate([masks_in_cells(part.masks, side) for part in parts]),
     )

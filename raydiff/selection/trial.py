@@ -12,6 +12,7 @@ from ray import tune as ray_tune
 
 from raydiff import cluster
 from raydiff.model.folder import load
+from raydiff.model.scored import Scored
 from raydiff.selection.criterion import Found, found_by_category, maps_in_cells
 from raydiff.selection.pseudo_validation import ScoringSet
 
@@ -89,16 +90,19 @@ class Trial(ray_tune.Trainable):
         if test is None:
             return {}
         scored = test.scored(self._method, self._score)
-        return found_by_category(test.categories, test.labels, scored.scores, maps_in_cells(scored.maps), test.masks)
+        return found_by_category(test.categories, test.labels, scored.scores, self._cells(scored), test.masks)
 
     def _score_rows(self, rows: np.ndarray) -> None:
         if not len(rows):  # of a set so small that the rung before had all of its share
             return
         scored = self._pseudo.part(rows).scored(self._method, self._score)
         self._scores[rows], self._seen[rows] = scored.scores, True
-        self._maps[rows] = maps_in_cells(scored.maps)
+        self._maps[rows] = self._cells(scored)
         for name, values in scored.details.items():
             self._details.setdefault(name, np.full(len(self._seen), np.nan))[rows] = values
+
+    def _cells(self, scored: Scored) -> np.ndarray:
+        return maps_in_cells(scored.maps, self._method.settings.image_size)
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         """A trial has no state worth keeping."""

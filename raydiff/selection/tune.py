@@ -23,7 +23,6 @@ from raydiff.cluster.task_errors import as_ours, ours
 from raydiff.cluster.worker_progress import shown_progress
 from raydiff.errors import ClusterError, ImageError, StorageError, StorageUnavailable
 from raydiff.images import table
-from raydiff.images.decode import resize_mask
 from raydiff.images.masks import read_mask
 from raydiff.images.stream import Reading, decode_rows
 from raydiff.model.description import describe
@@ -45,6 +44,8 @@ from raydiff.selection.space import described, load_space
 from raydiff.selection.staged_search import StagedSearch
 from raydiff.selection.trial import Trial
 from raydiff.selection.trials import SCORES, oracle_price, rank_correlation
+from raydiff.views import View
+from raydiff.views.region import around, regions
 
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's tables; the phase shows what goes on
 
@@ -193,14 +194,16 @@ def _depends(model_uri: str, sets: tuple[ScoringSet, ScoringSet | None]) -> dict
 def _make_sets(
     model_uri: str, table_uri: str, test_table_uri: str | None, size: PseudoValidationSettings, seed: int, board: Any
 ) -> tuple[ScoringSet, ScoringSet | None]:
-    method = load(model_uri, cluster.use_assigned_device()).method
-    image_size: int = method.settings.image_size
+    model = load(model_uri, cluster.use_assigned_device())
+    method, image_size, view = model.method, model.image_size, model.view
+    reading = Reading(image_size, view)
     normals: dict[str, np.ndarray] = {}
     rows = sample(table.read(table_uri), size.normals)
     for category, group in rows.items():
         board.write.remote("making anomalies", len(normals), len(rows))
-        images = decode_rows(group, Reading(image_size))
-        normals[category] = images["image"][images["error"] == ""]
+        images = decode_rows(group, reading)
+        good = images["image"][images["error"] == ""]
+        normals[category] = regions(good, view, image_size, seed) if len(good) else good
     board.write.remote("making anomalies", len(rows), len(rows))
     pseudo = pseudo_validation_set(method, normals, size, seed)
     if test_table_uri is None:
@@ -210,22 +213,31 @@ def _make_sets(
     for label, most in ((0, size.normals), (1, size.anomalies)):
         chosen = labelled.filter(pc.equal(labelled["label"], label))
         for category, group in sample(chosen, most).items():
-            images = decode_rows(group, Reading(image_size))
+            images = decode_rows(group, reading)
             good = np.flatnonzero(images["error"] == "")
             if len(good):
-                masks = np.stack([_mask(group["mask_uri"][int(row)].as_py(), image_size) for row in good])
-                parts.append(LabelledImages(category, images["image"][good], np.full(len(good), bool(label)), masks))
+                seen = images["image"][good]
+                masks = [
+                    _mask(group["mask_uri"][int(row)].as_py(), view, image_size, image.shape[:2])
+                    for row, image in zip(good, seen, strict=True)
+                ]
+                found = around(seen, masks, view, image_size)
+                parts.append(LabelledImages(category, found[0], np.full(len(good), bool(label)), found[1]))
     return pseudo, scoring_set(method, parts) if parts else None
 
 
-def _mask(uri: str | None, size: int) -> np.ndarray:
-    """(S, S) bool; empty where there is no mask, or none that can be read: `evaluate` says why."""
+def _mask(uri: str | None, view: View, size: int, shape: tuple[int, ...]) -> np.ndarray:
+    """The mask of an image that is seen in this shape, bool; empty where there is none, or none that can be read, or
+    of another image's size: `evaluate` says why.
+    """
+    empty = np.zeros(shape, bool)
     try:
-        return np.zeros((size, size), bool) if uri is None else resize_mask(read_mask(uri), size)
+        found = empty if uri is None else view.seen_mask(read_mask(uri), size)
+        return found if found.shape == shape else empty
     except StorageUnavailable:
         raise
     except (ImageError, StorageError):
-        return np.zeros((size, size), bool)
+        return empty
 
 
 class ShownTrials(ray_tune.Callback):

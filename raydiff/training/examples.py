@@ -14,9 +14,10 @@ from raydiff.errors import DataError, RaydiffError
 from raydiff.images.shards import parts
 from raydiff.images.stream import Reading, stream
 from raydiff.methods.base import TrainSettings
-from raydiff.model.scorer import examples_of
+from raydiff.model.scorer import examples_of, tiles_of
 from raydiff.progress import console, phase
 from raydiff.training import store
+from raydiff.views import Arrays
 
 ERRORS_KEPT = 1000  # reasons in the index; the count is always whole
 
@@ -32,15 +33,16 @@ def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_
     """
     key = methods.get(method).untrained(settings).example_key()
     fingerprint = hashlib.sha256(storage.read_bytes(table_uri)).hexdigest()
-    about = {"example": key, "table_sha256": fingerprint}
+    about = {"example": key, "view": settings.view.model_dump(mode="json"), "table_sha256": fingerprint}
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     store_uri = storage.join(work_uri, f"examples-{digest}")
     if store.is_finished(store_uri):
         console.print(f"examples: taken from an earlier run ({store_uri})", markup=False)
         return store_uri
 
-    whole = parts(table_uri)
-    dataset = stream(whole, Reading(settings.image_size)).map_batches(
+    reading = Reading(settings.image_size, settings.view)
+    whole = parts(table_uri, reading.rows_per_part)
+    dataset = stream(whole, reading).map_batches(
         ExampleWriter,
         fn_constructor_args=(method, settings, store_uri),
         batch_size=None,
@@ -55,7 +57,7 @@ def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_
                 raise DataError(row["refused"])
             counts[int(row["part"])] = int(row["count"])
             errors.update(json.loads(row["errors"]))
-            shown.advance(int(row["count"]))
+            shown.advance(int(row["images"]))
     if not any(counts.values()):
         named = "".join(f" ({uri}: {reason})" for uri, reason in sorted(errors.items())[:1])
         raise DataError(f"no image to train on could be read{named}; `raydiff index` shows why")
@@ -79,19 +81,26 @@ class ExampleWriter:
         """Write the part that a block is; what comes back is only how many, which failed, and why it was refused."""
         part, refused = int(batch["part"][0]), str(batch["stopped"][0]) or self.refused
         good = batch["error"] == ""
+        count = 0
         if not refused and good.any():
-            refused = self._write(part, batch["image"][good], batch["record"][good])
+            count, refused = self._write(part, batch["image"][good], batch["record"][good])
         uris = (json.loads(record)["uri"] for record in batch["record"][~good])
         errors = json.dumps(dict(zip(uris, batch["error"][~good].tolist(), strict=True)))
-        found = {"part": part, "count": int(good.sum()), "errors": errors, "refused": refused}
+        found = {"part": part, "count": count, "images": int(good.sum()), "errors": errors, "refused": refused}
         return {name: np.array([value]) for name, value in found.items()}
 
-    def _write(self, part: int, images: np.ndarray, records: np.ndarray) -> str:
-        """Write a part; a refusal comes back as text, because Ray Data loses the kind of an error that is raised."""
+    def _write(self, part: int, images: Arrays, records: np.ndarray) -> tuple[int, str]:
+        """Write a part's examples, one a tile; how many.
+
+        A refusal comes back as text, because Ray Data loses the kind of an error that is raised.
+        """
+        tiles, layouts = tiles_of(self.method, images)
+        rows = [
+            row for row, layout in zip(map(json.loads, records), layouts, strict=True) for _ in range(layout.tile_count)
+        ]
         try:
-            rows = [json.loads(record) for record in records]
-            examples = examples_of(self.method, images, rows)
+            examples = examples_of(self.method, tiles, rows)
         except DataError as error:
-            return str(error)
+            return 0, str(error)
         store.write_part(self.store_uri, part, examples, [row["category"] for row in rows])
-        return ""
+        return len(rows), ""

@@ -1,0 +1,76 @@
+"""How the pixels that are to be seen of an image are cut into network inputs, and how their maps become one again."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from raydiff.views.ragged import Arrays
+
+
+class Layout(NamedTuple):
+    """Square tiles over an image at the network's scale.
+
+    They begin at the image's edges and overlap evenly, by `overlap` pixels at least. An image that is smaller than a
+    tile lies in its upper left corner, and the rest repeats the image's edge.
+    """
+
+    height: int  # of the image, pixels
+    width: int
+    size: int  # of a tile's side
+    overlap: int  # of neighbouring tiles, at least
+
+    @property
+    def origins(self) -> list[tuple[int, int]]:
+        """Each tile's upper left corner (y, x), row by row."""
+        rows, columns = (self._starts(side) for side in (self.height, self.width))
+        return [(y, x) for y in rows for x in columns]
+
+    @property
+    def tile_count(self) -> int:
+        """How many tiles there are."""
+        return self._along(self.height) * self._along(self.width)
+
+    @property
+    def is_one_tile(self) -> bool:
+        """Whether the image is one tile, with nothing added."""
+        return self.height == self.width == self.size
+
+    def tiles(self, image: np.ndarray) -> np.ndarray:
+        """(T, S, S, 3) tiles of an image (H, W, 3) of this layout's size."""
+        if self.is_one_tile:
+            return image[None]
+        below, right = (max(0, self.size - side) for side in (self.height, self.width))
+        filled = np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
+        return np.stack([filled[y : y + self.size, x : x + self.size] for y, x in self.origins])
+
+    def joined(self, maps: Arrays) -> np.ndarray:
+        """The image's map (H, W), float32, from its tiles' maps (S, S): where they overlap, one fades into the other.
+
+        What was added to fill a tile is cut off.
+        """
+        if self.is_one_tile:
+            return np.asarray(maps[0], np.float32)
+        shape = max(self.height, self.size), max(self.width, self.size)
+        total, weights = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        weight = self._weight()
+        for (y, x), found in zip(self.origins, maps, strict=True):
+            place = slice(y, y + self.size), slice(x, x + self.size)
+            total[place] += weight * found
+            weights[place] += weight
+        return (total / weights)[: self.height, : self.width]
+
+    def _along(self, side: int) -> int:
+        return 1 if side <= self.size else math.ceil((side - self.overlap) / (self.size - self.overlap))
+
+    def _starts(self, side: int) -> list[int]:
+        found = np.linspace(0, max(0, side - self.size), self._along(side))
+        return [int(start) for start in np.rint(found)]
+
+    def _weight(self) -> np.ndarray:
+        """(S, S): one, but for the edges, where it falls evenly over the width of the overlap."""
+        steps = np.arange(1, self.size + 1, dtype=np.float32)
+        ramp = np.minimum(np.minimum(steps, steps[::-1]) / (self.overlap + 1), 1)
+        return np.outer(ramp, ramp)
