@@ -214,7 +214,7 @@ def test_reasons_of_images_that_cannot_be_decoded() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     found = {
         "the file is empty": [refused(b"")],
-        "this is no PNG, JPEG, BMP, TIFF file, whatever its name: it begins with …": [
+        "this is no PNG, JPEG, BMP, TIFF, WebP, JPEG …, AVIF, PNM file, whatever its name: it begins with …": [
             refused(data) for data in (b"GIF89a", b"it's (1 of", b'"It\'s\\" /a', b"\x00\x01b'/x y", b'\xff\'"(")')
         ],
         "the image is … x … pixels, more than the limit of …; cut it into tiles or raise the limit": [

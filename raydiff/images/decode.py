@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,17 +10,23 @@ import numpy as np
 from PIL import Image
 
 from raydiff.errors import ImageError
-from raydiff.images import bmp, jpeg, pillow, png, samples, tiff, tiff_file
+from raydiff.images import avif, bmp, jpeg, jpeg2000, pillow, png, pnm, samples, tiff, webp
 from raydiff.images.samples import Samples
 
 MAX_PIXELS = 200_000_000
 NO_ALPHA = "its alpha is zero everywhere, which would show nothing: the colours were taken as they are"
 
-_READERS: dict[str, tuple[tuple[bytes, ...], Callable[[bytes, int], Samples]]] = {
-    "PNG": ((b"\x89PNG\r\n\x1a\n",), png.read),
-    "JPEG": ((b"\xff\xd8\xff",), jpeg.read),
-    "BMP": ((b"BM",), bmp.read),
-    "TIFF": (tiff_file.BEGINNINGS, tiff.read),
+# By how a file begins: that, and not its name, says of which kind it is.
+_READERS: dict[str, tuple[re.Pattern[bytes], Callable[[bytes, int], Samples]]] = {
+    "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), png.read),
+    "JPEG": (re.compile(rb"\xff\xd8\xff"), jpeg.read),
+    "BMP": (re.compile(rb"BM"), bmp.read),
+    "TIFF": (re.compile(rb"II[*+]\0|MM\0[*+]"), tiff.read),
+    "WebP": (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), webp.read),
+    "JPEG 2000": (re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"), jpeg2000.read),
+    # A container of the general kind says behind its first brand what it may be read as.
+    "AVIF": (re.compile(rb".{4}ftyp(avi[fs]|m[is]f1.{4}(.{4}){0,9}?avi[fs])", re.DOTALL), avif.read),
+    "PNM": (re.compile(rb"P[1-6][\s#]"), pnm.read),
 }
 
 
@@ -31,7 +38,7 @@ class Decoded(NamedTuple):
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The image in a PNG, JPEG, BMP or TIFF file as uint8 RGB, shape (height, width, 3).
+    """The image in a file of a kind that is read (see `_READERS`) as uint8 RGB, shape (height, width, 3).
 
     - Orientation (EXIF, TIFF) is applied.
     - Grey is repeated to three channels, palettes are looked up, CMYK is converted without a colour profile.
@@ -42,7 +49,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     - Float must be finite and within [0, 1]; 32-bit and signed integers have no agreed range and are refused.
     - Alpha is composited over black: what no viewer can see must not move a score. Alpha that is zero everywhere
       says nothing (frame grabbers write it so): then the colours count.
-    - A TIFF must hold one page; reduced copies (thumbnails, pyramids) do not count.
+    - A TIFF must hold one page; reduced copies (thumbnails, pyramids) do not count. A WebP or AVIF holds one frame.
     - What viewers show differently is refused: unmarked CMYK in a JPEG, grey channels of unknown meaning.
     - A JPEG may lack its end marker, but no pixel.
 
@@ -65,8 +72,8 @@ def decode_noted(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
 def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The ground-truth mask in an image file as bool, shape (height, width): True = anomalous.
 
-    Any pixel that is not black is anomalous, whatever the depth. JPEG blurs black, so there it takes half of
-    white.
+    Any pixel that is not black is anomalous, whatever the depth. What is not kept as it was (JPEG, lossy WebP) blurs
+    black, so there it takes half of white.
 
     Raises:
         ImageError: as `decode`, except that integers of any depth are masks.
@@ -105,8 +112,8 @@ def _read(data: bytes, max_pixels: int, pixels: Callable[[Samples], np.ndarray])
 def _kind(data: bytes) -> str:
     if not data:
         raise ImageError("the file is empty")
-    for kind, (beginnings, _) in _READERS.items():
-        if data.startswith(beginnings):
+    for kind, (beginning, _) in _READERS.items():
+        if beginning.match(data):
             return kind
     raise ImageError(f"this is no {', '.join(_READERS)} file, whatever its name: it begins with {data[:8]!r}")
 

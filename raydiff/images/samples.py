@@ -19,7 +19,7 @@ class Samples:
         alpha: (height, width), unsigned: what a pixel shows of its colour. None = all of it.
         opaque: the value of `alpha` that shows all.
         orientation: as in EXIF and TIFF; 1 = row 0 is the top, column 0 the left.
-        blurred: black may be a little more than 0 (JPEG).
+        blurred: black may be a little more than 0 (JPEG and its like).
         note: what is odd about the file, which can be read all the same.
     """
 

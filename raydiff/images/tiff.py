@@ -11,10 +11,10 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import TiffImagePlugin
 
 from raydiff.errors import ImageError
-from raydiff.images import jpeg
+from raydiff.images import jpeg, pillow
 from raydiff.images.samples import Samples, check_size
 from raydiff.images.tiff_file import Facts, Grid, Page, facts, grid, single_page
 
@@ -187,8 +187,7 @@ def _by_libtiff(
         place += 4 * len(number) if len(number) > 1 else 0
     head = struct.pack("<2sHI", b"II", 42, place)
     file = head + body + lists + struct.pack("<H", len(tags)) + entries + bytes(4)
-    if Image.MAX_IMAGE_PIXELS is not None and row * lines > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = row * lines  # Pillow asks its own limit once more, in bytes here
+    pillow.allow(row * lines)  # bytes, here
     image = TiffImagePlugin.TiffImageFile(io.BytesIO(file))
     image.load()
     values = np.asarray(image)

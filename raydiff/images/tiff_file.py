@@ -12,8 +12,6 @@ import numpy as np
 
 from raydiff.errors import ImageError
 
-BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
 _MOST_PAGES = 1000
 _MOST_TAGS = 1024
 _INTEGERS = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
