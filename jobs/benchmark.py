@@ -99,7 +99,7 @@ def _bare_worker(
     torch.set_num_threads(1)
     keep_freed_memory()
     model = load(model_uri, device)
-    reading = Reading(model.image_size, packed_uri=packed)
+    reading = Reading(model.image_size, packed_uri=packed, levels=model.levels)
     mine = parts(images)[rank::workers]
 
     def score(part: Part) -> None:

@@ -47,13 +47,17 @@ def main(
     normal: cli.NormalOption = None,
     anomalous: cli.AnomalousOption = None,
     part_from: cli.PartFromOption = None,
+    bit_depth: cli.BitDepth = None,
+    levels: cli.LevelsOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
 ) -> None:
     """Train, tune, calibrate, score and evaluate every method on one set of images."""
     names = methods_.split(",")
-    changes = {name: cli.changes(name, backbone, backbone_weights, settings, names) for name in names}
+    plain = {name: cli.changes(name, backbone, backbone_weights, settings, names) for name in names}
+    changes = {name: cli.with_levels(given, bit_depth, levels) for name, given in plain.items()}
     # a mistake in the settings should show before an hour of work, not after
     recipes = {name: methods.recipe(name, preset, changes[name]) for name in names}
+    by = methods.levels_of(recipes)
     asked = Workers.parse(workers) if workers else None
     check_rate(false_alarm_rate)
     PseudoValidationSettings.at_most(pseudo_images)
@@ -70,7 +74,7 @@ def main(
         storage.probe(place)
     methods.check(recipes)
     with at_work(RunFolder(out).uri):
-        found = steps.index(data, out, named=named, part_from=parts)
+        found = steps.index(data, out, named=named, part_from=parts, levels=by)
         print_report(found)
         steps.check_enough(out, per_category, found.unreadable)
         cluster.connect(address, gpus)

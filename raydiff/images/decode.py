@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from raydiff.errors import ImageError
 from raydiff.images import avif, bmp, jpeg, jpeg2000, pillow, png, pnm, samples, tiff, webp
+from raydiff.images.levels import Levels
 from raydiff.images.samples import Samples
 
 MAX_PIXELS = 200_000_000
@@ -35,18 +37,20 @@ class Decoded(NamedTuple):
 
     pixels: np.ndarray
     note: str
+    highest: int | None = None  # of the values stored in a 16-bit file; None of other files
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode(data: bytes, max_pixels: int = MAX_PIXELS, levels: Levels | None = None) -> np.ndarray:
     """The image in a file of a kind that is read (see `_READERS`) as uint8 RGB, shape (height, width, 3).
 
     - Orientation (EXIF, TIFF) is applied.
     - Grey is repeated to three channels, palettes are looked up, CMYK is converted without a colour profile.
     - 16-bit grey is scaled by its full range, round(v / 257) (12-bit TIFF: round(v * 255 / 4095)), never by
       the image's own extremes, so that brightness stays comparable between images. A camera that stores 12
-      bits in a 16-bit file therefore looks dark. 16-bit colour arrives as its high byte, at most one level
-      less.
-    - Float must be finite and within [0, 1]; 32-bit and signed integers have no agreed range and are refused.
+      bits in a 16-bit file therefore looks dark without `levels`. 16-bit colour arrives as its high byte, at most
+      one level less.
+    - Float must be finite and within [0, 1]; 32-bit and signed integers have no agreed range and are refused. With
+      `levels` of a low and a high value all of them are read.
     - Alpha is composited over black: what no viewer can see must not move a score. Alpha that is zero everywhere
       says nothing (frame grabbers write it so): then the colours count.
     - A TIFF must hold one page; reduced copies (thumbnails, pyramids) do not count. A WebP or AVIF holds one frame.
@@ -57,16 +61,16 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         ImageError: if the file is empty, truncated, of another kind, larger than `max_pixels` (told from its
             header, before anything is unpacked) or has values as above.
     """
-    return decode_noted(data, max_pixels).pixels
+    return decode_noted(data, max_pixels, levels).pixels
 
 
-def decode_noted(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
+def decode_noted(data: bytes, max_pixels: int = MAX_PIXELS, levels: Levels | None = None) -> Decoded:
     """As `decode`, with a note of what is odd about the file.
 
     Raises:
         ImageError: as `decode`.
     """
-    return _read(data, max_pixels, samples.rgb)
+    return _read(data, max_pixels, partial(samples.rgb, levels=levels))
 
 
 def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -101,7 +105,9 @@ def _read(data: bytes, max_pixels: int, pixels: Callable[[Samples], np.ndarray])
         upright = _UPRIGHT.get(found.orientation)
         array = upright(array) if upright else array
         note = found.note or (NO_ALPHA if found.alpha is not None and not found.sees_through else "")
-        return Decoded(np.require(array, requirements=["C", "W", "O"]), note)
+        full = found.white == 65535 and found.colours.dtype == np.uint16 and found.inverted is None
+        highest = int(found.colours.max()) if full else None
+        return Decoded(np.require(array, requirements=["C", "W", "O"]), note, highest)
     except ImageError:
         raise
     except Exception as error:  # a damaged file can raise anything

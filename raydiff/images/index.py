@@ -20,6 +20,7 @@ from raydiff.images.decode import decode_noted
 from raydiff.images.holdout import roles
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.layouts.found import Finding
+from raydiff.images.levels import Levels, advice
 from raydiff.images.mask_faults import OtherSize, fault, one_factor
 from raydiff.images.masks import DECODES_AT_ONCE, FETCHES_AT_ONCE, read_mask
 from raydiff.images.parts import PartPattern
@@ -55,6 +56,7 @@ class Look(NamedTuple):
     other_size: OtherSize | None = None  # of the mask than of the image
     note: Problem | None = None  # what is odd about an image that can be read all the same
     thumbnail: np.ndarray | None = None  # see `repeats`
+    highest: int | None = None  # of the values stored in a 16-bit file
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,9 @@ class IndexReport:
     misplaced: tuple[str, ...]
     unused_masks: tuple[str, ...]
     findings: tuple[Finding, ...]
+    highest: int | None = None  # of the values stored in 16-bit files
+    deep: int = 0  # how many of these there are
+    levels: Levels | None = None  # with which the images were read
 
 
 def index(
@@ -85,11 +90,12 @@ def index(
     check: bool = True,
     named: FolderNames = AS_FOLDERS_SAY,
     part_from: PartPattern | None = None,
+    levels: Levels | None = None,
 ) -> IndexReport:
     """Write the image table of `data_uri` and `score_uri` (see `survey.find_images`) to the file `out_uri`.
 
-    With `check`, every image and mask is fetched and decoded once, and held-out images that repeat images to train on
-    are looked for.
+    With `check`, every image and mask is fetched and decoded once, by `levels` if there are any, and held-out images
+    that repeat images to train on are looked for.
 
     Raises:
         DataError: if the layout is none that is known, or not clear.
@@ -109,7 +115,8 @@ def index(
     noted: list[Problem] = []
     bad_masks: list[Problem] = []
     other_sizes: list[OtherSize] = []
-    look = partial(examine, threading.Semaphore(DECODES_AT_ONCE))
+    tops: list[int] = []
+    look = partial(examine, threading.Semaphore(DECODES_AT_ONCE), levels=levels)
     with phase("index", total=len(found.images)) as progress, ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
         # In batches, so that not all wait in the pool's queue.
         for batch in found.images.select(table.SCHEMA.names).to_batches(table.ROW_GROUP):
@@ -129,6 +136,8 @@ def index(
                     unreadable.append(found_out.image)
                 if found_out.thumbnail is not None:
                     thumbnails[row["uri"]] = found_out.thumbnail
+                if found_out.highest is not None:
+                    tops.append(found_out.highest)
                 if found_out.note:
                     noted.append(found_out.note)
                 if found_out.mask:
@@ -154,6 +163,9 @@ def index(
         misplaced=found.misplaced,
         unused_masks=found.unused_masks,
         findings=(*found.findings, repeats) if repeats else found.findings,
+        highest=max(tops, default=None),
+        deep=len(tops),
+        levels=levels,
     )
 
 
@@ -197,6 +209,8 @@ def _findings(report: IndexReport) -> list[Finding]:
         ("files that are no images, left out", report.ignored),
     )
     findings = [Finding(what, tuple(names), len(names)) for what, names in found if names]
+    if not report.levels and report.highest is not None and (said := advice(report.highest)):
+        findings.append(Finding(said, (), report.deep))
     if said := one_factor(report.other_sizes):
         findings.append(Finding("masks of another size than their image", (said,), len(report.other_sizes)))
     return findings
@@ -206,12 +220,14 @@ def _lines(problems: tuple[Problem, ...]) -> tuple[str, ...]:
     return tuple(f"{problem.uri}: {problem.reason}" for problem in problems)
 
 
-def examine(decoding: threading.Semaphore, row: dict[str, Any], compared: bool = False) -> Look:
+def examine(
+    decoding: threading.Semaphore, row: dict[str, Any], compared: bool = False, levels: Levels | None = None
+) -> Look:
     """Read a row's image and its mask once; `compared`: with the image's thumbnail."""
     try:
         data = storage.read_bytes(row["uri"])
         with decoding:
-            pixels, said = decode_noted(data)
+            pixels, said, highest = decode_noted(data, levels=levels)
             shape = pixels.shape
             small = thumbnail(pixels) if compared else None
             del pixels  # a hundred times its file
@@ -219,13 +235,13 @@ def examine(decoding: threading.Semaphore, row: dict[str, Any], compared: bool =
         return Look(Problem(row["uri"], str(error)))
     note = Problem(row["uri"], said) if said else None
     if row["mask_uri"] is None:
-        return Look(note=note, thumbnail=small)
+        return Look(note=note, thumbnail=small, highest=highest)
     try:
         mask = read_mask(row["mask_uri"], decoding)
     except (ImageError, StorageError) as error:
-        return Look(mask=Problem(row["mask_uri"], str(error)), note=note, thumbnail=small)
+        return Look(mask=Problem(row["mask_uri"], str(error)), note=note, thumbnail=small, highest=highest)
     found = fault(mask, shape)
     if not found:
-        return Look(note=note, thumbnail=small)
+        return Look(note=note, thumbnail=small, highest=highest)
     other = found if isinstance(found, OtherSize) else None
-    return Look(None, Problem(row["mask_uri"], str(found)), other, note, small)
+    return Look(None, Problem(row["mask_uri"], str(found)), other, note, small, highest)

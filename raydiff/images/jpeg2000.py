@@ -51,7 +51,7 @@ def read(data: bytes, max_pixels: int) -> Samples:
     own = stream.bits[0]
     room = 16 if found.white == 65535 else 8
     if own >= room:
-        return found
+        return replace(found, reduced_from=own if own > room else 0)
     # Pillow moves what it reads to the top of its bytes
     colours_ = found.colours >> (room - own)
     alpha = None if found.alpha is None else found.alpha >> (room - own)

@@ -24,6 +24,7 @@ from raydiff import storage
 from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
 from raydiff.images import guarded, pack, table
 from raydiff.images.decode import MAX_PIXELS, decode_noted, resize
+from raydiff.images.levels import Levels
 from raydiff.images.shards import Part, read_rows
 from raydiff.storage.patience import patiently
 
@@ -37,6 +38,7 @@ class Reading(NamedTuple):
     size: int  # images are resized to size x size (bilinear)
     max_pixels: int = MAX_PIXELS
     packed_uri: str | None = None  # folder of packed shards that hold the files' bytes (see `pack`)
+    levels: Levels | None = None  # which stored values are black and white; by default as each file says
 
 
 class Image(NamedTuple):
@@ -145,7 +147,7 @@ def read_image(file: str | bytes | ImageError, reading: Reading) -> Image:
             raise file
         data = patiently(storage.read_bytes, file) if isinstance(file, str) else file
         digest = hashlib.sha256(data).hexdigest()
-        pixels, note = decode_noted(data, reading.max_pixels)
+        pixels, note, _ = decode_noted(data, reading.max_pixels, reading.levels)
         return Image(resize(pixels, reading.size), pixels.shape[0], pixels.shape[1], digest, note=note)
     except StorageUnavailable:
         raise

@@ -267,6 +267,7 @@ def _samples(page: Page, said: Facts, values: np.ndarray) -> Samples:
     blurred = said.compression == _JPEG
     kind, count = said.photometric, _COLOURS[said.photometric]
     colours, alpha, opaque = values[..., :count], None, white
+    inverted = (white or 2**said.bits - 1) if kind == _WHITE_IS_ZERO else None
     extra = _extra(said)
     if _ALPHA in extra:
         alpha = values[..., count + extra.index(_ALPHA)]
@@ -274,15 +275,15 @@ def _samples(page: Page, said: Facts, values: np.ndarray) -> Samples:
             if not (alpha.min() >= 0 and alpha.max() <= 1):
                 raise ImageError("the alpha channel is of floats and not all within 0 to 1; scale it")
             alpha, opaque = np.rint(alpha.astype(np.float64) * 65535).astype(np.uint16), 65535
-    if kind == _WHITE_IS_ZERO:
-        colours = (white or 2**said.bits - 1) - colours
+    if inverted is not None:
+        colours = inverted - colours
     elif kind == _PALETTE:
         colours, white = _colour_map(page, said)[colours[..., 0]], 255
     elif kind == _CMYK:
         inks = white - colours  # what each lets through
         light = (inks[..., :3].astype(np.uint32) * inks[..., 3:] + white // 2) // white
         colours = light.astype(inks.dtype)
-    return Samples(colours, white, alpha, opaque, said.orientation, blurred)
+    return Samples(colours, white, alpha, opaque, said.orientation, blurred, inverted=inverted)
 
 
 def _colour_map(page: Page, said: Facts) -> np.ndarray:

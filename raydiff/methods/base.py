@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from raydiff.images.levels import Levels
 from raydiff.settings import Settings
 
 
@@ -23,6 +24,7 @@ class TrainSettings(Settings):
     """Settings fixed by training. A method's own add to these."""
 
     image_size: int = Field(224, ge=16)  # images are resized to a square of this many pixels
+    levels: Levels | None = None  # which stored values are black and white; by default as each file says
 
 
 class GradientSettings(Settings):

@@ -11,6 +11,7 @@ import pyarrow as pa
 from raydiff import cluster, storage
 from raydiff.images import archive, pack
 from raydiff.images.decode import MAX_PIXELS
+from raydiff.images.levels import Levels
 from raydiff.images.listing import Listing
 from raydiff.images.shards import ROWS_PER_PART, ROWS_PER_SHARD, Part, Shard, parts_of, read_rows, shards
 from raydiff.images.stream import Reading
@@ -78,7 +79,9 @@ def plan_archive(
         return Plan({}, [Section(model["method"], facts, [listing])], 0, 0.0, 0.0)
     cluster.connect(address)
     replicas = replicas or cluster.devices()
-    reading = Reading(int(model["settings"]["train"]["image_size"]), max_pixels, data_uri if packed else None)
+    settings = model["settings"]["train"]
+    packed_uri = data_uri if packed else None
+    reading = Reading(int(settings["image_size"]), max_pixels, packed_uri, Levels.kept(settings))
     piece = measure.measured(
         measure.trained, cluster.worker_options(), model_uri, work.rows, reading, work.part, maps, seconds
     )

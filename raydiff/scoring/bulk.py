@@ -20,6 +20,7 @@ from ray.serve.handle import DeploymentHandle
 from raydiff import at_work, cluster, storage
 from raydiff.errors import DataError, SettingsError, Stopped
 from raydiff.images.decode import MAX_PIXELS
+from raydiff.images.levels import Levels
 from raydiff.images.shards import ROWS_PER_PART, Shard, is_one_file, shards
 from raydiff.images.stream import Attempts, Reading, stream
 from raydiff.model.description import describe
@@ -113,7 +114,8 @@ def score_table(
     meter = Meter()
     if missing:
         patiently(_write_manifest, scores_uri, done, False)
-        reading = Reading(int(model["settings"]["train"]["image_size"]), max_pixels, packed_uri)
+        settings = model["settings"]["train"]
+        reading = Reading(int(settings["image_size"]), max_pixels, packed_uri, Levels.kept(settings))
         attempts: Any = Attempts.options(max_restarts=-1, max_task_retries=-1).remote()  # type: ignore[attr-defined]
         with phase("scoring", rows) as shown:
             for wave in _waves(missing):

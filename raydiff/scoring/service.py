@@ -77,7 +77,7 @@ class Service:
         Raises:
             ImageError: if the bytes are no image, or one of too many pixels.
         """
-        image = decode(data, self.arguments.max_pixels)
+        image = decode(data, self.arguments.max_pixels, self.model.levels)
         scored = self.model.score([image], [category])
         score, guessed = float(scored.scores[0]), scored.guessed[0]
         calibration = self.model.calibration

@@ -90,8 +90,9 @@ def _made_anomalies(
     """Anomalies made of the calibration images, scored as the archive will be; categories with two images or more."""
     assert model.calibration is not None
     found = {}
+    reading = Reading(model.image_size, levels=model.levels)
     for number, (category, rows) in enumerate(sample(table.read(table_uri), size.normals).items()):
-        made = cluster.result(_make.remote(rows, model.image_size, size, SEED + number))
+        made = cluster.result(_make.remote(rows, reading, size, SEED + number))
         if not len(made):
             continue
         scored: Scored = handle.score.remote(made, [category] * len(made), False).result()
@@ -101,8 +102,8 @@ def _made_anomalies(
 
 
 @ray.remote(num_cpus=0, max_retries=2)  # the replicas hold all CPUs, and wait meanwhile
-def _make(rows: pa.Table, image_size: int, size: PseudoValidationSettings, seed: int) -> np.ndarray:
-    decoded = decode_rows(rows, Reading(image_size))
+def _make(rows: pa.Table, reading: Reading, size: PseudoValidationSettings, seed: int) -> np.ndarray:
+    decoded = decode_rows(rows, reading)
     return made_of(decoded["image"][decoded["error"] == ""], size, seed).images
 
 

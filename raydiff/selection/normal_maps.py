@@ -44,7 +44,7 @@ def _position_statistics(model_uri: str, score: Any, table_uri: str, board: Any)
     for category, group in rows.items():
         for start in range(0, group.num_rows, AT_A_TIME):
             part = group.slice(start, AT_A_TIME)
-            decoded = decode_rows(part, Reading(model.image_size))
+            decoded = decode_rows(part, Reading(model.image_size, levels=model.levels))
             images = decoded["image"][decoded["error"] == ""]
             if len(images):
                 maps = score_images(model.method, images, score).maps

@@ -195,11 +195,12 @@ def _make_sets(
 ) -> tuple[ScoringSet, ScoringSet | None]:
     method = load(model_uri, cluster.use_assigned_device()).method
     image_size: int = method.settings.image_size
+    reading = Reading(image_size, levels=method.settings.levels)
     normals: dict[str, np.ndarray] = {}
     rows = sample(table.read(table_uri), size.normals)
     for category, group in rows.items():
         board.write.remote("making anomalies", len(normals), len(rows))
-        images = decode_rows(group, Reading(image_size))
+        images = decode_rows(group, reading)
         normals[category] = images["image"][images["error"] == ""]
     board.write.remote("making anomalies", len(rows), len(rows))
     pseudo = pseudo_validation_set(method, normals, size, seed)
@@ -210,7 +211,7 @@ def _make_sets(
     for label, most in ((0, size.normals), (1, size.anomalies)):
         chosen = labelled.filter(pc.equal(labelled["label"], label))
         for category, group in sample(chosen, most).items():
-            images = decode_rows(group, Reading(image_size))
+            images = decode_rows(group, reading)
             good = np.flatnonzero(images["error"] == "")
             if len(good):
                 masks = np.stack([_mask(group["mask_uri"][int(row)].as_py(), image_size) for row in good])

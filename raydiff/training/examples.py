@@ -33,6 +33,8 @@ def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_
     key = methods.get(method).untrained(settings).example_key()
     fingerprint = hashlib.sha256(storage.read_bytes(table_uri)).hexdigest()
     about = {"example": key, "table_sha256": fingerprint}
+    if settings.levels:
+        about["levels"] = settings.levels.model_dump(mode="json")
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     store_uri = storage.join(work_uri, f"examples-{digest}")
     if store.is_finished(store_uri):
@@ -40,7 +42,7 @@ def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_
         return store_uri
 
     whole = parts(table_uri)
-    dataset = stream(whole, Reading(settings.image_size)).map_batches(
+    dataset = stream(whole, Reading(settings.image_size, levels=settings.levels)).map_batches(
         ExampleWriter,
         fn_constructor_args=(method, settings, store_uri),
         batch_size=None,
