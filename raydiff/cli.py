@@ -47,6 +47,10 @@ PartFromOption = Annotated[
         help="Which part an image shows: a regular expression, searched for in its path. Parts are held out whole."
     ),
 ]
+PagesOption = Annotated[
+    str | None,
+    typer.Option("--pages", help="Which pages of a TIFF are images: first, all (each one of its own) or a number."),
+]
 BitDepth = Annotated[
     int | None,
     typer.Option(help="Bits of a camera that keeps 10, 12 or 14 of them in 16-bit files, which look dark otherwise."),
@@ -114,6 +118,7 @@ def index(
     part_from: PartFromOption = None,
     bit_depth: BitDepth = None,
     levels: LevelsOption = None,
+    pages: PagesOption = None,
 ) -> None:
     """Find the images, write the image table and say what is in it."""
     from raydiff import steps
@@ -121,9 +126,11 @@ def index(
     from raydiff.images.index import print_report
     from raydiff.images.layouts.folder_names import FolderNames
     from raydiff.images.levels import Levels
+    from raydiff.images.pages import Pages
     from raydiff.images.parts import PartPattern
 
     by = Levels.of_options(bit_depth, levels)
+    which = Pages.parse(pages)
     if pack:
         if score:
             raise SettingsError("--pack takes one folder; give it as --data, without --score")
@@ -133,11 +140,11 @@ def index(
             raise SettingsError("--pack makes an archive, of which nothing is held out; leave out --part-from")
         if by:
             raise SettingsError("--pack keeps files as they are; leave out --bit-depth and --levels")
-        packing.print_packed(packing.pack(data, out), out)
+        packing.print_packed(packing.pack(data, out, which), out)
         return
 
     named = FolderNames.parse(normal, anomalous)
-    print_report(steps.index(data, out, score, named, PartPattern.parse(part_from), by))
+    print_report(steps.index(data, out, score, named, PartPattern.parse(part_from), by, which))
 
 
 @app.command(epilog="Example: raydiff train --out runs/may --method lafite --preset small --backbone-weights hub")

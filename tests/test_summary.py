@@ -225,7 +225,8 @@ def test_reasons_of_images_that_cannot_be_decoded() -> None:
         "the image is … x … pixels: there is nothing in it": [
             f"the image is {size} pixels: there is nothing in it" for size in ("0 x 12", "4096 x 0")
         ],
-        "the TIFF holds … pages; save each page as a file of its own": [refused(pages(2)), refused(pages(12))],
+        "the TIFF holds … pages; say which are images with --pages first, all or a page's number, or save each page as "
+        "a file of its own": [refused(pages(2)), refused(pages(12))],
         "the pixels are 32-bit or signed integers of no agreed range; say which values are black and white with "
         "--levels LOW,HIGH, or save as 8 or 16 bit": [refused(file(np.zeros((2, 2), np.int32), "TIFF"))],
         "the pixels are floats and not all within 0 to 1; say which values are black and white with --levels LOW,HIGH, "

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from raydiff.errors import ImageError
-from raydiff.images import avif, bmp, jpeg, jpeg2000, pillow, png, pnm, samples, tiff, webp
+from raydiff.images import avif, bmp, jpeg, jpeg2000, pillow, png, pnm, samples, tiff, tiff_file, webp
 from raydiff.images.levels import Levels
 from raydiff.images.samples import Samples
 
@@ -23,13 +23,15 @@ _READERS: dict[str, tuple[re.Pattern[bytes], Callable[[bytes, int], Samples]]] =
     "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), png.read),
     "JPEG": (re.compile(rb"\xff\xd8\xff"), jpeg.read),
     "BMP": (re.compile(rb"BM"), bmp.read),
-    "TIFF": (re.compile(rb"II[*+]\0|MM\0[*+]"), tiff.read),
+    "TIFF": (tiff_file.BEGINNING, tiff.read),
     "WebP": (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), webp.read),
     "JPEG 2000": (re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"), jpeg2000.read),
     # A container of the general kind says behind its first brand what it may be read as.
     "AVIF": (re.compile(rb".{4}ftyp(avi[fs]|m[is]f1.{4}(.{4}){0,9}?avi[fs])", re.DOTALL), avif.read),
     "PNM": (re.compile(rb"P[1-6][\s#]"), pnm.read),
 }
+
+_OF_PAGES: dict[str, Callable[[bytes, int, int | None], Samples]] = {"TIFF": tiff.read}
 
 
 class Decoded(NamedTuple):
@@ -40,7 +42,9 @@ class Decoded(NamedTuple):
     highest: int | None = None  # of the values stored in a 16-bit file; None of other files
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS, levels: Levels | None = None) -> np.ndarray:
+def decode(
+    data: bytes, max_pixels: int = MAX_PIXELS, levels: Levels | None = None, page: int | None = None
+) -> np.ndarray:
     """The image in a file of a kind that is read (see `_READERS`) as uint8 RGB, shape (height, width, 3).
 
     - Orientation (EXIF, TIFF) is applied.
@@ -53,7 +57,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, levels: Levels | None = No
       `levels` of a low and a high value all of them are read.
     - Alpha is composited over black: what no viewer can see must not move a score. Alpha that is zero everywhere
       says nothing (frame grabbers write it so): then the colours count.
-    - A TIFF must hold one page; reduced copies (thumbnails, pyramids) do not count. A WebP or AVIF holds one frame.
+    - A TIFF must hold one page, or `page` says which counts, from 1; reduced copies (thumbnails, pyramids) do not
+      count. A WebP or AVIF holds one frame.
     - What viewers show differently is refused: unmarked CMYK in a JPEG, grey channels of unknown meaning.
     - A JPEG may lack its end marker, but no pixel.
 
@@ -61,19 +66,21 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, levels: Levels | None = No
         ImageError: if the file is empty, truncated, of another kind, larger than `max_pixels` (told from its
             header, before anything is unpacked) or has values as above.
     """
-    return decode_noted(data, max_pixels, levels).pixels
+    return decode_noted(data, max_pixels, levels, page).pixels
 
 
-def decode_noted(data: bytes, max_pixels: int = MAX_PIXELS, levels: Levels | None = None) -> Decoded:
+def decode_noted(
+    data: bytes, max_pixels: int = MAX_PIXELS, levels: Levels | None = None, page: int | None = None
+) -> Decoded:
     """As `decode`, with a note of what is odd about the file.
 
     Raises:
         ImageError: as `decode`.
     """
-    return _read(data, max_pixels, partial(samples.rgb, levels=levels))
+    return _read(data, max_pixels, partial(samples.rgb, levels=levels), page)
 
 
-def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS, page: int | None = None) -> np.ndarray:
     """The ground-truth mask in an image file as bool, shape (height, width): True = anomalous.
 
     Any pixel that is not black is anomalous, whatever the depth. What is not kept as it was (JPEG, lossy WebP) blurs
@@ -82,7 +89,7 @@ def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
         ImageError: as `decode`, except that integers of any depth are masks.
     """
-    return _read(data, max_pixels, samples.mask).pixels
+    return _read(data, max_pixels, samples.mask, page).pixels
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
@@ -95,12 +102,17 @@ def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
     return np.array(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST))
 
 
-def _read(data: bytes, max_pixels: int, pixels: Callable[[Samples], np.ndarray]) -> Decoded:
+def _read(data: bytes, max_pixels: int, pixels: Callable[[Samples], np.ndarray], page: int | None) -> Decoded:
     """`pixels` of the file's samples, upright, with every failure told as an ImageError."""
     kind = _kind(data)
     pillow.silence_remarks()
     try:
-        found = _READERS[kind][1](data, max_pixels)
+        if kind in _OF_PAGES:
+            found = _OF_PAGES[kind](data, max_pixels, page)
+        elif page not in (None, 1):
+            raise ImageError(f"a {kind} file holds one image, and page {page} was asked for")
+        else:
+            found = _READERS[kind][1](data, max_pixels)
         array = pixels(found)
         upright = _UPRIGHT.get(found.orientation)
         array = upright(array) if upright else array

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +14,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from raydiff import storage
 from raydiff.errors import ImageError, StorageError
-from raydiff.images import table
+from raydiff.images import pages, table
 from raydiff.images.decode import decode_noted
 from raydiff.images.holdout import roles
 from raydiff.images.layouts.folder_names import FolderNames
@@ -23,6 +23,7 @@ from raydiff.images.layouts.found import Finding
 from raydiff.images.levels import Levels, advice
 from raydiff.images.mask_faults import OtherSize, fault, one_factor
 from raydiff.images.masks import DECODES_AT_ONCE, FETCHES_AT_ONCE, read_mask
+from raydiff.images.pages import File, Pages, Shared
 from raydiff.images.parts import PartPattern
 from raydiff.images.repeats import repeated, thumbnail, to_compare
 from raydiff.images.survey import AS_FOLDERS_SAY, survey
@@ -91,17 +92,21 @@ def index(
     named: FolderNames = AS_FOLDERS_SAY,
     part_from: PartPattern | None = None,
     levels: Levels | None = None,
+    which: Pages | None = None,
 ) -> IndexReport:
     """Write the image table of `data_uri` and `score_uri` (see `survey.find_images`) to the file `out_uri`.
 
     With `check`, every image and mask is fetched and decoded once, by `levels` if there are any, and held-out images
     that repeat images to train on are looked for.
 
+    Args:
+        which: which pages of a file are images; by default a file of several is none.
+
     Raises:
         DataError: if the layout is none that is known, or not clear.
         StorageError: if a folder cannot be listed or the table cannot be written.
     """
-    found = survey(data_uri, score_uri, named, part_from)
+    found = survey(data_uri, score_uri, named, part_from, which)
     table.write(out_uri, found.images)
     given = roles(found.images)
     compared = to_compare(found.images, given)
@@ -116,7 +121,7 @@ def index(
     bad_masks: list[Problem] = []
     other_sizes: list[OtherSize] = []
     tops: list[int] = []
-    look = partial(examine, threading.Semaphore(DECODES_AT_ONCE), levels=levels)
+    look = partial(examine, threading.Semaphore(DECODES_AT_ONCE), levels=levels, fetch=Shared())
     with phase("index", total=len(found.images)) as progress, ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
         # In batches, so that not all wait in the pool's queue.
         for batch in found.images.select(table.SCHEMA.names).to_batches(table.ROW_GROUP):
@@ -221,13 +226,17 @@ def _lines(problems: tuple[Problem, ...]) -> tuple[str, ...]:
 
 
 def examine(
-    decoding: threading.Semaphore, row: dict[str, Any], compared: bool = False, levels: Levels | None = None
+    decoding: threading.Semaphore,
+    row: dict[str, Any],
+    compared: bool = False,
+    levels: Levels | None = None,
+    fetch: Callable[[str], File] = pages.read,
 ) -> Look:
-    """Read a row's image and its mask once; `compared`: with the image's thumbnail."""
+    """Read a row's image, by `fetch`, and its mask once; `compared`: with the image's thumbnail."""
     try:
-        data = storage.read_bytes(row["uri"])
+        data = fetch(row["uri"])
         with decoding:
-            pixels, said, highest = decode_noted(data, levels=levels)
+            pixels, said, highest = decode_noted(data.data, levels=levels, page=data.page)
             shape = pixels.shape
             small = thumbnail(pixels) if compared else None
             del pixels  # a hundred times its file

@@ -6,11 +6,10 @@ can be written as one finished file under its name, and a part that is done need
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,11 +19,11 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from raydiff import storage
 from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
-from raydiff.images import guarded, pack, table
+from raydiff.images import guarded, pack, pages, table
 from raydiff.images.decode import MAX_PIXELS, decode_noted, resize
 from raydiff.images.levels import Levels
+from raydiff.images.pages import File, Shared
 from raydiff.images.shards import Part, read_rows
 from raydiff.storage.patience import patiently
 
@@ -47,7 +46,7 @@ class Image(NamedTuple):
     pixels: np.ndarray  # uint8 (size, size, 3), all zero where there is an error
     height: int = 0  # of the image in the archive, pixels
     width: int = 0
-    content_hash: str = ""  # SHA-256 of the file's bytes, empty where it could not be fetched
+    content_hash: str = ""  # of the file's bytes (see `File.digest`), empty where it could not be fetched
     error: str = ""
     note: str = ""  # what is odd about a file that was read all the same
 
@@ -111,12 +110,12 @@ def decode_part(batch: dict[str, Any], reading: Reading, attempts: Any = None) -
 
 
 def decode_rows(
-    rows: pa.Table, reading: Reading, data: Sequence[bytes | ImageError] | None = None, careful: bool = False
+    rows: pa.Table, reading: Reading, data: Sequence[File | ImageError] | None = None, careful: bool = False
 ) -> dict[str, Any]:
     """The images of some rows of an image table, as columns; see `stream`.
 
     Args:
-        data: the files' bytes (or why there are none), where they need not be fetched.
+        data: the files (or why there are none), where they need not be fetched.
         careful: read each image in another process, so that what kills it becomes that image's error.
 
     Raises:
@@ -126,7 +125,7 @@ def decode_rows(
     if careful:
         return _columns(rows, guarded.each(partial(read_image, reading=reading), files, ATTEMPTS, _killed(reading)))
     with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
-        return _columns(rows, list(pool.map(partial(read_image, reading=reading), files)))
+        return _columns(rows, list(pool.map(partial(read_image, reading=reading, fetch=Shared()), files)))
 
 
 def carried(batch: dict[str, Any]) -> pa.Table | None:
@@ -135,8 +134,13 @@ def carried(batch: dict[str, Any]) -> pa.Table | None:
     return pa.ipc.open_stream(packed).read_all() if packed else None
 
 
-def read_image(file: str | bytes | ImageError, reading: Reading) -> Image:
-    """Read one image, given by its URI or its bytes; what is wrong with the image is in the answer.
+def read_image(
+    file: str | File | bytes | ImageError, reading: Reading, fetch: Callable[[str], File] = pages.read
+) -> Image:
+    """Read one image, given by its URI or its file; what is wrong with the image is in the answer.
+
+    Args:
+        fetch: what fetches a file by its URI.
 
     Raises:
         StorageUnavailable: if the store does not answer for long.
@@ -145,9 +149,9 @@ def read_image(file: str | bytes | ImageError, reading: Reading) -> Image:
     try:
         if isinstance(file, ImageError):
             raise file
-        data = patiently(storage.read_bytes, file) if isinstance(file, str) else file
-        digest = hashlib.sha256(data).hexdigest()
-        pixels, note, _ = decode_noted(data, reading.max_pixels, reading.levels)
+        data = patiently(fetch, file) if isinstance(file, str) else File(file) if isinstance(file, bytes) else file
+        digest = data.digest()
+        pixels, note, _ = decode_noted(data.data, reading.max_pixels, reading.levels, data.page)
         return Image(resize(pixels, reading.size), pixels.shape[0], pixels.shape[1], digest, note=note)
     except StorageUnavailable:
         raise

@@ -16,7 +16,7 @@ from PIL import TiffImagePlugin
 from raydiff.errors import ImageError
 from raydiff.images import jpeg, pillow
 from raydiff.images.samples import Samples, check_size
-from raydiff.images.tiff_file import Facts, Grid, Page, facts, grid, single_page
+from raydiff.images.tiff_file import Facts, Grid, Page, facts, grid, page_of
 
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _DEPTHS = {_UNSIGNED: {*range(1, 17), 32, 64}, _SIGNED: {8, 16, 32, 64}, _FLOAT: {16, 32, 64}}
@@ -40,14 +40,17 @@ _COLOUR_MAP, _JPEG_TABLES, _FAX_3, _FAX_4, _COEFFICIENTS = 320, 347, 292, 293, 5
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def read(data: bytes, max_pixels: int) -> Samples:
-    """The pixels of a TIFF of one page.
+def read(data: bytes, max_pixels: int, number: int | None = None) -> Samples:
+    """The pixels of one page of a TIFF.
+
+    Args:
+        number: which page, from 1; None = the only one.
 
     Raises:
-        ImageError: if it has more than one page, more than `max_pixels`, or is of a variety that is not read.
+        ImageError: if there is no such page, it has more than `max_pixels`, or is of a variety that is not read.
         Exception: of any kind, if it is damaged.
     """
-    page = single_page(data)
+    page, before = page_of(data, number)
     said = facts(page)
     check_size(said.width, said.height, max_pixels)
     _check(said)
@@ -56,7 +59,7 @@ def read(data: bytes, max_pixels: int) -> Samples:
             f"the image is {said.width} x {said.height} pixels of {said.samples} times {said.bits} bits, more than "
             f"the limit of {max_pixels:,} pixels allows for; save it with 8 or 16 bits or raise the limit"
         )
-    cells = grid(page, said)
+    cells = grid(page, said, before)
     planes = range(len(cells.offsets))
     read_plane = _jpeg_plane if said.compression == _JPEG else _plane
     values = np.concatenate([read_plane(page, said, cells, plane) for plane in planes], axis=2)

@@ -20,6 +20,7 @@ from raydiff.images import masks
 from raydiff.images.holdout import check_enough, roles
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.levels import Levels
+from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
 from raydiff.images.survey import AS_FOLDERS_SAY, survey
 from raydiff.methods.base import GradientSettings, ScoreSettings, TrainSettings
@@ -51,6 +52,7 @@ def plan_training(
     seconds: float = measure.SECONDS,
     named: FolderNames = AS_FOLDERS_SAY,
     part_from: PartPattern | None = None,
+    pages: Pages | None = None,
 ) -> Plan:
     """What the main job would do with these settings; nothing is written.
 
@@ -58,7 +60,7 @@ def plan_training(
         recipes: train settings by the method's name.
         address: as of `cluster.connect`.
         seconds: of each piece that is measured.
-        named, part_from: as of `survey.find_images`.
+        named, part_from, pages: as of `survey.find_images`.
 
     Raises:
         RaydiffError: what the job would raise, as far as it can be known before.
@@ -68,7 +70,7 @@ def plan_training(
     storage.probe(run.uri)
     size = PseudoValidationSettings.at_most(pseudo_images)
     check_rate(rate)
-    images = survey(data, named=named, part_from=part_from).images
+    images = survey(data, named=named, part_from=part_from, pages=pages).images
     given = roles(images)
     runs = runs_of(images, given, per_category, size)
     check_enough(images, given, per_category)

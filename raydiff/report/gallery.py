@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from raydiff import storage
 from raydiff.errors import RaydiffError
+from raydiff.images import pages
 from raydiff.images.decode import decode
 from raydiff.images.levels import Levels
 from raydiff.images.masks import read_mask
@@ -158,7 +159,8 @@ def _pictures(run: Run, row: int, scale: tuple[float, float] | None) -> tuple[by
     """Thumbnail, thumbnail with heat and outline, and why one of them is missing."""
     try:
         levels = Levels.kept(run.model["settings"]["train"]) if run.model else None
-        full = decode(storage.read_bytes(run.cell("uri", row)), levels=levels)
+        found = pages.read(run.cell("uri", row))
+        full = decode(found.data, levels=levels, page=found.page)
     except RaydiffError as error:
         return None, None, str(error)
     shrink = THUMBNAIL / max(full.shape[:2])
