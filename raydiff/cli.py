@@ -49,7 +49,7 @@ PartFromOption = Annotated[
 ]
 PagesOption = Annotated[
     str | None,
-    typer.Option("--pages", help="Which pages of a TIFF are images: first, all (each one of its own) or a number."),
+    typer.Option("--pages", help="Which pages of a TIFF or DICOM are images: first, all (each a row) or a number."),
 ]
 BitDepth = Annotated[
     int | None,

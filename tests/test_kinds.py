@@ -186,7 +186,7 @@ def j2k_without_a_tile() -> bytes:
 
 # What is refused, and what is said of it.
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
-    "GIF": (lambda: pillow(GREY, "GIF"), "this is no PNG, JPEG, BMP, TIFF, WebP, JPEG 2000, AVIF, PNM file"),
+    "GIF": (lambda: pillow(GREY, "GIF"), "this is no PNG, JPEG, BMP, TIFF, WebP, JPEG 2000, AVIF, PNM, DICOM file"),
     "WebP, three frames": (lambda: frames("WEBP", 3), "animation of 3 frames; save each frame"),
     "AVIF, three frames": (lambda: frames("AVIF", 3), "animation of 3 frames; save each frame"),
     "WebP, cut": (lambda: pillow(COLOUR, "WEBP", lossless=True)[:-20], "truncated"),

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from raydiff.errors import ImageError
-from raydiff.images import avif, bmp, jpeg, jpeg2000, pillow, png, pnm, samples, tiff, tiff_file, webp
+from raydiff.images import avif, bmp, dicom, jpeg, jpeg2000, pillow, png, pnm, samples, tiff, tiff_file, webp
 from raydiff.images.levels import Levels
 from raydiff.images.samples import Samples
 
@@ -29,9 +29,10 @@ _READERS: dict[str, tuple[re.Pattern[bytes], Callable[[bytes, int], Samples]]] =
     # A container of the general kind says behind its first brand what it may be read as.
     "AVIF": (re.compile(rb".{4}ftyp(avi[fs]|m[is]f1.{4}(.{4}){0,9}?avi[fs])", re.DOTALL), avif.read),
     "PNM": (re.compile(rb"P[1-6][\s#]"), pnm.read),
+    "DICOM": (dicom.BEGINNING, dicom.read),
 }
 
-_OF_PAGES: dict[str, Callable[[bytes, int, int | None], Samples]] = {"TIFF": tiff.read}
+_OF_PAGES: dict[str, Callable[[bytes, int, int | None], Samples]] = {"TIFF": tiff.read, "DICOM": dicom.read}
 
 
 class Decoded(NamedTuple):
@@ -57,8 +58,9 @@ def decode(
       `levels` of a low and a high value all of them are read.
     - Alpha is composited over black: what no viewer can see must not move a score. Alpha that is zero everywhere
       says nothing (frame grabbers write it so): then the colours count.
-    - A TIFF must hold one page, or `page` says which counts, from 1; reduced copies (thumbnails, pyramids) do not
-      count. A WebP or AVIF holds one frame.
+    - Of DICOM grey is read, after its rescaling; the windows that a file suggests are not applied.
+    - A TIFF must hold one page, a DICOM file one frame, or `page` says which counts, from 1; reduced copies
+      (thumbnails, pyramids) do not count. A WebP or AVIF holds one frame.
     - What viewers show differently is refused: unmarked CMYK in a JPEG, grey channels of unknown meaning.
     - A JPEG may lack its end marker, but no pixel.
 

@@ -71,18 +71,19 @@ class Levels(Settings):
         found = train.get("levels")  # a model that was trained before there were any has none
         return cls.parse(found) if found else None
 
-    def ends(self, kind: np.dtype, white: int) -> tuple[float, float] | None:
+    def ends(self, kind: np.dtype, white: int, measured: bool = False) -> tuple[float, float] | None:
         """The values of black and white in a file; None where its own hold.
 
         Args:
             kind: of its values.
             white: its own; 0 = it has none.
+            measured: its values are in a unit, whatever its bits can hold.
 
         Raises:
             ImageError: if the file cannot hold a value as high as white.
         """
         if self.low is not None and self.high is not None:
-            if kind.kind == "u" and 0 < white < self.high:
+            if kind.kind == "u" and 0 < white < self.high and not measured:
                 raise ImageError(
                     f"the file's values end at {white:,}, and the levels at {self.high:,.15g}: it is kept in other "
                     "numbers than the images that the levels are for; save it as those are"

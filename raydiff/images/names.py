@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 IMAGE_EXTENSIONS = (
     *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".avif"),
-    *(".jp2", ".j2k", ".j2c", ".jpc", ".pgm", ".ppm", ".pnm", ".pbm"),
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".pgm", ".ppm", ".pnm", ".pbm", ".dcm", ".dicom"),
 )
 MASKS = "ground_truth"
 NORMAL = ("good", "ok", "normal")  # MVTec AD and MPDD; BTAD; VisA

@@ -19,13 +19,13 @@ import pyarrow as pa
 
 from raydiff import storage
 from raydiff.errors import SettingsError, StorageError, StorageUnavailable
-from raydiff.images import table, tiff_file
+from raydiff.images import dicom, table, tiff_file
 from raydiff.storage.patience import patiently
 
 OPTION = "--pages"
 LOOKS_AT_ONCE = 16
 FILES_HELD = 8  # of several pages, while these are read side by side
-_SEVERAL = r"\.tiff?"  # endings of files that may hold several
+_SEVERAL = r"\.(?:tiff?|dcm|dicom)"  # endings of files that may hold several
 _PAGE = re.compile(rf"(.+(?:{_SEVERAL}))#([1-9]\d{{0,6}})", re.IGNORECASE | re.DOTALL)
 _MAY_HOLD_SEVERAL = re.compile(rf".+(?:{_SEVERAL})", re.IGNORECASE | re.DOTALL)
 
@@ -146,6 +146,8 @@ def _count(uri: str) -> int:
             return bytes(file.read(size))
 
         try:
+            if dicom.BEGINNING.match(part(0, 132)):
+                return max(dicom.frame_count(file), 1)
             if tiff_file.BEGINNING.match(part(0, 4)):
                 return max(tiff_file.page_count(part), 1)
         except (ValueError, struct.error):

@@ -14,8 +14,8 @@ from PIL import Image, ImageFile
 
 from raydiff.images.samples import Samples
 
-# Where Pillow remarks on odd metadata of a file that is otherwise sound.
-_REMARKS = r"PIL\.(Png|Jpeg|Bmp|Tiff|WebP|Avif|Jpeg2K)ImagePlugin"
+# Where Pillow and pydicom remark on odd metadata of a file that is otherwise sound.
+_REMARKS = r"PIL\.(Png|Jpeg|Bmp|Tiff|WebP|Avif|Jpeg2K)ImagePlugin|pydicom\."
 _ORIENTATION = 274
 
 

@@ -23,6 +23,7 @@ class Samples:
         blurred: black may be a little more than 0 (JPEG and its like).
         note: what is odd about the file, which can be read all the same.
         inverted: where the file's lowest value is white, what its values were taken from to be `colours`.
+        measured: its values are in a unit, which other files of its kind keep in other bits.
         reduced_from: bits of the file's colours, where only the high eight are here.
     """
 
@@ -34,6 +35,7 @@ class Samples:
     blurred: bool = False
     note: str = ""
     inverted: int | None = None
+    measured: bool = False
     reduced_from: int = 0
 
     @property
@@ -92,7 +94,7 @@ def _by_levels(samples: Samples, levels: Levels) -> np.ndarray:
             f"the file's colours have {samples.reduced_from} bits, of which the high eight are read, so that no bit "
             "depth can be applied; save it as PNG or TIFF"
         )
-    ends = levels.ends(samples.colours.dtype, samples.white)
+    ends = levels.ends(samples.colours.dtype, samples.white, samples.measured)
     return eight_bits(samples.colours, ends, samples.inverted) if ends else _by_own_range(samples)
 
 
@@ -100,8 +102,8 @@ def _by_own_range(samples: Samples) -> np.ndarray:
     values, white = samples.colours, samples.white
     if not white:
         raise ImageError(
-            "the pixels are 32-bit or signed integers of no agreed range; say which values are black and white with "
-            "--levels LOW,HIGH, or save as 8 or 16 bit"
+            "the pixels are 32-bit, signed or rescaled numbers of no agreed range; say which values are black and "
+            "white with --levels LOW,HIGH, or save as 8 or 16 bit"
         )
     if values.dtype.kind == "f":
         if not (values.min() >= 0 and values.max() <= 1):  # false for NaN too
