@@ -295,7 +295,10 @@ def test_index_reads_by_the_levels(tmp_path: Path) -> None:
         (data / f"{number}.tif").write_bytes(tiff(RANGES["signed, 32 bits"][0]))
     assert "unreadable images, they will be rows with an error: 3" in look(data)
     assert "--levels LOW,HIGH" in look(data)
-    assert "unreadable" not in look(data, Levels(low=-5, high=5))
+    found = look(data, Levels(low=-5, high=5.5))
+    assert "unreadable" not in found
+    assert "images were read with --levels -5,5.5: train with it, too" in found
+    assert "read with --bit-depth 12: train" in look(data, BY_DEPTH)
 
 
 def test_the_command_line_refuses_both_at_once(tmp_path: Path) -> None:

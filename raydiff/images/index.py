@@ -191,6 +191,8 @@ def print_report(report: IndexReport, to: Console = console) -> None:
     to.print(f"{total} images ({report.layout}), in {report.table_uri}", markup=False)
     if not report.checked:
         to.print("the files were not read, so unreadable ones are not known", markup=False)
+    if report.levels:
+        to.print(f"images were read with {report.levels.option()}: train with it, too", markup=False)
     for what, names, number in (*report.findings, *_findings(report)):
         # Bold, and one below the other at the end, so that no eye slides over it.
         to.print(f"{what}: {number}", style="bold", markup=False)

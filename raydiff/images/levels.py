@@ -71,6 +71,10 @@ class Levels(Settings):
         found = train.get("levels")  # a model that was trained before there were any has none
         return cls.parse(found) if found else None
 
+    def option(self) -> str:
+        """As it is given on the command line."""
+        return f"--bit-depth {self.bit_depth}" if self.bit_depth else f"--levels {self.low:.15g},{self.high:.15g}"
+
     def ends(self, kind: np.dtype, white: int, measured: bool = False) -> tuple[float, float] | None:
         """The values of black and white in a file; None where its own hold.
 

@@ -192,7 +192,8 @@ def expanded(
     for column, values in replaced.items():
         place = found.column_names.index(column)
         found = found.set_column(place, found.schema.field(column), pa.array(values, pa.string()))
-    if with_parts and table.PART not in found.column_names and table.TIME not in found.column_names:
+    several = len(names) > len(uris)
+    if with_parts and several and table.PART not in found.column_names and table.TIME not in found.column_names:
         found = found.append_column(table.PART, pa.array([file_of(name) for name in names], pa.string()))
     return found.sort_by("uri")
 
