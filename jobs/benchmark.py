@@ -99,13 +99,13 @@ def _bare_worker(
     torch.set_num_threads(1)
     keep_freed_memory()
     model = load(model_uri, device)
-    reading = Reading(model.image_size, packed_uri=packed)
+    reading = Reading.of(model.method.settings, packed_uri=packed)
     mine = parts(images)[rank::workers]
 
     def score(part: Part) -> None:
         rows = read_rows(part.uri, part.start, part.stop)
         images = list(decode_rows(rows, reading, pack.read_bytes(packed, part))["image"])
-        model.score(images, rows["category"].to_pylist())
+        model.score_seen(images, rows["category"].to_pylist())
 
     score(mine[0])  # warm: code loaded, memory taken
     ready.wait()

@@ -12,6 +12,7 @@ import typer
 
 from raydiff import cli
 from raydiff.images.decode import MAX_PIXELS
+from raydiff.images.pages import Pages
 from raydiff.scoring.archive_run import score_archive
 from raydiff.scoring.summary import print_summary
 
@@ -25,16 +26,18 @@ def main(
     address: cli.Address = None,
     gpus: cli.Gpus = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Images with more become rows with an error.")] = MAX_PIXELS,
+    pages: cli.PagesOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
 ) -> None:
     """Score every image there is into Parquet files, one row an image, bad ones too."""
+    which = Pages.parse(pages)
     if dry_run:  # imported here, because planning loads all that a run may need
         from raydiff.planning.archive import plan_archive
         from raydiff.planning.show import print_plan
 
-        print_plan(plan_archive(model, data, out, maps, replicas, max_pixels, address))
+        print_plan(plan_archive(model, data, out, maps, replicas, max_pixels, address, pages=which))
         return
-    done, summary = score_archive(model, data, out, maps, replicas, max_pixels, address, gpus)
+    done, summary = score_archive(model, data, out, maps, replicas, max_pixels, address, gpus, which)
     cli.print_scored(done)
     print_summary(summary)
 

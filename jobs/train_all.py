@@ -15,6 +15,7 @@ from raydiff import cli, cluster, methods, steps, storage
 from raydiff.at_work import at_work
 from raydiff.images.index import print_report
 from raydiff.images.layouts.folder_names import FolderNames
+from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
 from raydiff.model.rate import DEFAULT_RATE, check_rate
 from raydiff.progress import console
@@ -48,30 +49,36 @@ def main(
     normal: cli.NormalOption = None,
     anomalous: cli.AnomalousOption = None,
     part_from: cli.PartFromOption = None,
+    bit_depth: cli.BitDepth = None,
+    levels: cli.LevelsOption = None,
+    pages: cli.PagesOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
 ) -> None:
     """Train, tune, calibrate, score and evaluate every method on one set of images."""
     names = methods_.split(",")
-    changes = {name: cli.changes(name, backbone, backbone_weights, settings, names, view) for name in names}
+    plain = {name: cli.changes(name, backbone, backbone_weights, settings, names, view) for name in names}
+    changes = {name: cli.with_levels(given, bit_depth, levels) for name, given in plain.items()}
     # a mistake in the settings should show before an hour of work, not after
     recipes = {name: methods.recipe(name, preset, changes[name]) for name in names}
+    by = methods.levels_of(recipes)
     asked = Workers.parse(workers) if workers else None
     check_rate(false_alarm_rate)
     PseudoValidationSettings.at_most(pseudo_images)
     named = FolderNames.parse(normal, anomalous)
     parts = PartPattern.parse(part_from)
+    which = Pages.parse(pages)
     if dry_run:  # imported here, because planning loads all that a run may need
         from raydiff.planning.show import print_plan
         from raydiff.planning.training import plan_training
 
         given = data, out, recipes, per_category, asked, pseudo_images, false_alarm_rate, maps, address
-        print_plan(plan_training(*given, named=named, part_from=parts))
+        print_plan(plan_training(*given, named=named, part_from=parts, pages=which))
         return
     for place in (data, out):
         storage.probe(place)
     methods.check(recipes)
     with at_work(RunFolder(out).uri):
-        found = steps.index(data, out, named=named, part_from=parts)
+        found = steps.index(data, out, named=named, part_from=parts, levels=by, pages=which)
         print_report(found)
         steps.check_enough(out, per_category, found.unreadable)
         cluster.connect(address, gpus)

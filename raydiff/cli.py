@@ -48,6 +48,18 @@ PartFromOption = Annotated[
         help="Which part an image shows: a regular expression, searched for in its path. Parts are held out whole."
     ),
 ]
+PagesOption = Annotated[
+    str | None,
+    typer.Option("--pages", help="Which pages of a TIFF or DICOM are images: first, all (each a row) or a number."),
+]
+BitDepth = Annotated[
+    int | None,
+    typer.Option(help="Bits of a camera that keeps 10, 12 or 14 of them in 16-bit files, which look dark otherwise."),
+]
+LevelsOption = Annotated[
+    str | None,
+    typer.Option("--levels", help="The stored values of black and white, LOW,HIGH; for signed, 32-bit, floats too."),
+]
 Out = Annotated[str, typer.Option(help="The run's folder; local or an object-storage URI.")]
 Name = Annotated[str, typer.Option("--model", help="Which of the run's models, by name.")]
 Method = Annotated[str, typer.Option(help=f"One of {', '.join(methods.names())}.")]
@@ -111,14 +123,21 @@ def index(
     normal: NormalOption = None,
     anomalous: AnomalousOption = None,
     part_from: PartFromOption = None,
+    bit_depth: BitDepth = None,
+    levels: LevelsOption = None,
+    pages: PagesOption = None,
 ) -> None:
     """Find the images, write the image table and say what is in it."""
     from raydiff import steps
     from raydiff.images import pack as packing
     from raydiff.images.index import print_report
     from raydiff.images.layouts.folder_names import FolderNames
+    from raydiff.images.levels import Levels
+    from raydiff.images.pages import Pages
     from raydiff.images.parts import PartPattern
 
+    by = Levels.of_options(bit_depth, levels)
+    which = Pages.parse(pages)
     if pack:
         if score:
             raise SettingsError("--pack takes one folder; give it as --data, without --score")
@@ -126,10 +145,13 @@ def index(
             raise SettingsError("--pack makes an archive, whose images have no labels; leave out --normal, --anomalous")
         if part_from is not None:
             raise SettingsError("--pack makes an archive, of which nothing is held out; leave out --part-from")
-        packing.print_packed(packing.pack(data, out), out)
+        if by:
+            raise SettingsError("--pack keeps files as they are; leave out --bit-depth and --levels")
+        packing.print_packed(packing.pack(data, out, which), out)
         return
 
-    print_report(steps.index(data, out, score, FolderNames.parse(normal, anomalous), PartPattern.parse(part_from)))
+    named = FolderNames.parse(normal, anomalous)
+    print_report(steps.index(data, out, score, named, PartPattern.parse(part_from), by, which))
 
 
 @app.command(epilog="Example: raydiff train --out runs/may --method lafite --preset small --backbone-weights hub")
@@ -144,13 +166,15 @@ def train(
     workers: WorkersOption = None,
     seed: Seed = 0,
     save_as: Annotated[str | None, typer.Option(help="The model's name, by default the method's.")] = None,
+    bit_depth: BitDepth = None,
+    levels: LevelsOption = None,
 ) -> None:
     """Fit a method on the run's normal images."""
     from raydiff import steps
     from raydiff.training.workers import Workers
 
     asked = Workers.parse(workers) if workers else None
-    given = changes(method, backbone, backbone_weights, settings, view=view)
+    given = with_levels(changes(method, backbone, backbone_weights, settings, view=view), bit_depth, levels)
     steps.check_recipe(out, method, preset, given)
     steps.train(out, method, preset, given, asked, seed, save_as)
 
@@ -318,6 +342,22 @@ def changes(
         except ValueError:
             place[last] = text
     return found
+
+
+def with_levels(settings: dict[str, Any], bit_depth: int | None, levels: str | None) -> dict[str, Any]:
+    """Changes of train settings, and what --bit-depth and --levels say.
+
+    Raises:
+        SettingsError: if it is said twice, or means nothing.
+    """
+    from raydiff.images.levels import Levels
+
+    by = Levels.of_options(bit_depth, levels)
+    if by is None:
+        return settings
+    if "levels" in settings:
+        raise SettingsError("--set levels and --bit-depth or --levels say the same thing; give one of them")
+    return {**settings, "levels": by.model_dump(exclude_none=True)}
 
 
 def _passes(method: str, setting: str, among: Sequence[str]) -> bool:

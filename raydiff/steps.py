@@ -24,6 +24,8 @@ from raydiff.images.holdout import roles
 from raydiff.images.index import IndexReport, Problem
 from raydiff.images.index import index as index_images
 from raydiff.images.layouts.folder_names import FolderNames
+from raydiff.images.levels import Levels
+from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
 from raydiff.images.survey import AS_FOLDERS_SAY
 from raydiff.model.description import describe
@@ -55,11 +57,14 @@ def index(
     score: str | None = None,
     named: FolderNames = AS_FOLDERS_SAY,
     part_from: PartPattern | None = None,
+    levels: Levels | None = None,
+    pages: Pages | None = None,
 ) -> IndexReport:
     """Find the images of `data`, write the image table and give each image its role.
 
     Args:
-        named, part_from: as of `find_images`.
+        named, part_from, pages: as of `find_images`.
+        levels: which stored values are black and white, to look at the images as training will.
     """
     run = RunFolder(out)
     storage.probe(data)
@@ -67,13 +72,19 @@ def index(
     if score:
         storage.probe(score)
     with at_work(run.uri):
-        return _indexed(run, data, score, named, part_from)
+        return _indexed(run, data, score, named, part_from, levels, pages)
 
 
 def _indexed(
-    run: RunFolder, data: str, score: str | None, named: FolderNames, part_from: PartPattern | None
+    run: RunFolder,
+    data: str,
+    score: str | None,
+    named: FolderNames,
+    part_from: PartPattern | None,
+    levels: Levels | None,
+    pages: Pages | None,
 ) -> IndexReport:
-    report = index_images(data, run.images, score, named=named, part_from=part_from)
+    report = index_images(data, run.images, score, named=named, part_from=part_from, levels=levels, which=pages)
     images = table.read(run.images)
     given = pa.array(roles(images))
     counts = []

@@ -214,7 +214,7 @@ def test_reasons_of_images_that_cannot_be_decoded() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     found = {
         "the file is empty": [refused(b"")],
-        "this is no PNG, JPEG, BMP, TIFF file, whatever its name: it begins with …": [
+        "this is no PNG, JPEG, BMP, TIFF, WebP, JPEG …, AVIF, PNM, DICOM file, whatever its name: it begins with …": [
             refused(data) for data in (b"GIF89a", b"it's (1 of", b'"It\'s\\" /a', b"\x00\x01b'/x y", b'\xff\'"(")')
         ],
         "the image is … x … pixels, more than the limit of …; cut it into tiles or raise the limit": [
@@ -225,13 +225,12 @@ def test_reasons_of_images_that_cannot_be_decoded() -> None:
         "the image is … x … pixels: there is nothing in it": [
             f"the image is {size} pixels: there is nothing in it" for size in ("0 x 12", "4096 x 0")
         ],
-        "the TIFF holds … pages; save each page as a file of its own": [refused(pages(2)), refused(pages(12))],
-        "the pixels are 32-bit or signed integers of no agreed range; save as 8 or 16 bit": [
-            refused(file(np.zeros((2, 2), np.int32), "TIFF"))
-        ],
-        "the pixels are floats and not all within 0 to 1; scale them or save as 16 bit": [
-            refused(file(np.full((2, 2), 7, np.float32), "TIFF"))
-        ],
+        "the TIFF holds … pages; say which are images with --pages first, all or a page's number, or save each page as "
+        "a file of its own": [refused(pages(2)), refused(pages(12))],
+        "the pixels are 32-bit, signed or rescaled numbers of no agreed range; say which values are black and white "
+        "with --levels LOW,HIGH, or save as 8 or 16 bit": [refused(file(np.zeros((2, 2), np.int32), "TIFF"))],
+        "the pixels are floats and not all within 0 to 1; say which values are black and white with --levels LOW,HIGH, "
+        "or save as 16 bit": [refused(file(np.full((2, 2), 7, np.float32), "TIFF"))],
         "the TIFF holds LAB pixels, which is not read; save it as grey or RGB with … or … bits": [
             refused(file(Image.new("LAB", (2, 2)), "TIFF"))
         ],

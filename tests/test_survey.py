@@ -272,7 +272,7 @@ def test_one_of_the_two_folders_inside_the_other(root: str) -> None:
 
 
 def test_a_wrong_layout_says_what_was_looked_for_and_what_was_found(root: str) -> None:
-    put(root, "none/a.txt", "none/b.doc", "none/c.gif", "none/d.csv", "none/e.webp", "none/f.mp4")
+    put(root, "none/a.txt", "none/b.doc", "none/c.gif", "none/d.csv", "none/e.svg", "none/f.mp4")
     with pytest.raises(DataError) as error:
         find_images(storage.join(root, "none"))
     assert "looked for .png" in str(error.value)

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from raydiff.errors import ImageError
-from raydiff.images import bmp, jpeg, pillow, png, samples, tiff, tiff_file
+from raydiff.images import avif, bmp, dicom, jpeg, jpeg2000, pillow, png, pnm, samples, tiff, tiff_file, webp
+from raydiff.images.levels import Levels
 from raydiff.images.samples import Samples
 
 MAX_PIXELS = 200_000_000
 NO_ALPHA = "its alpha is zero everywhere, which would show nothing: the colours were taken as they are"
 
-_READERS: dict[str, tuple[tuple[bytes, ...], Callable[[bytes, int], Samples]]] = {
-    "PNG": ((b"\x89PNG\r\n\x1a\n",), png.read),
-    "JPEG": ((b"\xff\xd8\xff",), jpeg.read),
-    "BMP": ((b"BM",), bmp.read),
-    "TIFF": (tiff_file.BEGINNINGS, tiff.read),
+# By how a file begins: that, and not its name, says of which kind it is.
+_READERS: dict[str, tuple[re.Pattern[bytes], Callable[[bytes, int], Samples]]] = {
+    "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), png.read),
+    "JPEG": (re.compile(rb"\xff\xd8\xff"), jpeg.read),
+    "BMP": (re.compile(rb"BM"), bmp.read),
+    "TIFF": (tiff_file.BEGINNING, tiff.read),
+    "WebP": (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), webp.read),
+    "JPEG 2000": (re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"), jpeg2000.read),
+    # A container of the general kind says behind its first brand what it may be read as.
+    "AVIF": (re.compile(rb".{4}ftyp(avi[fs]|m[is]f1.{4}(.{4}){0,9}?avi[fs])", re.DOTALL), avif.read),
+    "PNM": (re.compile(rb"P[1-6][\s#]"), pnm.read),
+    "DICOM": (dicom.BEGINNING, dicom.read),
 }
+
+_OF_PAGES: dict[str, Callable[[bytes, int, int | None], Samples]] = {"TIFF": tiff.read, "DICOM": dicom.read}
 
 
 class Decoded(NamedTuple):
@@ -28,21 +40,27 @@ class Decoded(NamedTuple):
 
     pixels: np.ndarray
     note: str
+    highest: int | None = None  # of the values stored in a 16-bit file; None of other files
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The image in a PNG, JPEG, BMP or TIFF file as uint8 RGB, shape (height, width, 3).
+def decode(
+    data: bytes, max_pixels: int = MAX_PIXELS, levels: Levels | None = None, page: int | None = None
+) -> np.ndarray:
+    """The image in a file of a kind that is read (see `_READERS`) as uint8 RGB, shape (height, width, 3).
 
     - Orientation (EXIF, TIFF) is applied.
     - Grey is repeated to three channels, palettes are looked up, CMYK is converted without a colour profile.
     - 16-bit grey is scaled by its full range, round(v / 257) (12-bit TIFF: round(v * 255 / 4095)), never by
       the image's own extremes, so that brightness stays comparable between images. A camera that stores 12
-      bits in a 16-bit file therefore looks dark. 16-bit colour arrives as its high byte, at most one level
-      less.
-    - Float must be finite and within [0, 1]; 32-bit and signed integers have no agreed range and are refused.
+      bits in a 16-bit file therefore looks dark without `levels`. 16-bit colour arrives as its high byte, at most
+      one level less.
+    - Float must be finite and within [0, 1]; 32-bit and signed integers have no agreed range and are refused. With
+      `levels` of a low and a high value all of them are read.
     - Alpha is composited over black: what no viewer can see must not move a score. Alpha that is zero everywhere
       says nothing (frame grabbers write it so): then the colours count.
-    - A TIFF must hold one page; reduced copies (thumbnails, pyramids) do not count.
+    - Of DICOM grey is read, after its rescaling; the windows that a file suggests are not applied.
+    - A TIFF must hold one page, a DICOM file one frame, or `page` says which counts, from 1; reduced copies
+      (thumbnails, pyramids) do not count. A WebP or AVIF holds one frame.
     - What viewers show differently is refused: unmarked CMYK in a JPEG, grey channels of unknown meaning.
     - A JPEG may lack its end marker, but no pixel.
 
@@ -50,28 +68,30 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         ImageError: if the file is empty, truncated, of another kind, larger than `max_pixels` (told from its
             header, before anything is unpacked) or has values as above.
     """
-    return decode_noted(data, max_pixels).pixels
+    return decode_noted(data, max_pixels, levels, page).pixels
 
 
-def decode_noted(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
+def decode_noted(
+    data: bytes, max_pixels: int = MAX_PIXELS, levels: Levels | None = None, page: int | None = None
+) -> Decoded:
     """As `decode`, with a note of what is odd about the file.
 
     Raises:
         ImageError: as `decode`.
     """
-    return _read(data, max_pixels, samples.rgb)
+    return _read(data, max_pixels, partial(samples.rgb, levels=levels), page)
 
 
-def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS, page: int | None = None) -> np.ndarray:
     """The ground-truth mask in an image file as bool, shape (height, width): True = anomalous.
 
-    Any pixel that is not black is anomalous, whatever the depth. JPEG blurs black, so there it takes half of
-    white.
+    Any pixel that is not black is anomalous, whatever the depth. What is not kept as it was (JPEG, lossy WebP) blurs
+    black, so there it takes half of white.
 
     Raises:
         ImageError: as `decode`, except that integers of any depth are masks.
     """
-    return _read(data, max_pixels, samples.mask).pixels
+    return _read(data, max_pixels, samples.mask, page).pixels
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
@@ -84,17 +104,24 @@ def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
     return np.array(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST))
 
 
-def _read(data: bytes, max_pixels: int, pixels: Callable[[Samples], np.ndarray]) -> Decoded:
+def _read(data: bytes, max_pixels: int, pixels: Callable[[Samples], np.ndarray], page: int | None) -> Decoded:
     """`pixels` of the file's samples, upright, with every failure told as an ImageError."""
     kind = _kind(data)
     pillow.silence_remarks()
     try:
-        found = _READERS[kind][1](data, max_pixels)
+        if kind in _OF_PAGES:
+            found = _OF_PAGES[kind](data, max_pixels, page)
+        elif page not in (None, 1):
+            raise ImageError(f"a {kind} file holds one image, and page {page} was asked for")
+        else:
+            found = _READERS[kind][1](data, max_pixels)
         array = pixels(found)
         upright = _UPRIGHT.get(found.orientation)
         array = upright(array) if upright else array
         note = found.note or (NO_ALPHA if found.alpha is not None and not found.sees_through else "")
-        return Decoded(np.require(array, requirements=["C", "W", "O"]), note)
+        full = found.white == 65535 and found.colours.dtype == np.uint16 and found.inverted is None
+        highest = int(found.colours.max()) if full else None
+        return Decoded(np.require(array, requirements=["C", "W", "O"]), note, highest)
     except ImageError:
         raise
     except Exception as error:  # a damaged file can raise anything
@@ -105,8 +132,8 @@ def _read(data: bytes, max_pixels: int, pixels: Callable[[Samples], np.ndarray])
 def _kind(data: bytes) -> str:
     if not data:
         raise ImageError("the file is empty")
-    for kind, (beginnings, _) in _READERS.items():
-        if data.startswith(beginnings):
+    for kind, (beginning, _) in _READERS.items():
+        if beginning.match(data):
             return kind
     raise ImageError(f"this is no {', '.join(_READERS)} file, whatever its name: it begins with {data[:8]!r}")
 

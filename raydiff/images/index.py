@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -13,15 +14,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from raydiff import storage
 from raydiff.errors import ImageError, StorageError
-from raydiff.images import table
+from raydiff.images import pages, table
 from raydiff.images.decode import decode_noted
 from raydiff.images.holdout import roles
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.layouts.found import Finding
+from raydiff.images.levels import Levels, advice
 from raydiff.images.mask_faults import OtherSize, fault, one_factor
 from raydiff.images.masks import DECODES_AT_ONCE, FETCHES_AT_ONCE, read_mask
+from raydiff.images.pages import File, Pages, Shared
 from raydiff.images.parts import PartPattern
 from raydiff.images.repeats import repeated, thumbnail, to_compare
 from raydiff.images.survey import AS_FOLDERS_SAY, survey
@@ -55,6 +57,7 @@ class Look(NamedTuple):
     other_size: OtherSize | None = None  # of the mask than of the image
     note: Problem | None = None  # what is odd about an image that can be read all the same
     thumbnail: np.ndarray | None = None  # see `repeats`
+    highest: int | None = None  # of the values stored in a 16-bit file
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,9 @@ class IndexReport:
     misplaced: tuple[str, ...]
     unused_masks: tuple[str, ...]
     findings: tuple[Finding, ...]
+    highest: int | None = None  # of the values stored in 16-bit files
+    deep: int = 0  # how many of these there are
+    levels: Levels | None = None  # with which the images were read
 
 
 def index(
@@ -85,17 +91,22 @@ def index(
     check: bool = True,
     named: FolderNames = AS_FOLDERS_SAY,
     part_from: PartPattern | None = None,
+    levels: Levels | None = None,
+    which: Pages | None = None,
 ) -> IndexReport:
     """Write the image table of `data_uri` and `score_uri` (see `survey.find_images`) to the file `out_uri`.
 
-    With `check`, every image and mask is fetched and decoded once, and held-out images that repeat images to train on
-    are looked for.
+    With `check`, every image and mask is fetched and decoded once, by `levels` if there are any, and held-out images
+    that repeat images to train on are looked for.
+
+    Args:
+        which: which pages of a file are images; by default a file of several is none.
 
     Raises:
         DataError: if the layout is none that is known, or not clear.
         StorageError: if a folder cannot be listed or the table cannot be written.
     """
-    found = survey(data_uri, score_uri, named, part_from)
+    found = survey(data_uri, score_uri, named, part_from, which)
     table.write(out_uri, found.images)
     given = roles(found.images)
     compared = to_compare(found.images, given)
@@ -109,7 +120,8 @@ def index(
     noted: list[Problem] = []
     bad_masks: list[Problem] = []
     other_sizes: list[OtherSize] = []
-    look = partial(examine, threading.Semaphore(DECODES_AT_ONCE))
+    tops: list[int] = []
+    look = partial(examine, threading.Semaphore(DECODES_AT_ONCE), levels=levels, fetch=Shared())
     with phase("index", total=len(found.images)) as progress, ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
         # In batches, so that not all wait in the pool's queue.
         for batch in found.images.select(table.SCHEMA.names).to_batches(table.ROW_GROUP):
@@ -129,6 +141,8 @@ def index(
                     unreadable.append(found_out.image)
                 if found_out.thumbnail is not None:
                     thumbnails[row["uri"]] = found_out.thumbnail
+                if found_out.highest is not None:
+                    tops.append(found_out.highest)
                 if found_out.note:
                     noted.append(found_out.note)
                 if found_out.mask:
@@ -154,6 +168,9 @@ def index(
         misplaced=found.misplaced,
         unused_masks=found.unused_masks,
         findings=(*found.findings, repeats) if repeats else found.findings,
+        highest=max(tops, default=None),
+        deep=len(tops),
+        levels=levels,
     )
 
 
@@ -174,6 +191,8 @@ def print_report(report: IndexReport, to: Console = console) -> None:
     to.print(f"{total} images ({report.layout}), in {report.table_uri}", markup=False)
     if not report.checked:
         to.print("the files were not read, so unreadable ones are not known", markup=False)
+    if report.levels:
+        to.print(f"images were read with {report.levels.option()}: train with it, too", markup=False)
     for what, names, number in (*report.findings, *_findings(report)):
         # Bold, and one below the other at the end, so that no eye slides over it.
         to.print(f"{what}: {number}", style="bold", markup=False)
@@ -197,6 +216,8 @@ def _findings(report: IndexReport) -> list[Finding]:
         ("files that are no images, left out", report.ignored),
     )
     findings = [Finding(what, tuple(names), len(names)) for what, names in found if names]
+    if not report.levels and report.highest is not None and (said := advice(report.highest)):
+        findings.append(Finding(said, (), report.deep))
     if said := one_factor(report.other_sizes):
         findings.append(Finding("masks of another size than their image", (said,), len(report.other_sizes)))
     return findings
@@ -206,12 +227,18 @@ def _lines(problems: tuple[Problem, ...]) -> tuple[str, ...]:
     return tuple(f"{problem.uri}: {problem.reason}" for problem in problems)
 
 
-def examine(decoding: threading.Semaphore, row: dict[str, Any], compared: bool = False) -> Look:
-    """Read a row's image and its mask once; `compared`: with the image's thumbnail."""
+def examine(
+    decoding: threading.Semaphore,
+    row: dict[str, Any],
+    compared: bool = False,
+    levels: Levels | None = None,
+    fetch: Callable[[str], File] = pages.read,
+) -> Look:
+    """Read a row's image, by `fetch`, and its mask once; `compared`: with the image's thumbnail."""
     try:
-        data = storage.read_bytes(row["uri"])
+        data = fetch(row["uri"])
         with decoding:
-            pixels, said = decode_noted(data)
+            pixels, said, highest = decode_noted(data.data, levels=levels, page=data.page)
             shape = pixels.shape
             small = thumbnail(pixels) if compared else None
             del pixels  # a hundred times its file
@@ -219,13 +246,13 @@ def examine(decoding: threading.Semaphore, row: dict[str, Any], compared: bool =
         return Look(Problem(row["uri"], str(error)))
     note = Problem(row["uri"], said) if said else None
     if row["mask_uri"] is None:
-        return Look(note=note, thumbnail=small)
+        return Look(note=note, thumbnail=small, highest=highest)
     try:
         mask = read_mask(row["mask_uri"], decoding)
     except (ImageError, StorageError) as error:
-        return Look(mask=Problem(row["mask_uri"], str(error)), note=note, thumbnail=small)
+        return Look(mask=Problem(row["mask_uri"], str(error)), note=note, thumbnail=small, highest=highest)
     found = fault(mask, shape)
     if not found:
-        return Look(note=note, thumbnail=small)
+        return Look(note=note, thumbnail=small, highest=highest)
     other = found if isinstance(found, OtherSize) else None
-    return Look(None, Problem(row["mask_uri"], str(found)), other, note, small)
+    return Look(None, Problem(row["mask_uri"], str(found)), other, note, small, highest)

@@ -22,6 +22,7 @@ from raydiff.images.names import (
     printable,
     stem,
 )
+from raydiff.images.pages import Pages, expanded
 from raydiff.images.tables import own_table
 from raydiff.storage import walking
 from raydiff.storage.patience import patiently
@@ -52,14 +53,16 @@ class Listing:
         uri: the folder or table.
         categories: those that the model knows. Images in no folder of such a name are counted as `unknown`, and the
             first folder's name is their category.
+        pages: which pages of a file are images, each with a row of its own; by default a file is one image.
 
     Raises:
         DataError: while it is iterated over, if a table does not fit.
         StorageError: if the folder cannot be listed.
     """
 
-    def __init__(self, uri: str, categories: Collection[str] = ()) -> None:
+    def __init__(self, uri: str, categories: Collection[str] = (), pages: Pages | None = None) -> None:
         self.uri = storage.absolute(uri)
+        self.pages = pages
         self.categories = categories
         self._root = walking.root(*storage.filesystem(self.uri))
         self.unknown = 0
@@ -69,7 +72,8 @@ class Listing:
         self._in_vain = 0
 
     def __iter__(self) -> Iterator[pa.Table]:
-        return own_table.read_batches(self.uri) if own_table.is_table(self.uri) else self._folder()
+        found = own_table.read_batches(self.uri) if own_table.is_table(self.uri) else self._folder()
+        return (expanded(rows, self.pages) for rows in found)
 
     def category(self, uri: str) -> str:
         """What an image of the folder shows."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from raydiff import storage
 from raydiff.errors import ImageError, StorageError, StorageUnavailable
+from raydiff.images import pages
 from raydiff.images.decode import decode_mask
 from raydiff.images.names import IMAGE_EXTENSIONS, is_image
 from raydiff.progress import phase
@@ -37,9 +38,9 @@ def read_mask(uri: str, decoding: AbstractContextManager[object] | None = None) 
     """
     held = decoding or nullcontext()
     if not _is_folder(uri):
-        data = storage.read_bytes(uri)
+        found = pages.read(uri)
         with held:
-            return decode_mask(data)
+            return decode_mask(found.data, page=found.page)
     united: np.ndarray | None = None
     for file in storage.list_files(uri):
         if not is_image(storage.name(file)):
@@ -88,4 +89,4 @@ def _is_folder(uri: str) -> bool:
     if uri.endswith("/"):
         return True
     # A file's name says so, which saves a request for each mask in a bucket.
-    return not uri.lower().endswith(IMAGE_EXTENSIONS) and storage.is_folder(uri)
+    return not pages.file_of(uri).lower().endswith(IMAGE_EXTENSIONS) and storage.is_folder(uri)

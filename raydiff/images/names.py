@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IMAGE_EXTENSIONS = (
+    *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".avif"),
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".pgm", ".ppm", ".pnm", ".pbm", ".dcm", ".dicom"),
+)
 MASKS = "ground_truth"
 NORMAL = ("good", "ok", "normal")  # MVTec AD and MPDD; BTAD; VisA
 # What people write of an image, in a table or as a word in a folder's name.

@@ -22,6 +22,7 @@ from raydiff.at_work import at_work
 from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
 from raydiff.images import archive
 from raydiff.images.listing import Listing
+from raydiff.images.pages import File, Pages, file_of, split
 from raydiff.images.shards import ROWS_PER_PART, Part, Shard, read_rows, shards
 from raydiff.images.tables import own_table
 from raydiff.progress import console, phase
@@ -59,8 +60,11 @@ def shards_of(packed_uri: str) -> list[Shard]:
     return [shard for shard in shards(_images(packed_uri)) if shard.name in done]
 
 
-def pack(data_uri: str, packed_uri: str) -> Packed:
+def pack(data_uri: str, packed_uri: str, pages: Pages | None = None) -> Packed:
     """Pack the images of a folder or table; packed again it takes in what is new and goes on where it was stopped.
+
+    Args:
+        pages: which pages of a file are images, each a row with the whole file; by default a file is one image.
 
     Raises:
         DataError: if the folder holds another archive, or something else, or another run is at work there.
@@ -69,13 +73,13 @@ def pack(data_uri: str, packed_uri: str) -> Packed:
     for uri in (data_uri, packed_uri):
         storage.probe(uri)
     data_uri, packed_uri = storage.absolute(data_uri), storage.absolute(packed_uri)
-    _claim(data_uri, packed_uri)
+    _claim(data_uri, packed_uri, pages)
     with at_work(packed_uri):
-        return _packed(data_uri, packed_uri)
+        return _packed(data_uri, packed_uri, pages)
 
 
-def _packed(data_uri: str, packed_uri: str) -> Packed:
-    listing = Listing(data_uri)
+def _packed(data_uri: str, packed_uri: str, pages: Pages | None) -> Packed:
+    listing = Listing(data_uri, pages=pages)
     with phase("listing") as shown:
         growth = archive.grow(_images(packed_uri), shown.counted(listing), ROWS_PER_PACK)
     console.print(f"listing: {growth.new} new images, {growth.known} known", markup=False)
@@ -101,15 +105,15 @@ def print_packed(packed: Packed, uri: str, to: Console = console) -> None:
     )
 
 
-def read_bytes(packed_uri: str | None, part: Part) -> list[bytes | ImageError] | None:
+def read_bytes(packed_uri: str | None, part: Part) -> list[File | ImageError] | None:
     """The files of a part of a packed archive, or why there is none; None where nothing is packed."""
     if packed_uri is None:
         return None
     uri = storage.join(_data(packed_uri), f"{part.shard}.parquet")
-    rows = patiently(read_rows, uri, part.start, part.stop, ["data", "error"])
+    rows = patiently(read_rows, uri, part.start, part.stop, ["uri", "data", "error"])
     return [
-        ImageError(error) if error else data
-        for data, error in zip(rows["data"].to_pylist(), rows["error"].to_pylist(), strict=True)
+        ImageError(error) if error else File(data, split(uri)[1])
+        for uri, data, error in zip(*(rows[name].to_pylist() for name in ("uri", "data", "error")), strict=True)
     ]
 
 
@@ -121,14 +125,17 @@ def _data(packed_uri: str) -> str:
     return storage.join(packed_uri, "packed")
 
 
-def _claim(data_uri: str, packed_uri: str) -> None:
+def _claim(data_uri: str, packed_uri: str, pages: Pages | None) -> None:
+    mine = {"data": data_uri} | ({"pages": pages.claimed(data_uri)} if pages else {})
     if is_packed(packed_uri):
         if source(packed_uri) != data_uri:
             raise DataError(f"{packed_uri} holds {source(packed_uri)}; pack {data_uri} into another folder")
+        if storage.read_json(storage.join(packed_uri, ABOUT)) != mine:
+            raise DataError(f"{packed_uri} was packed with other --pages; give the same, or pack into another folder")
         return
     if storage.exists(packed_uri) and storage.list_files(packed_uri):
         raise DataError(f"{packed_uri} holds something else; pack into a new folder")
-    storage.write_json(storage.join(packed_uri, ABOUT), {"data": data_uri})
+    storage.write_json(storage.join(packed_uri, ABOUT), mine)
 
 
 def _on_cluster(missing: list[Shard], packed_uri: str) -> Iterator[tuple[Shard, dict[str, int]]]:
@@ -167,7 +174,7 @@ def _pack_shard(shard: Shard, packed_uri: str) -> dict[str, int]:
 
 def _fetch(uri: str) -> tuple[bytes | None, str | None]:
     try:
-        return patiently(storage.read_bytes, uri), None
+        return patiently(storage.read_bytes, file_of(uri)), None
     except StorageUnavailable:
         raise
     except StorageError as error:

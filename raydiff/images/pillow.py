@@ -14,8 +14,8 @@ from PIL import Image, ImageFile
 
 from raydiff.images.samples import Samples
 
-# Where Pillow remarks on odd metadata of a file that is otherwise sound.
-_REMARKS = r"PIL\.(Png|Jpeg|Bmp|Tiff)ImagePlugin"
+# Where Pillow and pydicom remark on odd metadata of a file that is otherwise sound.
+_REMARKS = r"PIL\.(Png|Jpeg|Bmp|Tiff|WebP|Avif|Jpeg2K)ImagePlugin|pydicom\."
 _ORIENTATION = 274
 
 
@@ -23,6 +23,12 @@ def silence_remarks() -> None:
     """For the whole process, once: `warnings.catch_warnings` around each image is not safe among threads."""
     if ("ignore", None, UserWarning, re.compile(_REMARKS), 0) not in warnings.filters:
         warnings.filterwarnings("ignore", category=UserWarning, module=_REMARKS)
+
+
+def allow(pixels: int) -> None:
+    """Let Pillow read so many: some of its plugins ask its own limit, for the whole process, before they unpack."""
+    if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = pixels
 
 
 def orientation(image: ImageFile.ImageFile) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raydiff.errors import ImageError
+from raydiff.images.levels import Levels, eight_bits
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,11 @@ class Samples:
         alpha: (height, width), unsigned: what a pixel shows of its colour. None = all of it.
         opaque: the value of `alpha` that shows all.
         orientation: as in EXIF and TIFF; 1 = row 0 is the top, column 0 the left.
-        blurred: black may be a little more than 0 (JPEG).
+        blurred: black may be a little more than 0 (JPEG and its like).
         note: what is odd about the file, which can be read all the same.
+        inverted: where the file's lowest value is white, what its values were taken from to be `colours`.
+        measured: its values are in a unit, which other files of its kind keep in other bits.
+        reduced_from: bits of the file's colours, where only the high eight are here.
     """
 
     colours: np.ndarray
@@ -30,6 +34,9 @@ class Samples:
     orientation: int = 1
     blurred: bool = False
     note: str = ""
+    inverted: int | None = None
+    measured: bool = False
+    reduced_from: int = 0
 
     @property
     def sees_through(self) -> bool:
@@ -52,39 +59,58 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def rgb(samples: Samples) -> np.ndarray:
+def rgb(samples: Samples, levels: Levels | None = None) -> np.ndarray:
     """uint8 (height, width, 3), composited over black.
 
+    Args:
+        levels: which values are black and white; by default the file's own.
+
     Raises:
-        ImageError: if the values have no agreed range, or are floats beyond theirs.
+        ImageError: if the values have no agreed range, or are floats beyond theirs, or the levels do not fit them.
     """
-    levels = _levels(samples)
-    levels = np.repeat(levels, 3, axis=2) if levels.shape[2] == 1 else levels
+    shown = _by_levels(samples, levels) if levels else _by_own_range(samples)
+    shown = np.repeat(shown, 3, axis=2) if shown.shape[2] == 1 else shown
     alpha, opaque = samples.alpha, samples.opaque
     if alpha is None or not samples.sees_through:
-        return levels
+        return shown
     veiled = alpha != opaque
     if veiled.any():
-        levels = levels if levels.flags.writeable else levels.copy()
-        seen = levels[veiled].astype(np.uint32) * alpha[veiled, None]
-        levels[veiled] = (seen + opaque // 2) // opaque
-    return levels
+        shown = shown if shown.flags.writeable else shown.copy()
+        seen = shown[veiled].astype(np.uint32) * alpha[veiled, None]
+        shown[veiled] = (seen + opaque // 2) // opaque
+    return shown
 
 
 def mask(samples: Samples) -> np.ndarray:
     """bool (height, width): True where a pixel is not black and can be seen."""
-    light = _levels(samples) >= 128 if samples.blurred else samples.colours != 0
+    light = _by_own_range(samples) >= 128 if samples.blurred else samples.colours != 0
     bright = np.asarray(light.any(axis=2))
     return bright & (samples.alpha != 0) if samples.sees_through else bright
 
 
-def _levels(samples: Samples) -> np.ndarray:
+def _by_levels(samples: Samples, levels: Levels) -> np.ndarray:
+    if samples.reduced_from > (levels.bit_depth or samples.reduced_from):
+        raise ImageError(
+            f"the file's colours have {samples.reduced_from} bits, of which the high eight are read, so that no bit "
+            "depth can be applied; save it as PNG or TIFF"
+        )
+    ends = levels.ends(samples.colours.dtype, samples.white, samples.measured)
+    return eight_bits(samples.colours, ends, samples.inverted) if ends else _by_own_range(samples)
+
+
+def _by_own_range(samples: Samples) -> np.ndarray:
     values, white = samples.colours, samples.white
     if not white:
-        raise ImageError("the pixels are 32-bit or signed integers of no agreed range; save as 8 or 16 bit")
+        raise ImageError(
+            "the pixels are 32-bit, signed or rescaled numbers of no agreed range; say which values are black and "
+            "white with --levels LOW,HIGH, or save as 8 or 16 bit"
+        )
     if values.dtype.kind == "f":
         if not (values.min() >= 0 and values.max() <= 1):  # false for NaN too
-            raise ImageError("the pixels are floats and not all within 0 to 1; scale them or save as 16 bit")
+            raise ImageError(
+                "the pixels are floats and not all within 0 to 1; say which values are black and white with --levels "
+                "LOW,HIGH, or save as 16 bit"
+            )
         values = values.astype(np.float32) if values.dtype.itemsize < 4 else values
         return np.rint(values * 255).astype(np.uint8)
     if white == 255:

@@ -6,27 +6,30 @@ can be written as one finished file under its name, and a part that is done need
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
 
-from raydiff import storage
 from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
-from raydiff.images import guarded, pack, table
+from raydiff.images import guarded, pack, pages, table
 from raydiff.images.decode import MAX_PIXELS, decode_noted
+from raydiff.images.levels import Levels
+from raydiff.images.pages import File, Shared
 from raydiff.images.shards import ROWS_PER_PART, ROWS_PER_TILED_PART, Part, read_rows
 from raydiff.storage.patience import patiently
 from raydiff.views import View, ragged
+
+if TYPE_CHECKING:
+    from raydiff.methods.base import TrainSettings  # whoever reads images need not load torch
 
 FETCHES_AT_ONCE = 8  # per decoding task; object stores answer slowly but many at a time
 ATTEMPTS = 3  # of a part, before each of its images is read in a process of its own; and of such an image
@@ -39,11 +42,17 @@ class Reading(NamedTuple):
     view: View = View()  # what of an image is to be seen, at that scale
     max_pixels: int = MAX_PIXELS
     packed_uri: str | None = None  # folder of packed shards that hold the files' bytes (see `pack`)
+    levels: Levels | None = None  # which stored values are black and white; by default as each file says
 
     @classmethod
-    def for_training(cls, train: Mapping[str, Any], **more: Any) -> Reading:
-        """As a method with these train settings, plain values as in a model's description, sees its images."""
-        return cls(int(train["image_size"]), View.parse(train["view"]), **more)
+    def of(cls, train: TrainSettings, **more: Any) -> Reading:
+        """As a method with these train settings sees its images."""
+        return cls(train.image_size, train.view, levels=train.levels, **more)
+
+    @classmethod
+    def described(cls, train: Mapping[str, Any], **more: Any) -> Reading:
+        """The same, from the plain values in a model's description."""
+        return cls(int(train["image_size"]), View.parse(train["view"]), levels=Levels.kept(train), **more)
 
     @property
     def rows_per_part(self) -> int:
@@ -57,7 +66,7 @@ class Image(NamedTuple):
     pixels: np.ndarray  # uint8 (h, w, 3) as the view has them, all zero where there is an error
     height: int = 0  # of the image in the archive, pixels
     width: int = 0
-    content_hash: str = ""  # SHA-256 of the file's bytes, empty where it could not be fetched
+    content_hash: str = ""  # of the file's bytes (see `File.digest`), empty where it could not be fetched
     error: str = ""
     note: str = ""  # what is odd about a file that was read all the same
 
@@ -121,12 +130,12 @@ def decode_part(batch: dict[str, Any], reading: Reading, attempts: Any = None) -
 
 
 def decode_rows(
-    rows: pa.Table, reading: Reading, data: Sequence[bytes | ImageError] | None = None, careful: bool = False
+    rows: pa.Table, reading: Reading, data: Sequence[File | ImageError] | None = None, careful: bool = False
 ) -> dict[str, Any]:
     """The images of some rows of an image table, as columns; see `stream`.
 
     Args:
-        data: the files' bytes (or why there are none), where they need not be fetched.
+        data: the files (or why there are none), where they need not be fetched.
         careful: read each image in another process, so that what kills it becomes that image's error.
 
     Raises:
@@ -136,7 +145,7 @@ def decode_rows(
     if careful:
         return _columns(rows, guarded.each(partial(read_image, reading=reading), files, ATTEMPTS, _killed(reading)))
     with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
-        return _columns(rows, list(pool.map(partial(read_image, reading=reading), files)))
+        return _columns(rows, list(pool.map(partial(read_image, reading=reading, fetch=Shared()), files)))
 
 
 def carried(batch: dict[str, Any]) -> pa.Table | None:
@@ -145,8 +154,13 @@ def carried(batch: dict[str, Any]) -> pa.Table | None:
     return pa.ipc.open_stream(packed).read_all() if packed else None
 
 
-def read_image(file: str | bytes | ImageError, reading: Reading) -> Image:
-    """Read one image, given by its URI or its bytes; what is wrong with the image is in the answer.
+def read_image(
+    file: str | File | bytes | ImageError, reading: Reading, fetch: Callable[[str], File] = pages.read
+) -> Image:
+    """Read one image, given by its URI or its file; what is wrong with the image is in the answer.
+
+    Args:
+        fetch: what fetches a file by its URI.
 
     Raises:
         StorageUnavailable: if the store does not answer for long.
@@ -155,9 +169,9 @@ def read_image(file: str | bytes | ImageError, reading: Reading) -> Image:
     try:
         if isinstance(file, ImageError):
             raise file
-        data = patiently(storage.read_bytes, file) if isinstance(file, str) else file
-        digest = hashlib.sha256(data).hexdigest()
-        pixels, note = decode_noted(data, reading.max_pixels)
+        data = patiently(fetch, file) if isinstance(file, str) else File(file) if isinstance(file, bytes) else file
+        digest = data.digest()
+        pixels, note, _ = decode_noted(data.data, reading.max_pixels, reading.levels, data.page)
         seen = reading.view.seen(pixels, reading.size)
         return Image(seen, pixels.shape[0], pixels.shape[1], digest, note=note)
     except StorageUnavailable:

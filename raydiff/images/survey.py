@@ -27,9 +27,11 @@ from raydiff.images.layouts.mvtec import is_mvtec, mvtec_layout
 from raydiff.images.layouts.plain import plain_layout
 from raydiff.images.layouts.sorted_folders import sorted_layout
 from raydiff.images.names import IMAGE_EXTENSIONS, MASKS, category_of, few
+from raydiff.images.pages import Pages, expanded
 from raydiff.images.parts import PartPattern, with_parts
 from raydiff.images.parts import findings as findings_of_parts
 from raydiff.images.tables import own_table
+from raydiff.progress import phase
 from raydiff.storage import walking
 
 AS_FOLDERS_SAY = FolderNames()
@@ -40,6 +42,7 @@ def find_images(
     score_uri: str | None = None,
     named: FolderNames = AS_FOLDERS_SAY,
     part_from: PartPattern | None = None,
+    pages: Pages | None = None,
 ) -> pa.Table:
     """The image table of the folder or table at `uri`.
 
@@ -48,6 +51,7 @@ def find_images(
 
     Args:
         named: folders that hold normals and anomalies, if their names are the user's own.
+        pages: which pages of a file are images, each with a row of its own; by default a file is one image.
         part_from: names the part that an image shows, by the image's path below the folder, or below the table's.
 
     Raises:
@@ -55,7 +59,7 @@ def find_images(
             `part_from` names no part in any path.
         StorageError: if a URI cannot be listed or read.
     """
-    return survey(uri, score_uri, named, part_from).images
+    return survey(uri, score_uri, named, part_from, pages).images
 
 
 def survey(
@@ -63,11 +67,15 @@ def survey(
     score_uri: str | None = None,
     named: FolderNames = AS_FOLDERS_SAY,
     part_from: PartPattern | None = None,
+    pages: Pages | None = None,
 ) -> Found:
     """As `find_images`, with an account of the files that are not in the table, and of the parts."""
     uri = storage.absolute(uri)
     found = _survey(uri, score_uri, named, part_from)
     images = found.images
+    if pages:
+        with phase("counting pages", len(images), "files") as shown:
+            images = expanded(images, pages, part_from is None, shown.advance)
     if part_from:
         images = with_parts(images, part_from, _folders(uri, score_uri))
     return replace(found, images=images, findings=(*found.findings, *findings_of_parts(images)))

@@ -11,12 +11,12 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import TiffImagePlugin
 
 from raydiff.errors import ImageError
-from raydiff.images import jpeg
+from raydiff.images import jpeg, pillow
 from raydiff.images.samples import Samples, check_size
-from raydiff.images.tiff_file import Facts, Grid, Page, facts, grid, single_page
+from raydiff.images.tiff_file import Facts, Grid, Page, facts, grid, page_of
 
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _DEPTHS = {_UNSIGNED: {*range(1, 17), 32, 64}, _SIGNED: {8, 16, 32, 64}, _FLOAT: {16, 32, 64}}
@@ -40,14 +40,17 @@ _COLOUR_MAP, _JPEG_TABLES, _FAX_3, _FAX_4, _COEFFICIENTS = 320, 347, 292, 293, 5
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def read(data: bytes, max_pixels: int) -> Samples:
-    """The pixels of a TIFF of one page.
+def read(data: bytes, max_pixels: int, number: int | None = None) -> Samples:
+    """The pixels of one page of a TIFF.
+
+    Args:
+        number: which page, from 1; None = the only one.
 
     Raises:
-        ImageError: if it has more than one page, more than `max_pixels`, or is of a variety that is not read.
+        ImageError: if there is no such page, it has more than `max_pixels`, or is of a variety that is not read.
         Exception: of any kind, if it is damaged.
     """
-    page = single_page(data)
+    page, before = page_of(data, number)
     said = facts(page)
     check_size(said.width, said.height, max_pixels)
     _check(said)
@@ -56,7 +59,7 @@ def read(data: bytes, max_pixels: int) -> Samples:
             f"the image is {said.width} x {said.height} pixels of {said.samples} times {said.bits} bits, more than "
             f"the limit of {max_pixels:,} pixels allows for; save it with 8 or 16 bits or raise the limit"
         )
-    cells = grid(page, said)
+    cells = grid(page, said, before)
     planes = range(len(cells.offsets))
     read_plane = _jpeg_plane if said.compression == _JPEG else _plane
     values = np.concatenate([read_plane(page, said, cells, plane) for plane in planes], axis=2)
@@ -187,8 +190,7 @@ def _by_libtiff(
         place += 4 * len(number) if len(number) > 1 else 0
     head = struct.pack("<2sHI", b"II", 42, place)
     file = head + body + lists + struct.pack("<H", len(tags)) + entries + bytes(4)
-    if Image.MAX_IMAGE_PIXELS is not None and row * lines > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = row * lines  # Pillow asks its own limit once more, in bytes here
+    pillow.allow(row * lines)  # bytes, here
     image = TiffImagePlugin.TiffImageFile(io.BytesIO(file))
     image.load()
     values = np.asarray(image)
@@ -268,6 +270,7 @@ def _samples(page: Page, said: Facts, values: np.ndarray) -> Samples:
     blurred = said.compression == _JPEG
     kind, count = said.photometric, _COLOURS[said.photometric]
     colours, alpha, opaque = values[..., :count], None, white
+    inverted = (white or 2**said.bits - 1) if kind == _WHITE_IS_ZERO else None
     extra = _extra(said)
     if _ALPHA in extra:
         alpha = values[..., count + extra.index(_ALPHA)]
@@ -275,15 +278,15 @@ def _samples(page: Page, said: Facts, values: np.ndarray) -> Samples:
             if not (alpha.min() >= 0 and alpha.max() <= 1):
                 raise ImageError("the alpha channel is of floats and not all within 0 to 1; scale it")
             alpha, opaque = np.rint(alpha.astype(np.float64) * 65535).astype(np.uint16), 65535
-    if kind == _WHITE_IS_ZERO:
-        colours = (white or 2**said.bits - 1) - colours
+    if inverted is not None:
+        colours = inverted - colours
     elif kind == _PALETTE:
         colours, white = _colour_map(page, said)[colours[..., 0]], 255
     elif kind == _CMYK:
         inks = white - colours  # what each lets through
         light = (inks[..., :3].astype(np.uint32) * inks[..., 3:] + white // 2) // white
         colours = light.astype(inks.dtype)
-    return Samples(colours, white, alpha, opaque, said.orientation, blurred)
+    return Samples(colours, white, alpha, opaque, said.orientation, blurred, inverted=inverted)
 
 
 def _colour_map(page: Page, said: Facts) -> np.ndarray:

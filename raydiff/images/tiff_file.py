@@ -5,14 +5,18 @@ Every number in a file may be a lie. Nothing here takes more memory or time than
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from raydiff.errors import ImageError
 
-BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+BEGINNING = re.compile(rb"II[*+]\0|MM\0[*+]")
+Part = Callable[[int, int], bytes]  # reads so many bytes of a file from a place on
 
 _MOST_PAGES = 1000
 _MOST_TAGS = 1024
@@ -38,11 +42,12 @@ class Page:
             raise ValueError(f"a directory of {count} tags")
         pointer = order + ("u8" if big else "u4")
         entry = np.dtype([("tag", order + "u2"), ("type", order + "u2"), ("count", pointer), ("value", pointer)])
+        self._room = entry["value"].itemsize
         start = place + (8 if big else 2)
         entries = np.frombuffer(data, entry, count, start)
         self._entries: dict[int, tuple[int, int, int]] = {}
         for index, (tag, kind, number, value) in enumerate(entries.tolist()):
-            inside = number * _SIZES.get(kind, 0) <= entry["value"].itemsize
+            inside = number * _SIZES.get(kind, 0) <= self._room
             beginning = start + index * entry.itemsize + entry.fields["value"][1]  # type: ignore[index]
             self._entries.setdefault(tag, (kind, number, beginning if inside else value))
         end = start + count * entry.itemsize
@@ -64,6 +69,13 @@ class Page:
         """A tag's bytes, whatever they mean; nothing if there is no such tag."""
         kind, number, place = self._entries.get(tag, (0, 0, 0))
         return self.data[place : place + number * _SIZES.get(kind, 0)]
+
+    def beginning(self, tag: int, part: Part, size: int) -> bytes:
+        """A tag's first bytes, where the page holds its directory alone and `part` reads the rest of the file."""
+        kind, number, place = self._entries.get(tag, (0, 0, 0))
+        whole = number * _SIZES.get(kind, 0)
+        inside = whole <= self._room
+        return self.data[place : place + whole] if inside else part(place, min(size, whole))
 
     @property
     def reduced(self) -> bool:
@@ -105,37 +117,84 @@ class Grid:
     sizes: np.ndarray
 
 
-def single_page(data: bytes) -> Page:
-    """The one page of a TIFF that is no reduced copy.
+def page_count(part: Part) -> int:
+    """How many pages a TIFF has that are no reduced copies of others.
 
     Raises:
-        ImageError: if there are several, or none.
         ValueError, struct.error: if the file is damaged.
     """
-    order = "<" if data.startswith(b"II") else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
-    if big and data[4:8] != struct.pack(order + "HH", 8, 0):
+    return _directories(part).pages
+
+
+def page_of(data: bytes, number: int | None = None) -> tuple[Page, int]:
+    """A page of a TIFF that is no reduced copy, and how many pages before it are behind the same directory.
+
+    Args:
+        number: which one, from 1; None = the only one.
+
+    Raises:
+        ImageError: if there is no such page, or there are several and none is asked for.
+        ValueError, struct.error: if the file is damaged.
+    """
+    found = _directories(lambda place, size: data[place : place + size])
+    if found.pages == 0 or (number is None and found.pages != 1):
+        raise ImageError(
+            f"the TIFF holds {found.pages} pages; say which are images with --pages first, all or a page's number, "
+            "or save each page as a file of its own"
+        )
+    number = number or 1
+    if number > found.pages:
+        raise ImageError(
+            f"the TIFF has no page {number}, {found.pages} is its last; give --pages a number up to that, or all"
+        )
+    single = len(found.places) == 1
+    place = found.places[0 if single else number - 1]
+    return Page(data, found.order, found.big, place), number - 1 if single else 0
+
+
+class _Directories(NamedTuple):
+    """Where the pages' directories are; ImageJ puts a whole stack behind one."""
+
+    order: str
+    big: bool
+    places: list[int]
+    stacked: int
+
+    @property
+    def pages(self) -> int:
+        return max(len(self.places), self.stacked if len(self.places) == 1 else 0)
+
+
+def _directories(part: Part) -> _Directories:
+    """Of a file that is read in parts: a store need not be asked for its pixels."""
+    head = part(0, 16)
+    order = "<" if head.startswith(b"II") else ">"
+    big = head[2:4] in (b"+\0", b"\0+")
+    if big and head[4:8] != struct.pack(order + "HH", 8, 0):
         raise ValueError("a BigTIFF header that is none")
-    (place,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+    (place,) = struct.unpack_from(order + ("Q" if big else "I"), head, 8 if big else 4)
     seen: set[int] = set()
-    first, count = None, 0
+    places: list[int] = []
+    stacked = 0
     while place:
         if place in seen or len(seen) == _MOST_PAGES:
             raise ValueError("its pages go round in a circle" if place in seen else f"more than {_MOST_PAGES} pages")
         seen.add(place)
-        page = Page(data, order, big, place)
-        if not page.reduced:
-            first, count = first or page, count + 1
-        place = page.following
-    count = max(count, _stacked(first)) if first else 0
-    if first is None or count != 1:
-        raise ImageError(f"the TIFF holds {count} pages; save each page as a file of its own")
-    return first
+        entry, room = (20, 8) if big else (12, 4)
+        (count,) = struct.unpack(order + ("Q" if big else "H"), part(place, 8 if big else 2))
+        if count > _MOST_TAGS:
+            raise ValueError(f"a directory of {count} tags")
+        directory = Page(part(place, (8 if big else 2) + entry * count + room), order, big, 0)
+        if not directory.reduced:
+            stacked = stacked or _stacked(directory.beginning(_DESCRIPTION, part, 4096))
+            places.append(place)
+        place = directory.following
+    return _Directories(order, big, places, stacked)
 
 
-def _stacked(page: Page) -> int:
+def _stacked(description: bytes) -> int:
     """How many pages ImageJ has put behind one directory."""
-    words = page.raw(_DESCRIPTION)[:4096].split()
+    words = description.split()
     if not words or not words[0].startswith(b"ImageJ="):
         return 0
     return next((int(word[7:]) for word in words if word.startswith(b"images=") and word[7:].isdigit()), 0)
@@ -168,10 +227,14 @@ def facts(page: Page) -> Facts:
     )
 
 
-def grid(page: Page, said: Facts) -> Grid:
+def grid(page: Page, said: Facts, before: int = 0) -> Grid:
     """The page's strips or tiles.
 
+    Args:
+        before: pages that lie before its own, all behind its directory.
+
     Raises:
+        ImageError: if such pages do not lie as ImageJ puts them, plainly one behind the other.
         ValueError: if they do not lie in the file, or would take more memory than the image.
     """
     planes = said.samples if said.planar else 1
@@ -195,6 +258,10 @@ def grid(page: Page, said: Facts) -> Grid:
             raise ValueError("the sizes of its strips or tiles are missing")
         sizes = np.array([max(len(page.data) - int(offsets[0]), 0)])
     offsets, sizes = (values[:count].astype(np.uint64) for values in (offsets, sizes))
+    if before:
+        if said.compression != 1 or tiled or planes > 1:
+            raise ImageError("the TIFF's pages are packed behind one directory; save each page as a file of its own")
+        offsets += np.uint64(before * said.height * (-(-said.width * said.samples * said.bits // 8)))
     size = np.uint64(len(page.data))
     if (offsets > size).any() or (sizes > size - offsets).any():
         raise ValueError("its pixels go on behind the file's end: it is truncated")

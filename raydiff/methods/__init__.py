@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from raydiff.errors import SettingsError
 
 if TYPE_CHECKING:
+    from raydiff.images.levels import Levels
     from raydiff.methods.base import Method, TrainSettings
 
 # A method's file, which has its name, and the class in it. Imported when asked for: torch and diffusers take seconds,
@@ -57,6 +58,19 @@ def recipe(name: str, preset: str, changes: Mapping[str, Any] | None = None) -> 
         shared = {key: value for key, value in given.get("backbone", {}).items() if key not in _OF_ONE_NETWORK}
         given["further_backbones"] = [shared | dict(each) for each in given["further_backbones"]]
     return method.TrainSettings.parse(given)
+
+
+def levels_of(recipes: Mapping[str, TrainSettings]) -> Levels | None:
+    """Which stored values are black and white to the methods of one job, by the method's name.
+
+    Raises:
+        SettingsError: if the methods differ in that: they could not be compared.
+    """
+    found = {name: settings.levels for name, settings in recipes.items()}
+    first = next(iter(found.values()), None)
+    if any(levels != first for levels in found.values()):
+        raise SettingsError("the methods of one job must share levels; set levels without a method's name before it")
+    return first
 
 
 def check(recipes: Mapping[str, TrainSettings]) -> None:

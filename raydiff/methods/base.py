@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from raydiff.images.levels import Levels
 from raydiff.settings import Settings
 from raydiff.views import View
 
@@ -25,6 +26,7 @@ class TrainSettings(Settings):
 
     image_size: int = Field(224, ge=16)  # the networks' input is a square of this many pixels
     view: View = View()  # what of an image it shows
+    levels: Levels | None = None  # which stored values are black and white; by default as each file says
 
 
 class GradientSettings(Settings):

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from raydiff import methods, storage
 from raydiff.errors import ModelFolderError, SettingsError, StorageError
+from raydiff.images.levels import Levels
 from raydiff.methods.base import Method, ScoreSettings
 from raydiff.model.calibration import Calibration
 from raydiff.model.description import DESCRIPTION, FORMAT, WEIGHTS, describe, model_id
@@ -67,6 +68,12 @@ class Model:
         return view
 
     @property
+    def levels(self) -> Levels | None:
+        """Which stored values are black and white, for `images.decode`; None: as each file says."""
+        levels: Levels | None = self.method.settings.levels
+        return levels
+
+    @property
     def id(self) -> str:
         """Content hash of weights, settings and calibration: 16 hexadecimal digits."""
         if self._weights_hash is None:
@@ -75,6 +82,8 @@ class Model:
 
     def score(self, images: Sequence[np.ndarray], categories: Sequence[str | None] | None = None) -> Scored:
         """Score RGB images: uint8 arrays (H, W, 3) of any sizes. Maps are at the scale that the model sees them at.
+
+        A file's image is as `decode(data, levels=model.levels)` gives it (`raydiff.images.decode`).
 
         Args:
             categories: what each image shows, where it is known; a category's normal images have odd places of their

@@ -12,6 +12,7 @@ from raydiff import cluster, storage
 from raydiff.images import archive, pack
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.listing import Listing
+from raydiff.images.pages import Pages
 from raydiff.images.shards import ROWS_PER_PART, ROWS_PER_SHARD, Part, Shard, parts_of, read_rows, shards
 from raydiff.images.stream import Reading
 from raydiff.model.description import describe
@@ -25,7 +26,7 @@ from raydiff.planning.training import cluster_fact
 from raydiff.progress import phase
 from raydiff.scoring import table
 from raydiff.scoring.archive_plan import REQUESTS_A_READ
-from raydiff.scoring.archive_run import categories_of, packed_shards, places, tell
+from raydiff.scoring.archive_run import categories_of, packed_shards, places, source_of, tell
 from raydiff.scoring.bulk import check_claim
 from raydiff.scoring.map_place import Maps
 from raydiff.scoring.unfinished import Unfinished, begun_parts
@@ -58,6 +59,7 @@ def plan_archive(
     max_pixels: int = MAX_PIXELS,
     address: str | None = None,
     seconds: float = measure.SECONDS,
+    pages: Pages | None = None,
 ) -> Plan:
     """What the job would do; nothing is written. Arguments as of `archive_run.score_archive`.
 
@@ -69,16 +71,16 @@ def plan_archive(
     """
     model_uri, data_uri, out_uri = places(model_uri, data_uri, out_uri)
     model = describe(model_uri)
-    check_claim(out_uri, model, storage.join(out_uri, "images"), maps, max_pixels, data_uri)
+    check_claim(out_uri, model, storage.join(out_uri, "images"), maps, max_pixels, source_of(data_uri, pages))
     packed = pack.is_packed(data_uri)
-    work = _packed(data_uri, out_uri) if packed else _listed(data_uri, out_uri, model)
+    work = _packed(data_uri, out_uri) if packed else _listed(data_uri, out_uri, model, pages)
     facts = [f"{work.images + work.scored:,} images, {work.scored:,} scored already, {work.images:,} to be scored"]
     listing = Step("listing", work.listing_seconds, f"{work.listed:,} files, measured as a whole")
     if not work.images:
         return Plan({}, [Section(model["method"], facts, [listing])], 0, 0.0, 0.0)
     cluster.connect(address)
     replicas = replicas or cluster.devices()
-    reading = Reading.for_training(
+    reading = Reading.described(
         model["settings"]["train"], max_pixels=max_pixels, packed_uri=data_uri if packed else None
     )
     piece = measure.measured(
@@ -117,10 +119,10 @@ def requests(listed: int, images: int, packed: bool, maps: bool) -> str:
     return f"about {pages:,} requests to list, {reads:,} to read and {writes:,} to write"
 
 
-def _listed(data_uri: str, out_uri: str, model: dict[str, Any]) -> Work:
+def _listed(data_uri: str, out_uri: str, model: dict[str, Any], pages: Pages | None) -> Work:
     """A folder or table is listed as the job does it, and held against what was listed before."""
     there = shards(storage.join(out_uri, "images"))
-    listing = Listing(data_uri, categories_of(model))
+    listing = Listing(data_uri, categories_of(model), pages)
     counts = {"known": 0, "repeated": 0}
     with phase("listing") as shown, archive.new_images(there, shown.counted(listing), counts) as new:
         total, rows = _drawn(new)

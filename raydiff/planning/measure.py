@@ -93,7 +93,7 @@ def untrained(
     """
     began = time.monotonic()
     method = methods.get(name)(settings).to(cluster.use_assigned_device()).eval()
-    columns, decode = decoded(rows, Reading(settings.image_size), seconds)
+    columns, decode = decoded(rows, Reading.of(settings), seconds)
     pictures = columns["image"]
     records = [json.loads(record) for record in columns["record"]]
     batch = filled_batch(method, pictures)

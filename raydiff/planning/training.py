@@ -19,6 +19,8 @@ from raydiff.images import index as indexing
 from raydiff.images import masks
 from raydiff.images.holdout import check_enough, roles
 from raydiff.images.layouts.folder_names import FolderNames
+from raydiff.images.levels import Levels
+from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
 from raydiff.images.survey import AS_FOLDERS_SAY, survey
 from raydiff.methods.base import GradientSettings, ScoreSettings, TrainSettings
@@ -50,6 +52,7 @@ def plan_training(
     seconds: float = measure.SECONDS,
     named: FolderNames = AS_FOLDERS_SAY,
     part_from: PartPattern | None = None,
+    pages: Pages | None = None,
 ) -> Plan:
     """What the main job would do with these settings; nothing is written.
 
@@ -57,7 +60,7 @@ def plan_training(
         recipes: train settings by the method's name.
         address: as of `cluster.connect`.
         seconds: of each piece that is measured.
-        named, part_from: as of `survey.find_images`.
+        named, part_from, pages: as of `survey.find_images`.
 
     Raises:
         RaydiffError: what the job would raise, as far as it can be known before.
@@ -67,7 +70,7 @@ def plan_training(
     storage.probe(run.uri)
     size = PseudoValidationSettings.at_most(pseudo_images)
     check_rate(rate)
-    images = survey(data, named=named, part_from=part_from).images
+    images = survey(data, named=named, part_from=part_from, pages=pages).images
     given = roles(images)
     runs = runs_of(images, given, per_category, size)
     check_enough(images, given, per_category)
@@ -77,7 +80,7 @@ def plan_training(
     fit = images.filter(pa.array([role == "fit" for role in given]))
     sample = _spread(fit, measure.ROWS)
 
-    index = Section("all methods", [cluster_fact()], [_index_step(images, seconds)])
+    index = Section("all methods", [cluster_fact()], [_index_step(images, methods.levels_of(recipes), seconds)])
     sections, starts = [index], 0
     pieces: list[measure.Measured] = []
     resources = Resources.of_cluster(cluster.devices())
@@ -89,7 +92,8 @@ def plan_training(
             asked = [score for stage in spaces[name] for score in stage]
             costs, found = _measured(name, settings, images_a_run, sample, asked, world, maps, seconds)
             pieces += found
-            key = json.dumps(methods.get(name).untrained(settings).example_key(), sort_keys=True)
+            levels = settings.levels.model_dump(mode="json") if settings.levels else None
+            key = json.dumps([methods.get(name).untrained(settings).example_key(), levels], sort_keys=True)
             owner = shared.setdefault(key, name)
             trials = [len(stage) for stage in spaces[name]]
             section, more = method_section(name, settings, runs, costs, trials, resources, world, owner, maps)
@@ -123,10 +127,10 @@ def _spread(images: pa.Table, most: int) -> pa.Table:
     return images.take(sorted(drawn))
 
 
-def _index_step(images: pa.Table, seconds: float) -> Step:
+def _index_step(images: pa.Table, levels: Levels | None, seconds: float) -> Step:
     """Looking at every image once, which the job's own process does."""
     rows = _spread(images, measure.ROWS).to_pylist()
-    look = partial(indexing.examine, Semaphore(masks.DECODES_AT_ONCE))
+    look = partial(indexing.examine, Semaphore(masks.DECODES_AT_ONCE), levels=levels)
 
     def look_at(some: list[dict[str, Any]]) -> int:
         return len(list(pool.map(look, some)))

@@ -14,7 +14,9 @@ from scipy import ndimage
 
 from raydiff import storage
 from raydiff.errors import RaydiffError
+from raydiff.images import pages
 from raydiff.images.decode import decode
+from raydiff.images.levels import Levels
 from raydiff.images.masks import read_mask
 from raydiff.images.overlay import map_scale, overlay
 from raydiff.report.runs import ANOMALOUS, NORMAL, UNKNOWN, Run
@@ -156,7 +158,9 @@ def _tile(run: Run, row: int, scale: tuple[float, float] | None) -> Tile:
 def _pictures(run: Run, row: int, scale: tuple[float, float] | None) -> tuple[bytes | None, bytes | None, str | None]:
     """Thumbnail, thumbnail with heat and outline, and why one of them is missing."""
     try:
-        full = decode(storage.read_bytes(run.cell("uri", row)))
+        levels = Levels.kept(run.model["settings"]["train"]) if run.model else None
+        found = pages.read(run.cell("uri", row))
+        full = decode(found.data, levels=levels, page=found.page)
     except RaydiffError as error:
         return None, None, str(error)
     shrink = THUMBNAIL / max(full.shape[:2])

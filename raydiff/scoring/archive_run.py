@@ -13,10 +13,11 @@ import pyarrow as pa
 
 from raydiff import cluster, storage
 from raydiff.at_work import at_work
-from raydiff.errors import DataError
+from raydiff.errors import DataError, SettingsError
 from raydiff.images import archive, pack
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.listing import Listing
+from raydiff.images.pages import Pages
 from raydiff.images.shards import Shard, shards
 from raydiff.images.tables import own_table
 from raydiff.model.calibration import Calibration
@@ -39,6 +40,7 @@ def score_archive(
     max_pixels: int = MAX_PIXELS,
     address: str | None = None,
     gpus: int | None = None,
+    pages: Pages | None = None,
 ) -> tuple[Summary | None, ArchiveSummary]:
     """List what is new, score what is missing, sum up; what this run scored (None: nothing was missing) and the whole.
 
@@ -46,6 +48,7 @@ def score_archive(
         data_uri: a folder of images, a table (see `own_table`) or a packed archive (see `pack`).
         replicas: of the model; one a GPU, or one a CPU, by default.
         address, gpus: as of `cluster.connect`, which is called if anything is missing.
+        pages: which pages of a file are images, each a row; by default a file of several is a row with an error.
 
     Raises:
         DataError: if the folder holds no images, or `out_uri` holds the scores of another model, archive or way of
@@ -54,7 +57,7 @@ def score_archive(
     """
     model_uri, data_uri, out_uri = places(model_uri, data_uri, out_uri)
     with at_work(out_uri):
-        return _scored(model_uri, data_uri, out_uri, maps, replicas, max_pixels, address, gpus)
+        return _scored(model_uri, data_uri, out_uri, maps, replicas, max_pixels, address, gpus, pages)
 
 
 def _scored(
@@ -66,11 +69,13 @@ def _scored(
     max_pixels: int,
     address: str | None,
     gpus: int | None,
+    pages: Pages | None,
 ) -> tuple[Summary | None, ArchiveSummary]:
     model = describe(model_uri)
     images = storage.join(out_uri, "images")
-    claim(out_uri, model, images, maps, max_pixels, data_uri)
-    packed = list_images(model, data_uri, images)
+    source = source_of(data_uri, pages)
+    claim(out_uri, model, images, maps, max_pixels, source)
+    packed = list_images(model, data_uri, images, pages)
     done = None
     if not is_complete(out_uri, images):
         cluster.connect(address, gpus)
@@ -83,7 +88,7 @@ def _scored(
                 maps,
                 max_pixels=max_pixels,
                 packed_uri=packed,
-                source=data_uri,
+                source=source,
                 replicas=replicas,
             )
     return done, _summary(out_uri, model, fresh=done is not None)
@@ -100,11 +105,25 @@ def places(*uris: str) -> Iterator[str]:
     return map(storage.absolute, uris)
 
 
-def list_images(model: dict[str, Any], data_uri: str, images: str) -> str | None:
+def source_of(data_uri: str, pages: Pages | None) -> str:
+    """What scores of an archive are noted to be of.
+
+    Raises:
+        SettingsError: if pages are asked of a packed archive, which was packed with those that count.
+    """
+    if pages is None:
+        return data_uri
+    if pack.is_packed(data_uri):
+        raise SettingsError(f"{data_uri} is packed: give --pages to raydiff index --pack, and leave it out here")
+    return pages.claimed(data_uri)
+
+
+def list_images(model: dict[str, Any], data_uri: str, images: str, pages: Pages | None = None) -> str | None:
     """Bring the image table at `images` up to what there is now; the packed archive's URI, if it is one.
 
     Args:
         model: its description (see `model.describe`).
+        pages: as of `score_archive`.
 
     Raises:
         DataError, StorageError: as `score_archive`.
@@ -113,7 +132,7 @@ def list_images(model: dict[str, Any], data_uri: str, images: str) -> str | None
     if pack.is_packed(data_uri):
         _take_over(data_uri, images, categories)
         return data_uri
-    _list(data_uri, images, categories)
+    _list(data_uri, images, categories, pages)
     return None
 
 
@@ -123,8 +142,8 @@ def categories_of(model: dict[str, Any]) -> set[str]:
     return {*model["card"].get("training_images", ()), *calibrated}
 
 
-def _list(data_uri: str, images: str, categories: Collection[str]) -> None:
-    listing = Listing(data_uri, categories)
+def _list(data_uri: str, images: str, categories: Collection[str], pages: Pages | None) -> None:
+    listing = Listing(data_uri, categories, pages)
     with phase("listing") as shown:
         growth = archive.grow(images, shown.counted(listing))
     tell(data_uri, listing, growth)

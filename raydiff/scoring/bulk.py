@@ -103,7 +103,7 @@ def score_table(
     claim(scores_uri, model, table_uri, maps, max_pixels, source)
     whole = shards(table_uri)
     done = _done(scores_uri)
-    reading = Reading.for_training(model["settings"]["train"], max_pixels=max_pixels, packed_uri=packed_uri)
+    reading = Reading.described(model["settings"]["train"], max_pixels=max_pixels, packed_uri=packed_uri)
     missing = unfinished(scores_uri, whole, done, reading.rows_per_part)
     rows = sum(each.rows for each in missing)
     kept = sum(shard.rows for shard in whole) - rows
@@ -174,7 +174,7 @@ def check_claim(
         "images": hashlib.sha256(storage.read_bytes(table_uri)).hexdigest() if is_one_file(table_uri) else source,
         "maps": maps,
         "max_pixels": max_pixels,
-        "rows_per_part": Reading.for_training(model["settings"]["train"]).rows_per_part,
+        "rows_per_part": Reading.described(model["settings"]["train"]).rows_per_part,
     }
     place = storage.join(scores_uri, RUN)
     theirs = storage.read_json(place) if storage.exists(place) else mine

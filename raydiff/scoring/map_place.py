@@ -6,6 +6,8 @@ import hashlib
 import posixpath
 from typing import Literal
 
+from raydiff.images.pages import split
+
 Maps = Literal["none", "tiff", "png"]
 
 NAME_BYTES = 200  # of one name; 255 is what file systems take, and a file has an ending and, unfinished, 18 bytes more
@@ -24,7 +26,7 @@ def map_place(uri: str, category: str | None, split: str | None, defect: str | N
     path = uri.split("://", 1)[-1].lstrip("/")
     layout = path.split("/")[-4:]
     if len(layout) == 4 and layout[1:3] == [split, defect] and (category or "").split("/")[-1] == layout[0]:
-        path = "/".join([category or layout[0], *layout[1:3], posixpath.splitext(layout[3])[0]])
+        path = "/".join([category or layout[0], *layout[1:3], _without_ending(layout[3])])
     *folders, name = path.split("/")
     digest = hashlib.sha256(uri.encode()).hexdigest()[:HASH_LETTERS]
     if len(path.encode()) > PLACE_BYTES or any(len(folder.encode()) > NAME_BYTES for folder in folders):
@@ -32,6 +34,12 @@ def map_place(uri: str, category: str | None, split: str | None, defect: str | N
     if len(name.encode()) > NAME_BYTES:
         name = f"{_cut(name, NAME_BYTES - HASH_LETTERS - 1)}-{digest}"
     return "/".join([*folders, name])
+
+
+def _without_ending(name: str) -> str:
+    """Of `x.png` it is `x`, of the page `x.tif#3` it is `x#3`."""
+    file, page = split(name)
+    return posixpath.splitext(file)[0] + (f"#{page}" if page else "")
 
 
 def _cut(name: str, size: int) -> str:

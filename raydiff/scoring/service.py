@@ -3,6 +3,8 @@
     serve run raydiff.scoring.service:build model=s3://plant/runs/may/models/lafite
     curl --data-binary @image.png 'http://127.0.0.1:8000/?category=bolt'
 
+Of a TIFF of several pages `page=3` says which one is meant.
+
 The score is the one that a bulk run gives the same bytes. Who may ask is not asked here: Ray's token guards Ray, not
 this port, so put a proxy with authentication and TLS before it.
 """
@@ -57,27 +59,30 @@ class Service:
             data += chunk
             if len(data) > self.arguments.max_bytes:  # counted, because a Content-Length may lie or be missing
                 return JSONResponse({"error": f"the body has more than {self.arguments.max_bytes:,} bytes"}, 413)
-        category = request.query_params.get("category")
+        category, page = (request.query_params.get(name) for name in ("category", "page"))
+        if page is not None and not (page.isdecimal() and int(page)):
+            return JSONResponse({"error": f"page={page} is no number from 1"}, 400)
         try:
             found = await asyncio.get_running_loop().run_in_executor(
-                self._one_at_a_time, self.answer, bytes(data), category
+                self._one_at_a_time, self.answer, bytes(data), category, int(page) if page else None
             )
         except ImageError as error:
             return JSONResponse({"error": str(error)}, 422)
         return JSONResponse(found)
 
-    def answer(self, data: bytes, category: str | None = None) -> dict[str, Any]:
+    def answer(self, data: bytes, category: str | None = None, page: int | None = None) -> dict[str, Any]:
         """What is said of one image file; alarm and p-value are null without a calibration.
 
         Args:
             data: the file's bytes.
             category: whose threshold and position statistics apply. One that the model does not know is guessed, where
                 the method can; else those of all categories together apply.
+            page: which page of a file of several, from 1.
 
         Raises:
             ImageError: if the bytes are no image, or one of too many pixels.
         """
-        image = decode(data, self.arguments.max_pixels)
+        image = decode(data, self.arguments.max_pixels, self.model.levels, page)
         scored = self.model.score([image], [category])
         score, guessed = float(scored.scores[0]), scored.guessed[0]
         calibration = self.model.calibration

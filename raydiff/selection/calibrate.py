@@ -27,7 +27,6 @@ from raydiff.scoring import table as score_table_file
 from raydiff.scoring.bulk import score_table
 from raydiff.selection.pseudo_validation import PseudoValidationSettings, made_of
 from raydiff.selection.sample import sample
-from raydiff.views import View
 from raydiff.views.region import regions
 
 SEED = 1  # of the made anomalies: others than tuning's, where it saw the same images
@@ -95,8 +94,9 @@ def _made_anomalies(
     """
     assert model.calibration is not None
     found = {}
+    reading = Reading.of(model.method.settings)
     for number, (category, rows) in enumerate(sample(table.read(table_uri), size.normals).items()):
-        made = cluster.result(_make.remote(rows, model.image_size, model.view, size, SEED + number))
+        made = cluster.result(_make.remote(rows, reading, size, SEED + number))
         if not len(made):
             continue
         scored: Scored = handle.score.remote(made, [category] * len(made), False).result()
@@ -106,10 +106,10 @@ def _made_anomalies(
 
 
 @ray.remote(num_cpus=0, max_retries=2)  # the replicas hold all CPUs, and wait meanwhile
-def _make(rows: pa.Table, image_size: int, view: View, size: PseudoValidationSettings, seed: int) -> np.ndarray:
-    decoded = decode_rows(rows, Reading(image_size, view))
+def _make(rows: pa.Table, reading: Reading, size: PseudoValidationSettings, seed: int) -> np.ndarray:
+    decoded = decode_rows(rows, reading)
     images = decoded["image"][decoded["error"] == ""]
-    return made_of(regions(images, view, image_size, seed), size, seed).images
+    return made_of(regions(images, reading.view, reading.size, seed), size, seed).images
 
 
 def hardly_any(category: str, counts: MadeAlarms, rate: float) -> str:

@@ -46,7 +46,7 @@ def _position_statistics(model_uri: str, score: Any, table_uri: str, board: Any)
     for category, group in rows.items():
         for start in range(0, group.num_rows, AT_A_TIME):
             part = group.slice(start, AT_A_TIME)
-            decoded = decode_rows(part, Reading(model.image_size, model.view))
+            decoded = decode_rows(part, Reading.of(model.method.settings))
             images = decoded["image"][decoded["error"] == ""]
             if len(images):
                 tiles = tiles_of(model.method, regions(images, model.view, model.image_size, start))[0]

@@ -196,7 +196,7 @@ def _make_sets(
 ) -> tuple[ScoringSet, ScoringSet | None]:
     model = load(model_uri, cluster.use_assigned_device())
     method, image_size, view = model.method, model.image_size, model.view
-    reading = Reading(image_size, view)
+    reading = Reading.of(method.settings)
     normals: dict[str, np.ndarray] = {}
     rows = sample(table.read(table_uri), size.normals)
     for category, group in rows.items():

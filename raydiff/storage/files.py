@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
@@ -21,6 +21,7 @@ from raydiff.storage.errors import explained, knows_no_conditions
 from raydiff.storage.uris import check_lasting, filesystem, is_local, name, trimmed
 
 PROBE_SECONDS = 30.0
+PART_BYTES = 2**16  # that a store is asked for at a time, where some small parts of a file are read
 
 
 def exists(uri: str) -> bool:
@@ -230,6 +231,18 @@ def parquet(uri: str) -> Iterator[pq.ParquetFile]:
     # Not through pyarrow's wrapper, which takes any failure to look the file up for its absence. Nothing is read ahead:
     # pyarrow asks for what it needs.
     with explained(uri, fs), fs.open(path, "rb", cache_type="none") as opened, pq.ParquetFile(opened) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def opened(uri: str) -> Iterator[BinaryIO]:
+    """A file, opened to read some small parts of it.
+
+    Raises:
+        StorageError, StorageUnavailable: of what is done with it, too.
+    """
+    fs, path = filesystem(uri)
+    with explained(uri, fs), fs.open(path, "rb", block_size=PART_BYTES) as file:
         yield file
 
 

@@ -34,13 +34,15 @@ def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_
     key = methods.get(method).untrained(settings).example_key()
     fingerprint = hashlib.sha256(storage.read_bytes(table_uri)).hexdigest()
     about = {"example": key, "view": settings.view.model_dump(mode="json"), "table_sha256": fingerprint}
+    if settings.levels:
+        about["levels"] = settings.levels.model_dump(mode="json")
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     store_uri = storage.join(work_uri, f"examples-{digest}")
     if store.is_finished(store_uri):
         console.print(f"examples: taken from an earlier run ({store_uri})", markup=False)
         return store_uri
 
-    reading = Reading(settings.image_size, settings.view)
+    reading = Reading.of(settings)
     whole = parts(table_uri, reading.rows_per_part)
     dataset = stream(whole, reading).map_batches(
         ExampleWriter,

@@ -8,6 +8,7 @@ from itertools import islice
 import pyarrow as pa
 
 from raydiff.images.names import IMAGE_EXTENSIONS
+from raydiff.images.pages import file_of
 from raydiff.images.tables.files import BATCH, Batch, TextFile, as_text
 
 SEPARATORS = (",", ";", "\t", "|")
@@ -19,7 +20,7 @@ def is_list(uri: str) -> bool:
         return False
     with TextFile(uri).lines() as lines:
         first = next((line.strip() for line in lines if _counts(line)), "")
-    return first.lower().endswith(IMAGE_EXTENSIONS) and not any(mark in first for mark in SEPARATORS)
+    return file_of(first).lower().endswith(IMAGE_EXTENSIONS) and not any(mark in first for mark in SEPARATORS)
 
 
 class UriList(TextFile):

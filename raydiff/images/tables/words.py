@@ -22,6 +22,7 @@ from raydiff.images.names import (
     TRAIN_WORDS,
     VALIDATION_WORDS,
 )
+from raydiff.images.pages import file_of
 from raydiff.images.tables.files import Batch
 from raydiff.images.tables.notes import Notes
 
@@ -186,7 +187,7 @@ class Cells:
         """
         found = self.places(name, folder, required=True)
         for row, uri in enumerate(found):
-            if uri and not uri.lower().endswith(IMAGE_EXTENSIONS):
+            if uri and not file_of(uri).lower().endswith(IMAGE_EXTENSIONS):
                 raise DataError(
                     f"{self._at(name, row)}: {self._value(name, row)!r} does not name an image file "
                     f"({', '.join(IMAGE_EXTENSIONS)}); leave the row out, or name the image"
