@@ -20,7 +20,7 @@ from raydiff.images import table
 from raydiff.images.stream import Reading, decode_rows
 from raydiff.methods.base import ScoreSettings
 from raydiff.model.folder import load
-from raydiff.model.scorer import examples_of, image_key, score_examples, tiles_of
+from raydiff.model.scorer import inputs_of, score_examples
 from raydiff.nn.positions import PositionStatistics, in_cells
 from raydiff.selection.sample import sample
 from raydiff.views.region import regions
@@ -49,10 +49,8 @@ def _position_statistics(model_uri: str, score: Any, table_uri: str, board: Any)
             decoded = decode_rows(part, Reading.of(model.method.settings))
             images = decoded["image"][decoded["error"] == ""]
             if len(images):
-                tiles = tiles_of(model.method, regions(images, model.view, model.image_size, start))[0]
-                found = score_examples(
-                    model.method, examples_of(model.method, tiles), [image_key(tile) for tile in tiles], score
-                )
+                inputs = inputs_of(model.method, regions(images, model.view, model.image_size, start))
+                found = score_examples(model.method, inputs.examples, inputs.keys, score)  # each tile by itself
                 cells[category].append(in_cells(torch.from_numpy(found.maps)))
             done += part.num_rows
             board.write.remote("maps of normal images", done, total)
