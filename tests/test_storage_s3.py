@@ -27,6 +27,7 @@ from raydiff.images import archive, pack
 from raydiff.images import table as image_table
 from raydiff.images.index import index
 from raydiff.images.listing import Listing
+from raydiff.images.pages import count
 from raydiff.images.shards import parts_of, shards
 from raydiff.images.stream import Reading, decode_part
 from raydiff.model.description import WEIGHTS
@@ -385,6 +386,18 @@ def test_a_run_asks_for_what_its_plan_says(s3_bucket, s3_proxy):
     assert (once.get, once.put) == (packing(64, 1e6).get, 1)
     assert not decode_part(batch, Reading(8, packed_uri=packed))["error"].any()
     assert requests(64).get - requests(64, packed=True).get == read.get - billed(s3_proxy.lines).get - 1
+
+
+def test_pages_are_counted_by_small_parts_of_a_file(s3_bucket, s3_proxy, monkeypatch):
+    """A stack of 12 MB, of which the directories alone are asked for."""
+    some = [Image.fromarray(picture) for picture in made_images(3, 1024)]
+    some[0].save(file := io.BytesIO(), "TIFF", save_all=True, append_images=some[1:])
+    storage.write_bytes(f"{s3_bucket}/stack.tif", file.getvalue())
+    monkeypatch.setattr(storage, "read_bytes", None)
+    s3_proxy.lines.clear()
+    assert count(f"{s3_bucket}/stack.tif") == 3
+    assert count(f"{s3_bucket}/missing.tif") == 1
+    assert billed(s3_proxy.lines).get <= 8
 
 
 def test_index_of_a_bucket(s3_bucket, tmp_path):

@@ -30,7 +30,7 @@ from raydiff.storage.patience import patiently
 NAMES_KEPT = 5  # of files that are left out
 FOLDERS_KEPT = 20  # names of folders that are left out; the rest are counted together
 # So many names that end as a mask's does, of which none has its image beside it: an archive whose images are called so.
-ASKED_IN_VAIN = 200
+ASKED_IN_VAIN = 64
 
 # 2026-05-07, 20260507T101500, 2026/05/07, year=2026/month=05/day=07
 _DAY = re.compile(

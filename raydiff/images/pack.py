@@ -22,7 +22,7 @@ from raydiff.at_work import at_work
 from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
 from raydiff.images import archive
 from raydiff.images.listing import Listing
-from raydiff.images.pages import File, Pages, file_of, split
+from raydiff.images.pages import Pages, file_of
 from raydiff.images.shards import ROWS_PER_PART, Part, Shard, read_rows, shards
 from raydiff.images.tables import own_table
 from raydiff.progress import console, phase
@@ -105,15 +105,15 @@ def print_packed(packed: Packed, uri: str, to: Console = console) -> None:
     )
 
 
-def read_bytes(packed_uri: str | None, part: Part) -> list[File | ImageError] | None:
+def read_bytes(packed_uri: str | None, part: Part) -> list[bytes | ImageError] | None:
     """The files of a part of a packed archive, or why there is none; None where nothing is packed."""
     if packed_uri is None:
         return None
     uri = storage.join(_data(packed_uri), f"{part.shard}.parquet")
-    rows = patiently(read_rows, uri, part.start, part.stop, ["uri", "data", "error"])
+    rows = patiently(read_rows, uri, part.start, part.stop, ["data", "error"])
     return [
-        ImageError(error) if error else File(data, split(uri)[1])
-        for uri, data, error in zip(*(rows[name].to_pylist() for name in ("uri", "data", "error")), strict=True)
+        ImageError(error) if error else data
+        for data, error in zip(rows["data"].to_pylist(), rows["error"].to_pylist(), strict=True)
     ]
 
 

@@ -23,7 +23,7 @@ from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailab
 from raydiff.images import guarded, pack, pages, table
 from raydiff.images.decode import MAX_PIXELS, decode_noted
 from raydiff.images.levels import Levels
-from raydiff.images.pages import File, Shared
+from raydiff.images.pages import File, Shared, split
 from raydiff.images.shards import ROWS_PER_PART, ROWS_PER_TILED_PART, Part, read_rows
 from raydiff.storage.patience import patiently
 from raydiff.views import View, ragged
@@ -130,18 +130,21 @@ def decode_part(batch: dict[str, Any], reading: Reading, attempts: Any = None) -
 
 
 def decode_rows(
-    rows: pa.Table, reading: Reading, data: Sequence[File | ImageError] | None = None, careful: bool = False
+    rows: pa.Table, reading: Reading, data: Sequence[bytes | ImageError] | None = None, careful: bool = False
 ) -> dict[str, Any]:
     """The images of some rows of an image table, as columns; see `stream`.
 
     Args:
-        data: the files (or why there are none), where they need not be fetched.
+        data: the files' bytes (or why there are none), where they need not be fetched.
         careful: read each image in another process, so that what kills it becomes that image's error.
 
     Raises:
         StorageUnavailable: if the store does not answer for long.
     """
-    files: list[Any] = list(data if data is not None else rows["uri"].to_pylist())
+    files: list[Any] = rows["uri"].to_pylist()
+    if data is not None:
+        pairs = zip(files, data, strict=True)
+        files = [found if isinstance(found, ImageError) else File(found, split(uri)[1]) for uri, found in pairs]
     if careful:
         return _columns(rows, guarded.each(partial(read_image, reading=reading), files, ATTEMPTS, _killed(reading)))
     with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
@@ -154,9 +157,7 @@ def carried(batch: dict[str, Any]) -> pa.Table | None:
     return pa.ipc.open_stream(packed).read_all() if packed else None
 
 
-def read_image(
-    file: str | File | bytes | ImageError, reading: Reading, fetch: Callable[[str], File] = pages.read
-) -> Image:
+def read_image(file: str | File | ImageError, reading: Reading, fetch: Callable[[str], File] = pages.read) -> Image:
     """Read one image, given by its URI or its file; what is wrong with the image is in the answer.
 
     Args:
@@ -169,7 +170,7 @@ def read_image(
     try:
         if isinstance(file, ImageError):
             raise file
-        data = patiently(fetch, file) if isinstance(file, str) else File(file) if isinstance(file, bytes) else file
+        data = patiently(fetch, file) if isinstance(file, str) else file
         digest = data.digest()
         pixels, note, _ = decode_noted(data.data, reading.max_pixels, reading.levels, data.page)
         seen = reading.view.seen(pixels, reading.size)

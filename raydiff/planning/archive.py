@@ -119,7 +119,7 @@ def requests(listed: int, images: int, packed: bool, maps: bool) -> str:
     return f"about {pages:,} requests to list, {reads:,} to read and {writes:,} to write"
 
 
-def _listed(data_uri: str, out_uri: str, model: dict[str, Any], pages: Pages | None) -> Work:
+def _listed(data_uri: str, out_uri: str, model: dict[str, Any], pages: Pages | None = None) -> Work:
     """A folder or table is listed as the job does it, and held against what was listed before."""
     there = shards(storage.join(out_uri, "images"))
     listing = Listing(data_uri, categories_of(model), pages)
