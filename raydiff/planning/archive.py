@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
-from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -103,9 +103,11 @@ def _listed(data_uri: str, there: list[Shard], model: dict[str, Any], shown: Pha
     listing = Listing(data_uri, categories_of(model))
     counts = {"known": 0, "repeated": 0}
     with archive.new_images(there, shown.counted(listing), counts) as new:
-        total, rows = _drawn(new)
+        rng = random.Random(0)
+        rows = heapq.nsmallest(measure.ROWS, new, key=lambda row: rng.random())  # each as likely as the others
+    total = shown.done - sum(counts.values())
     tell(data_uri, listing, archive.Growth(total, **counts))
-    return total + sum(counts.values()) + listing.left_out, total, pa.Table.from_pylist(rows, archive.SCHEMA), []
+    return shown.done + listing.left_out, total, pa.Table.from_pylist(rows, archive.SCHEMA), []
 
 
 def _packed(packed_uri: str, there: list[Shard]) -> Found:
@@ -113,16 +115,3 @@ def _packed(packed_uri: str, there: list[Shard]) -> Found:
     names = {shard.name for shard in there}
     new = [shard for shard in packed_shards(packed_uri) if shard.name not in names]
     return len(new) + len(there), sum(shard.rows for shard in new), archive.SCHEMA.empty_table(), new
-
-
-def _drawn(rows: Iterable[dict[str, Any]]) -> tuple[int, list[dict[str, Any]]]:
-    """How many rows there are, and some of them, each as likely as the others."""
-    rng = random.Random(0)
-    kept: list[dict[str, Any]] = []
-    count = 0
-    for count, row in enumerate(rows, 1):
-        if len(kept) < measure.ROWS:
-            kept.append(row)
-        elif (place := rng.randrange(count)) < measure.ROWS:
-            kept[place] = row
-    return count, kept

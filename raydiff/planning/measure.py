@@ -6,6 +6,7 @@ Real pieces of a run, on a few of its images. What they write goes to that proce
 from __future__ import annotations
 
 import json
+import random
 import resource
 import time
 from collections.abc import Sequence
@@ -36,8 +37,6 @@ from raydiff.progress import console
 from raydiff.scoring import table
 from raydiff.scoring.map_place import Maps
 from raydiff.scoring.part_scorer import MAPS, PartScorer
-from raydiff.synthesis.kinds import KINDS
-from raydiff.synthesis.made import make_set
 from raydiff.training.loop import TrainingLoop
 
 SECONDS = 3.0  # of each piece, after its first call
@@ -65,8 +64,7 @@ class Training(NamedTuple):
 
     scoring: Scoring
     example: Timing  # of an image
-    making: float  # seconds: an anomaly
-    trials: list[float]  # seconds an image, under each of the score settings that were asked about
+    trial: float  # seconds an image, its example computed already; in the mean over settings that are tried
     fit: float  # seconds: all statistics
     fit_memory: str  # of that worker, in words
     step: float  # seconds, 0 without gradients
@@ -133,8 +131,13 @@ def of_method(
     examples = examples_of(method, columns["image"], records)
     method.stand_in(examples, images)
     scored = scoring(Model(method, method.ScoreSettings()), columns, decode, maps, seconds)
-    making = timed(repeat(lambda: len(make_set(batch[:2], len(KINDS), 0).images)), seconds).wall
-    trials = _trials(method, batch, asked, 2 * seconds)
+    keys = [image_key(image) for image in batch]
+
+    def trial(score: ScoreSettings) -> int:
+        return len(score_examples(method, examples[filled], keys, score).scores)
+
+    tried = random.Random(0).sample(asked, len(asked))  # so that what time allows stands for all
+    each = timed([partial(trial, score) for score in (tried[0], *tried)], 2 * seconds).wall
     state = state_bytes(method.state_dict())
     torch.set_num_threads(all_threads)
     sample: Any = Sample(examples, images, seconds)
@@ -148,19 +151,8 @@ def of_method(
         loop = TrainingLoop(method, sample, seed=0, world=workers[0])
         step = timed(repeat(lambda: len([loop.advance()])), seconds).wall
         checkpoint = state_bytes(loop.state())
-    found = Training(
-        scoring=scored,
-        example=example,
-        making=making,
-        trials=trials,
-        fit=fit,
-        fit_memory=fit_memory,
-        step=step,
-        step_memory=_memory(),
-        example_bytes=examples.nbytes / len(examples),
-        state_bytes=state,
-        checkpoint_bytes=checkpoint,
-    )
+    of_example = examples.nbytes / len(examples)
+    found = Training(scored, example, each, fit, fit_memory, step, _memory(), of_example, state, checkpoint)
     return found, time.monotonic() - began
 
 
@@ -237,24 +229,6 @@ def state_bytes(state: Any) -> int:
         return state.nbytes
     below = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
     return sum(map(state_bytes, below))
-
-
-def _trials(method: Any, batch: np.ndarray, asked: Sequence[ScoreSettings], seconds: float) -> list[float]:
-    """Seconds an image under each of some score settings, its example computed already; each is tried once.
-
-    When `seconds` have passed, the others are taken for the mean.
-    """
-    examples, keys = examples_of(method, batch), [image_key(image) for image in batch]
-    found: list[float] = []
-
-    def trial(score: ScoreSettings) -> int:
-        return len(score_examples(method, examples, keys, score).scores)
-
-    for score in asked:
-        if sum(found) * len(keys) > seconds > 0:
-            break
-        found.append(timed([partial(trial, score)], 0).wall)
-    return found + [sum(found) / len(found)] * (len(asked) - len(found))
 
 
 def _records(columns: dict[str, Any]) -> list[dict[str, Any]]:

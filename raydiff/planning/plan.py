@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from raydiff.progress import console, duration
 
@@ -52,22 +52,25 @@ class Plan:
 def print_plan(plan: Plan, to: Console = console) -> None:
     """Print the images, then each section's facts, the steps, what is stored, and the sums."""
     if plan.images:
-        to.print(_images(plan))
+        roles = list(next(iter(plan.images.values())))
+        counts = Table("category", *(Column(role, justify="right") for role in roles))
+        for category, found in plan.images.items():
+            counts.add_row(category, *(f"{found[role]:,}" for role in roles))
+        to.print(counts)
     for section in plan.sections:
         for fact in section.facts:
             to.print(f"{section.title}: {fact}", markup=False)
-    steps, stored = Table("", "step", "of what"), Table("", "stored", "")
-    for table in (steps, stored):
-        table.add_column("estimated", justify="right", no_wrap=True)
+    estimated = Column("estimated", justify="right", no_wrap=True)
+    steps, stored = Table("", "step", "of what", estimated), Table("", "stored", estimated.copy())
     for section in plan.sections:
         for step in section.steps:
             steps.add_row(section.title, step.name, step.note, duration(step.amount))
         for each in section.stored:
-            stored.add_row(section.title, each.name, each.note, size(each.amount))
+            stored.add_row(section.title, each.name, size(each.amount))
         steps.add_section()
         stored.add_section()
     steps.add_row("total", "", "from the command to its end", duration(plan.seconds), style="bold")
-    stored.add_row("total", "", "", size(plan.stored), style="bold")
+    stored.add_row("total", "", size(plan.stored), style="bold")
     to.print(steps)
     to.print(stored)
     for note in (*plan.notes, "This was a dry run: nothing was written."):
@@ -81,17 +84,3 @@ def size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
-
-
-def _images(plan: Plan) -> Table:
-    roles = list(next(iter(plan.images.values())))
-    counts = Table("category")
-    for role in roles:
-        counts.add_column(role, justify="right")
-    for category, found in plan.images.items():
-        counts.add_row(category, *(f"{found[role]:,}" for role in roles))
-    if len(plan.images) > 1:
-        total = (sum(found[role] for found in plan.images.values()) for role in roles)
-        counts.add_section()
-        counts.add_row("all", *(f"{number:,}" for number in total), style="bold")
-    return counts
