@@ -26,7 +26,7 @@ from raydiff.images.survey import survey
 from raydiff.methods.base import GradientSettings
 from raydiff.model.description import describe
 from raydiff.model.folder import Model, load
-from raydiff.planning import measure, starts, timing
+from raydiff.planning import measure, timing
 from raydiff.planning.archive import plan_archive
 from raydiff.planning.measure import Scoring, Training, decoded, scoring, state_bytes, table_bytes
 from raydiff.planning.plan import print_plan, size
@@ -146,10 +146,12 @@ def test_the_trials_of_a_tuning():
         Tried(name="one", candidates={"neighbours": (2, 3)}),
         Tried(name="again", candidates={"neighbours": (1, 2), "blur_sigma": (1.0, 2.0)}),
     ]
-    found = trials_of(stages, start)
+    found, chosen = trials_of(stages, start)
+    assert (chosen.neighbours, chosen.blur_sigma) == (2, 2.0)
     told = {stage: [(score.neighbours, score.blur_sigma) for score in scores] for stage, scores in found.items()}
-    assert told == {"one": [(2, 1.0), (3, 1.0)], "again": [(1, 1.0), (1, 2.0), (2, 2.0)]}
-    more = trials_of([*stages, Tried(name="later", candidates=unknown)], start)
+    assert told == {"one": [(2, 1.0), (3, 1.0)], "again": [(1, 1.0), (1, 2.0), (2, 2.0)]}  # (2, 1.0) is known
+    more, _ = trials_of([*stages, Tried(name="later", candidates=unknown)], start)
+    assert trials_of([stages[0].model_copy(update={"margin": 0.1})], start)[1].neighbours == 2
     assert more.keys() == {"one", "again", "later"}
     assert more["later"]
 
@@ -180,13 +182,13 @@ def test_a_method_over_two_runs(two_cpus):
     assert {step.name: step.amount for step in found} == {
         "examples": 2 * (64 * 2 + 64 * 0.5),
         "statistics": 22,
-        "training": 2 * (32 * 0.5 + 10 * starts.CHECKPOINT),
+        "training": 2 * (32 * 0.5 + 10 * timing.CHECKPOINT),
         "tuning": (28 + 8) * 1 + 40 * 1 + 8 * 2 + 40 * (0.5 + 0.5),
-        "calibrating and scoring": 2 * 2 * 64 * 3 + 12 * 2 + 2 * starts.SERVE_ENDS,
+        "calibrating and scoring": 2 * 2 * 64 * 3 + 12 * 2 + 2 * timing.SERVE_ENDS,
         "evaluation": 32,
     }
     slow = method_steps(settings, costs, 10.0, images, 2, [2, 1], world)
-    assert slow[1].amount - found[1].amount == 2 * 10 * starts.STARTS["statistics"]
+    assert slow[1].amount - found[1].amount == 2 * 10 * timing.STARTS["statistics"]
     stored = method_stored(settings, costs, images, 2, "tiff")
     assert [each.amount for each in stored] == [256e3, 28_000, 80_000, 14_000, 4 * 5_000 + 25_600, 128e6]
     told = "2 workers with 1 CPU each, batch size 8, 32 steps = 2 epochs of 128 images"
@@ -349,8 +351,8 @@ def test_the_steps_of_an_archive(model, line, tmp_path, looked_at):
     seconds = {step.name: step.amount for step in section.steps}
     assert list(seconds) == ["listing", "start", "scoring", "end"]
     assert seconds["scoring"] == pytest.approx(40 * (0.5 + 0.1 + 0.1))
-    assert seconds["start"] >= 2 * starts.STARTS["archive"]
-    assert seconds["end"] == starts.SERVE_ENDS + starts.RAY_ENDS
+    assert seconds["start"] >= 2 * timing.STARTS["archive"]
+    assert seconds["end"] == timing.SERVE_ENDS + timing.RAY_ENDS
     assert made.seconds == sum(seconds.values())
 
 
@@ -452,17 +454,24 @@ def test_a_run_is_planned_and_nothing_is_written(local_ray, plan, tmp_path):
     assert "fit" in made.images["bolt"]
 
 
-def test_a_method_with_gradients_is_measured(monkeypatch, line):
+@pytest.mark.parametrize("name", methods.names())
+def test_every_method_is_measured_before_its_training(monkeypatch, tmp_path, name):
     monkeypatch.setattr(cluster, "use_assigned_device", lambda: "cpu")
-    settings = tiny_settings("lafite")
-    rows, asked = survey(str(line)).images, [methods.get("lafite").ScoreSettings()]
-    found, worked = measure.of_method._function("lafite", settings, rows, [8], asked, (1, 1), "none", 0.0)
-    assert 0 < found.step < worked
-    assert found.step_memory.endswith("B")
-    trained = methods.get("lafite")(settings).trained
-    assert found.checkpoint_bytes > 3 * sum(each.nbytes for each in trained.parameters())
-    with pytest.raises(RaydiffError, match="batch_size 4 is too small for 5 workers"):
-        measure.of_method._function("lafite", settings, rows, [8], asked, (5, 1), "none", 0.0)
+    settings = tiny_settings(name)
+    rows = survey(str(write_mvtec(tmp_path / "mvtec", train=6, test=2))).images
+    score = methods.get(name).ScoreSettings()
+    given = name, settings, rows, [6, 6], [score], score
+    found, worked = measure.of_method._function(*given, World(1, 1), "tiff", 0.0)
+    seconds = [found.trial, found.example.wall, found.scoring.score.wall, found.scoring.evaluate]
+    assert min(seconds) > 0
+    assert max(seconds) < worked
+    trained = methods.get(name)(settings).trained
+    assert found.checkpoint_bytes >= 3 * sum(each.nbytes for each in (trained.parameters() if trained else ()))
+    assert (found.step > 0) == (trained is not None)
+    assert found.fit_memory.endswith("B")
+    if trained:
+        with pytest.raises(RaydiffError, match=r"batch_size \d is too small for 99 workers"):
+            measure.of_method._function(*given, World(99, 1), "none", 0.0)
 
 
 @pytest.mark.ray

@@ -16,7 +16,7 @@ from raydiff.images.listing import Listing
 from raydiff.images.shards import ROWS_PER_SHARD, Shard, parts_of, read_rows, shards
 from raydiff.images.stream import Reading
 from raydiff.model.description import describe
-from raydiff.planning import measure, starts
+from raydiff.planning import measure, timing
 from raydiff.planning.plan import Item, Plan, Section
 from raydiff.planning.timing import pipelined
 from raydiff.progress import Phase, phase
@@ -65,15 +65,15 @@ def plan_archive(
         rows = read_rows(part.uri, part.start, part.stop)
 
     cluster.connect(address)
-    begun_in = starts.age() - listed_for.amount
+    begun_in = timing.age() - listed_for.amount
     replicas = replicas or cluster.devices()
     reading = Reading(int(model["settings"]["train"]["image_size"]), max_pixels, data_uri if packed else None)
     given = model_uri, rows, reading, part if packed else None, maps, seconds
     found, worked, start = measure.measured(measure.of_model, cluster.worker_options(), *given)
-    stages = (found.decode, starts.decoders(replicas)), (found.score, replicas), (found.write, replicas)
+    stages = (found.decode, cluster.cpus() / cluster.SHARED_CPU), (found.score, replicas), (found.write, replicas)
     scoring = pipelined(images, stages, cluster.cpus())
     facts += [
-        f"{replicas} replica{'s' * (replicas != 1)}, {starts.cluster_fact()}",
+        f"{replicas} replica{'s' * (replicas != 1)}, {measure.cluster_fact()}",
         f"memory of a replica: {found.memory} at its peak",
     ]
     if not (storage.is_local(data_uri) and storage.is_local(out_uri)):
@@ -82,9 +82,9 @@ def plan_archive(
         facts.append(f"about {asked.list:,} requests to list, {asked.get:,} to read and {put:,} to write")
     steps = [
         listed_for,
-        Item("start", begun_in + starts.STARTS["archive"] * start, "until the first image is there"),
+        Item("start", begun_in + timing.STARTS["archive"] * start, "until the first image is there"),
         Item("scoring", scoring, f"{images:,} images, {images / scoring:.1f} images/s"),
-        Item("end", starts.SERVE_ENDS + starts.RAY_ENDS),
+        Item("end", timing.SERVE_ENDS + timing.RAY_ENDS),
     ]
     stored = [
         Item("image table", new * measure.table_bytes(rows)[1]),
@@ -92,7 +92,7 @@ def plan_archive(
         Item(f"anomaly maps ({maps})", images * found.map_bytes),
     ]
     section = Section(model["method"], facts, steps, [each for each in stored if each.amount])
-    return Plan({}, [section], [starts.note(worked, start)])
+    return Plan({}, [section], [measure.note(worked, start)])
 
 
 Found = tuple[int, int, pa.Table, list[Shard]]  # files gone through, new images, some of them or the shard of some

@@ -33,7 +33,7 @@ from raydiff.model.folder import Model, load
 from raydiff.model.scorer import CHUNK, examples_of, image_key, score_examples
 from raydiff.planning.plan import size
 from raydiff.planning.timing import Sample, Timing, timed
-from raydiff.progress import console
+from raydiff.progress import console, duration
 from raydiff.scoring import table
 from raydiff.scoring.map_place import Maps
 from raydiff.scoring.part_scorer import MAPS, PartScorer
@@ -107,6 +107,7 @@ def of_method(
     rows: pa.Table,
     images: Sequence[int],
     asked: Sequence[ScoreSettings],
+    chosen: ScoreSettings,
     workers: tuple[int, int],
     maps: Maps,
     seconds: float,
@@ -114,6 +115,8 @@ def of_method(
     """A method that will be fitted on so many images of each category, some of which are `rows`.
 
     Args:
+        asked: what a tuning tries.
+        chosen: what it may choose.
         workers: how many will train by gradients, and the CPUs of each. What they tell each other is left out.
 
     Raises:
@@ -130,7 +133,7 @@ def of_method(
     example = timed(repeat(lambda: len(examples_of(method, batch, of_batch))), seconds)
     examples = examples_of(method, columns["image"], records)
     method.stand_in(examples, images)
-    scored = scoring(Model(method, method.ScoreSettings()), columns, decode, maps, seconds)
+    scored = scoring(Model(method, chosen), columns, decode, maps, seconds)
     keys = [image_key(image) for image in batch]
 
     def trial(score: ScoreSettings) -> int:
@@ -245,3 +248,17 @@ def _memory() -> str:
     host = size(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # Linux tells it in KiB
     gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
     return host + (f", and {size(gpu)} of its GPU" if gpu else "")
+
+
+def cluster_fact() -> str:
+    """What the cluster has, in words."""
+    gpus = cluster.gpus()
+    return f"the cluster has {cluster.cpus()} CPUs and {gpus or 'no'} GPU{'s' * (gpus != 1)}"
+
+
+def note(measured: float, start: float) -> str:
+    """What a plan was made of, in a sentence."""
+    return (
+        f"Times are extrapolated from {duration(measured)} of work measured on one worker, and {duration(start)} in "
+        "which it started; on a busy cluster or store it takes longer."
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -10,8 +11,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from raydiff.cluster.processes import running
 from raydiff.images.shards import ROWS_PER_PART
 from raydiff.methods.base import Method
+
+# How often the steps wait for a process to start, in units of what one was seen to take. Told from runs on two cores
+# (docs/measured.md), where two that start side by side take as long as one after the other.
+STARTS = {"examples": 1.4, "statistics": 1.25, "training": 3.0, "tuning": 1.9, "scoring": 1.5, "archive": 2.0}
+CHECKPOINT = 0.5  # seconds until Ray Train has taken one and a worker goes on
+SERVE_ENDS = 3.0  # seconds
+REPORT = 1.0  # seconds
+RAY_ENDS = 4.0  # seconds
 
 
 class Timing(NamedTuple):
@@ -19,6 +29,12 @@ class Timing(NamedTuple):
 
     wall: float  # seconds by the clock
     cpu: float  # seconds of processors, all threads of the process together
+
+
+def age() -> float:
+    """Seconds since this process began, 0 where the system does not say."""
+    process = running(os.getpid())
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - process.began / os.sysconf("SC_CLK_TCK") if process else 0.0
 
 
 def timed(calls: Iterable[Callable[[], int]], seconds: float) -> Timing:

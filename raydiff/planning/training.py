@@ -27,7 +27,7 @@ from raydiff.images.shards import ROWS_PER_SHARD
 from raydiff.images.survey import AS_FOLDERS_SAY, survey
 from raydiff.methods.base import GradientSettings, ScoreSettings, TrainSettings
 from raydiff.model.rate import check_rate
-from raydiff.planning import measure, starts
+from raydiff.planning import measure, timing
 from raydiff.planning.measure import Training
 from raydiff.planning.plan import Item, Plan, Section
 from raydiff.planning.timing import Timing, pipelined
@@ -39,6 +39,8 @@ from raydiff.selection.space import Stage, load_space
 from raydiff.selection.staged_search import StagedSearch
 from raydiff.training.train import CHECKPOINTS, CHECKPOINTS_KEPT
 from raydiff.training.workers import Workers, begins_with, planned, scaling
+
+LITTLE = 1e-5  # of a score, below any margin
 
 Images = Counter[str]  # how many there are (`images`), of each role, and `made` and `tried` in a tuning
 
@@ -92,7 +94,7 @@ def plan_training(
     trials = {name: trials_of(load_space(name), methods.get(name).ScoreSettings()) for name in recipes}
     cluster.connect(address)
     world = _world(workers)
-    age = starts.age()
+    age = timing.age()
     fitted = [name for name, counts in found.items() if counts["fit"]]
     total: Images = sum((found[name] for name in (fitted if per_category else found)), Counter())
     runs = len(fitted) if per_category else 1
@@ -104,19 +106,20 @@ def plan_training(
         Item("start", age, "until Ray is there"),
         Item("index", len(images) * _look_seconds(rows), f"{len(images)} images, each looked at once"),
     ]
-    sections = [Section("all methods", [starts.cluster_fact()], begin)]
+    sections = [Section("all methods", [measure.cluster_fact()], begin)]
     owners: dict[str, str] = {}  # of examples: the first method that wants them
     worked = started = 0.0
     options = cluster.worker_options(cpus=cluster.cpus_for_each(1))
     with phase("measuring", len(recipes), "methods") as shown:
         for name, settings in recipes.items():
-            asked = [score for stage in trials[name].values() for score in stage]
-            known = name, settings, rows, of_run, asked, world, maps, seconds
+            stages, chosen = trials[name]
+            asked = [score for stage in stages.values() for score in stage]
+            known = name, settings, rows, of_run, asked, chosen, world, maps, seconds
             costs, spent, start = measure.measured(measure.of_method, options, *known)
             worked, started = worked + spent, max(started, start)
             key = json.dumps(methods.get(name).untrained(settings).example_key(), sort_keys=True)
             owner = owners.setdefault(key, name)
-            rounds = [len(stage) for stage in trials[name].values()]
+            rounds = [len(stage) for stage in stages.values()]
             steps = method_steps(settings, costs, start, total, runs, rounds, world)
             if owner != name:
                 steps[0] = Item("examples", 0.0, f"those of {owner}")
@@ -124,10 +127,10 @@ def plan_training(
             facts = method_facts(settings, costs, total["fit"] / runs, world)
             sections.append(Section(name, facts, steps, [each for each in stored if each.amount]))
             shown.advance()
-    end = Item("report and end", runs * starts.REPORT + starts.RAY_ENDS)
+    end = Item("report and end", runs * timing.REPORT + timing.RAY_ENDS)
     notes = [
-        starts.note(worked, started),
-        "Tuning may choose dearer score settings than those that scoring was measured with.",
+        measure.note(worked, started),
+        "Scoring was measured with settings that tuning may choose; others may be cheaper or dearer.",
     ]
     if per_category:
         notes.append(f"{runs} runs, one a category ({', '.join(fitted)}): all figures but memory are sums over them.")
@@ -159,20 +162,21 @@ def by_category(images: pa.Table, given: Sequence[str], size: PseudoValidationSe
     return dict(sorted(found.items()))
 
 
-def trials_of(stages: Sequence[Stage], start: ScoreSettings) -> dict[str, list[ScoreSettings]]:
-    """The trials of each stage of a tuning, as far as can be told before: as if the first always won.
+def trials_of(stages: Sequence[Stage], start: ScoreSettings) -> tuple[dict[str, list[ScoreSettings]], ScoreSettings]:
+    """The trials of each stage of a tuning and its choice, as far as can be told before.
 
-    Of what depends on results that are not there yet, only the number is guessed.
+    As if each trial were a little better than the one before: a stage chooses its last, or its first where it asks for
+    a margin. Of what depends on results that are not there yet, only the number is guessed.
     """
     search = StagedSearch(stages, start, "grid", trials=0, seed=0)
     found: dict[str, list[ScoreSettings]] = {}
     with contextlib.suppress(Exception):  # of the user's code, which asks for results that are not there yet
         while isinstance(trial := search.suggest(""), dict):
             found.setdefault(trial["stage"], []).append(start.parse(trial["score"]))
-            search.on_trial_complete("", {"outcome": json.dumps({"pseudo_score": 0.0})})
+            search.on_trial_complete("", {"outcome": json.dumps({"pseudo_score": LITTLE * search.count})})
     if not search.finished:
-        found["later"] = [start] * (search.expected - sum(map(len, found.values())))
-    return found
+        found["later"] = [start] * (search.expected - search.count)
+    return found, search.chosen
 
 
 def method_facts(settings: TrainSettings, costs: Training, fit: float, world: World) -> list[str]:
@@ -205,7 +209,7 @@ def method_steps(
         trials: of a tuning, how many each stage has.
     """
     scoring, devices = costs.scoring, cluster.devices()
-    started = {step: runs * count * start for step, count in starts.STARTS.items()}
+    started = {step: runs * count * start for step, count in timing.STARTS.items()}
 
     def passing(role: str, *stages: tuple[Timing, float]) -> float:
         return runs * pipelined(images[role] / runs, stages, cluster.cpus())
@@ -217,17 +221,17 @@ def method_steps(
     ]
     if isinstance(settings, GradientSettings):
         count = settings.train_steps
-        seconds = count * costs.step + min(CHECKPOINTS, count) * starts.CHECKPOINT
+        seconds = count * costs.step + min(CHECKPOINTS, count) * timing.CHECKPOINT
         steps.append(Item("training", started["training"] + runs * seconds, f"{runs * count:,} steps, {world}"))
     read = (images["tried"] - images["made"] + images["tune"]) * scoring.decode.wall
     sets = images["tried"] * costs.example.wall + images["tune"] * scoring.score.wall
     rounds = sum(math.ceil(count / devices) for count in trials)
     tuning = read + sets + rounds * images["tried"] * costs.trial
     told = f"about {runs * sum(trials)} trials, {devices} at a time, {images['tried'] / runs:.0f} images each"
-    plain = (scoring.decode, starts.decoders(devices)), (scoring.score, devices)
+    plain = (scoring.decode, cluster.cpus() / cluster.SHARED_CPU), (scoring.score, devices)
     passed = passing("calibrate", *plain) + passing("test", *plain, (scoring.write, devices + 1))
     made = images["made"] * scoring.score.wall  # anomalies, of the images that calibrate, one after the other
-    scored = started["scoring"] + passed + made + runs * starts.SERVE_ENDS
+    scored = started["scoring"] + passed + made + runs * timing.SERVE_ENDS
     return [
         *steps,
         Item("tuning", started["tuning"] + tuning, told),
