@@ -36,7 +36,7 @@ from raydiff.run_folder import ROLES, RunFolder
 from raydiff.scoring.map_place import Maps
 from raydiff.selection.pseudo_validation import PseudoValidationSettings
 from raydiff.selection.space import Stage, load_space
-from raydiff.selection.staged_search import StagedSearch
+from raydiff.selection.staged_search import GUESSED, StagedSearch
 from raydiff.training.train import CHECKPOINTS, CHECKPOINTS_KEPT
 from raydiff.training.workers import Workers, begins_with, planned, scaling
 
@@ -175,7 +175,7 @@ def trials_of(stages: Sequence[Stage], start: ScoreSettings) -> tuple[dict[str, 
             found.setdefault(trial["stage"], []).append(start.parse(trial["score"]))
             search.on_trial_complete("", {"outcome": json.dumps({"pseudo_score": LITTLE * search.count})})
     if not search.finished:
-        found["later"] = [start] * (search.expected - search.count)
+        found["later"] = [start] * GUESSED * (len(stages) - len(search.results))
     return found, search.chosen
 
 
