@@ -32,11 +32,8 @@ from raydiff.planning.measure import Scoring, Training, decoded, scoring, state_
 from raydiff.planning.plan import print_plan, size
 from raydiff.planning.timing import Sample, Timing, pipelined, timed
 from raydiff.planning.training import (
-    World,
+    MethodPlan,
     by_category,
-    method_facts,
-    method_steps,
-    method_stored,
     plan_training,
     trials_of,
 )
@@ -178,9 +175,9 @@ def test_a_method_over_two_runs(two_cpus):
         checkpoint_bytes=20_000,
     )
     images = Counter(fit=256, tune=8, calibrate=128, test=128, made=12, tried=40)
-    settings, world = GradientSettings(train_steps=32, batch_size=8), World(2, 1)
-    found = method_steps(settings, costs, 0.0, images, 2, [2, 1], world)
-    assert {step.name: step.amount for step in found} == {
+    settings = GradientSettings(train_steps=32, batch_size=8)
+    plan = MethodPlan("lafite", settings, costs, 0.0, images, 2, [2, 1], (2, 1), "lafite", "tiff")
+    assert {step.name: step.amount for step in plan.steps()} == {
         "examples": 2 * (64 * 2 + 64 * 0.5),
         "statistics": 22,
         "training": 2 * (32 * 0.5 + 10 * timing.CHECKPOINT),
@@ -188,12 +185,13 @@ def test_a_method_over_two_runs(two_cpus):
         "calibrating and scoring": 2 * 2 * 64 * 3 + 12 * 2 + 2 * timing.SERVE_ENDS,
         "evaluation": 32,
     }
-    slow = method_steps(settings, costs, 10.0, images, 2, [2, 1], world)
-    assert slow[1].amount - found[1].amount == 2 * 10 * timing.STARTS["statistics"]
-    stored = method_stored(settings, costs, images, 2, "tiff")
-    assert [each.amount for each in stored] == [256e3, 28_000, 80_000, 14_000, 4 * 5_000 + 25_600, 128e6]
-    told = "2 workers with 1 CPU each, batch size 8, 32 steps = 2 epochs of 128 images"
-    assert told in method_facts(settings, costs, 128, world)
+    slow = plan._replace(start=10.0)
+    assert slow.steps()[1].amount - plan.steps()[1].amount == 2 * 10 * timing.STARTS["statistics"]
+    assert [each.amount for each in plan.stored()] == [256e3, 28_000, 80_000, 14_000, 4 * 5_000 + 25_600, 128e6]
+    assert "2 workers with 1 CPU each, batch size 8, 32 steps = 2 epochs of 128 images" in plan.facts()
+    other = plan._replace(owner="glad")
+    assert other.steps()[0] == ("examples", 0.0, "those of glad")
+    assert other.stored()[0].name != "examples (work)"
 
 
 def test_sizes_in_words():
@@ -353,7 +351,7 @@ def test_the_steps_of_an_archive(model, line, tmp_path, looked_at):
     assert list(seconds) == ["listing", "start", "scoring", "end"]
     assert seconds["scoring"] == pytest.approx(40 * (0.5 + 0.1 + 0.1))
     assert seconds["start"] >= 2 * timing.STARTS["archive"]
-    assert seconds["end"] == timing.SERVE_ENDS + timing.RAY_ENDS
+    assert seconds["end"] == timing.SERVE_ENDS + 2 * timing.STARTS["end"]
     assert made.seconds == sum(seconds.values())
 
 
@@ -462,7 +460,7 @@ def test_every_method_is_measured_before_its_training(monkeypatch, tmp_path, nam
     rows = survey(str(write_mvtec(tmp_path / "mvtec", train=6, test=2))).images
     score = methods.get(name).ScoreSettings()
     given = name, settings, rows, [6, 6], [score], score
-    found, worked = measure.of_method._function(*given, World(1, 1), "tiff", 0.0)
+    found, worked = measure.of_method._function(*given, (1, 1), "tiff", 0.0)
     seconds = [found.trial, found.example.wall, found.scoring.score.wall, found.scoring.evaluate]
     assert min(seconds) > 0
     assert max(seconds) < worked
@@ -472,7 +470,7 @@ def test_every_method_is_measured_before_its_training(monkeypatch, tmp_path, nam
     assert found.fit_memory.endswith("B")
     if trained:
         with pytest.raises(RaydiffError, match=r"batch_size \d is too small for 99 workers"):
-            measure.of_method._function(*given, World(99, 1), "none", 0.0)
+            measure.of_method._function(*given, (99, 1), "none", 0.0)
 
 
 @pytest.mark.ray

@@ -84,7 +84,7 @@ def plan_archive(
         listed_for,
         Item("start", begun_in + timing.STARTS["archive"] * start, "until the first image is there"),
         Item("scoring", scoring, f"{images:,} images, {images / scoring:.1f} images/s"),
-        Item("end", timing.SERVE_ENDS + timing.RAY_ENDS),
+        Item("end", timing.SERVE_ENDS + timing.STARTS["end"] * start),
     ]
     stored = [
         Item("image table", new * measure.table_bytes(rows)[1]),

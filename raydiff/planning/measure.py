@@ -76,14 +76,22 @@ class Training(NamedTuple):
 
 def measured(task: Any, options: dict[str, Any], *given: Any) -> tuple[Any, float, float]:
     """What one of the tasks below finds on a worker with these resources, the seconds in which it did, and those that
-    it took to begin: a process with its imports and its networks.
+    it took to begin: a process with its imports and its networks, while another one starts, as in a run.
 
     Raises:
         RaydiffError: what the task has raised.
     """
     began = time.monotonic()
+    other = _started.remote()
     found, worked = cluster.result(task.options(**options).remote(*given))
-    return found, worked, time.monotonic() - began - worked
+    started = time.monotonic() - began - worked
+    ray.get(other)
+    return found, worked, started
+
+
+@ray.remote(max_calls=1, num_cpus=0)
+def _started() -> None:
+    """A process with its imports."""
 
 
 @ray.remote(max_calls=1)
@@ -260,5 +268,5 @@ def note(measured: float, start: float) -> str:
     """What a plan was made of, in a sentence."""
     return (
         f"Times are extrapolated from {duration(measured)} of work measured on one worker, and {duration(start)} in "
-        "which it started; on a busy cluster or store it takes longer."
+        "which it started beside another; on a busy cluster or store it takes longer."
     )

@@ -15,13 +15,20 @@ from raydiff.cluster.processes import running
 from raydiff.images.shards import ROWS_PER_PART
 from raydiff.methods.base import Method
 
-# How often the steps wait for a process to start, in units of what one was seen to take. Told from runs on two cores
-# (docs/measured.md), where two that start side by side take as long as one after the other.
-STARTS = {"examples": 1.4, "statistics": 1.25, "training": 3.0, "tuning": 1.9, "scoring": 1.5, "archive": 2.0}
+# How often the steps wait for processes to start, in units of what two at the same time were seen to take. Told from
+# runs on two cores (docs/measured.md).
+STARTS = {
+    "examples": 1.1,
+    "statistics": 0.9,
+    "training": 2.5,
+    "tuning": 1.5,
+    "calibrating and scoring": 1.1,
+    "archive": 2.0,
+    "report": 0.1,
+    "end": 0.5,  # of Ray
+}
 CHECKPOINT = 0.5  # seconds until Ray Train has taken one and a worker goes on
 SERVE_ENDS = 3.0  # seconds
-REPORT = 1.0  # seconds
-RAY_ENDS = 4.0  # seconds
 
 
 class Timing(NamedTuple):

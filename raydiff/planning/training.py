@@ -45,18 +45,6 @@ LITTLE = 1e-5  # of a score, below any margin
 Images = Counter[str]  # how many there are (`images`), of each role, and `made` and `tried` in a tuning
 
 
-class World(NamedTuple):
-    """The workers of a training."""
-
-    workers: int
-    cpus: int  # of each; 0 with a GPU each
-
-    def __str__(self) -> str:
-        many = self.workers != 1
-        device = f"{self.cpus} CPU{'s' * (self.cpus != 1)}" if self.cpus else "a GPU"
-        return f"{self.workers} worker{'s' * many} with {device}{' each' * many}"
-
-
 def plan_training(
     data: str,
     out: str,
@@ -93,7 +81,7 @@ def plan_training(
     check_enough(images, given, per_category)
     trials = {name: trials_of(load_space(name), methods.get(name).ScoreSettings()) for name in recipes}
     cluster.connect(address)
-    world = _world(workers)
+    world = _workers(workers)
     age = timing.age()
     fitted = [name for name, counts in found.items() if counts["fit"]]
     total: Images = sum((found[name] for name in (fitted if per_category else found)), Counter())
@@ -119,15 +107,11 @@ def plan_training(
             worked, started = worked + spent, max(started, start)
             key = json.dumps(methods.get(name).untrained(settings).example_key(), sort_keys=True)
             owner = owners.setdefault(key, name)
-            rounds = [len(stage) for stage in stages.values()]
-            steps = method_steps(settings, costs, start, total, runs, rounds, world)
-            if owner != name:
-                steps[0] = Item("examples", 0.0, f"those of {owner}")
-            stored = method_stored(settings, costs, total, runs, maps)[owner != name :]
-            facts = method_facts(settings, costs, total["fit"] / runs, world)
-            sections.append(Section(name, facts, steps, [each for each in stored if each.amount]))
+            counts = [len(stage) for stage in stages.values()]
+            method = MethodPlan(name, settings, costs, start, total, runs, counts, world, owner, maps)
+            sections.append(Section(name, method.facts(), method.steps(), method.stored()))
             shown.advance()
-    end = Item("report and end", runs * timing.REPORT + timing.RAY_ENDS)
+    end = Item("report and end", (runs * timing.STARTS["report"] + timing.STARTS["end"]) * started)
     notes = [
         measure.note(worked, started),
         "Scoring was measured with settings that tuning may choose; others may be cheaper or dearer.",
@@ -140,8 +124,8 @@ def plan_training(
         )
     if len(found) > 1:
         found["all"] = sum(found.values(), Counter())
-    counts = {name: {what: each[what] for what in ("images", *ROLES)} for name, each in found.items()}
-    return Plan(counts, [*sections, Section("all methods", steps=[end])], notes)
+    shown_images = {name: {what: each[what] for what in ("images", *ROLES)} for name, each in found.items()}
+    return Plan(shown_images, [*sections, Section("all methods", steps=[end])], notes)
 
 
 def by_category(images: pa.Table, given: Sequence[str], size: PseudoValidationSettings) -> dict[str, Images]:
@@ -179,91 +163,106 @@ def trials_of(stages: Sequence[Stage], start: ScoreSettings) -> tuple[dict[str, 
     return found, search.chosen
 
 
-def method_facts(settings: TrainSettings, costs: Training, fit: float, world: World) -> list[str]:
-    """What is to be known of a method that is fitted on so many images, in words."""
-    memory = f"memory of the worker for statistics: {costs.fit_memory}, of a replica: {costs.scoring.memory}"
-    if not isinstance(settings, GradientSettings):
-        return [memory]
-    steps, size = settings.train_steps, settings.batch_size
-    epochs = f"{steps * size / fit:.3g} epochs of {fit:,.0f} images"
-    return [
-        f"{world}, batch size {size}, {steps:,} steps = {epochs}",
-        f"memory of a training worker: {costs.step_memory} at its peak",
-        memory,
-    ]
+class MethodPlan(NamedTuple):
+    """What one method does in all runs, which count as equal."""
+
+    name: str
+    settings: TrainSettings
+    costs: Training  # for a run of the mean size
+    start: float  # seconds that a process takes to begin
+    images: Images  # of all runs together
+    runs: int
+    trials: Sequence[int]  # of a tuning, in each of its stages
+    workers: tuple[int, int]  # of a training, and the CPUs of each; 0 with a GPU each
+    owner: str  # the method that computes the examples: this one, or an earlier one that wants the same
+    maps: Maps
+
+    def facts(self) -> list[str]:
+        """What is to be known of it, in words."""
+        memory = (
+            f"memory of the worker for statistics: {self.costs.fit_memory}, of a replica: {self.costs.scoring.memory}"
+        )
+        if not isinstance(self.settings, GradientSettings):
+            return [memory]
+        steps, size, fit = self.settings.train_steps, self.settings.batch_size, self.images["fit"] / self.runs
+        epochs = f"{steps * size / fit:.3g} epochs of {fit:,.0f} images"
+        return [
+            f"{self._world()}, batch size {size}, {steps:,} steps = {epochs}",
+            f"memory of a training worker: {self.costs.step_memory} at its peak",
+            memory,
+        ]
+
+    def steps(self) -> list[Item]:
+        """Its steps, each with the processes that it starts."""
+        runs, images, costs, scoring = self.runs, self.images, self.costs, self.costs.scoring
+        devices, decoders = cluster.devices(), cluster.cpus() / cluster.SHARED_CPU
+        fit = f"{images['fit']:,} images"
+        examples = self._passing("fit", (scoring.decode, cluster.cpus()), (costs.example, devices))
+        steps = [
+            self._step("examples", examples, fit)
+            if self.owner == self.name
+            else Item("examples", 0.0, f"those of {self.owner}"),
+            self._step("statistics", runs * costs.fit, f"{fit}, one worker"),
+        ]
+        if isinstance(self.settings, GradientSettings):
+            count = self.settings.train_steps
+            seconds = count * costs.step + min(CHECKPOINTS, count) * timing.CHECKPOINT
+            steps.append(self._step("training", runs * seconds, f"{runs * count:,} steps, {self._world()}"))
+
+        read = images["tried"] - images["made"] + images["tune"]
+        made = images["tried"] * costs.example.wall + images["tune"] * scoring.score.wall
+        rounds = sum(math.ceil(count / devices) for count in self.trials)
+        tuning = read * scoring.decode.wall + made + rounds * images["tried"] * costs.trial
+        tried = f"{images['tried'] / runs:.0f} images each"
+        plain = (scoring.decode, decoders), (scoring.score, devices)
+        scored = self._passing("calibrate", *plain) + self._passing("test", *plain, (scoring.write, devices + 1))
+        scored += images["made"] * scoring.score.wall  # anomalies made of those that calibrate, one after the other
+        number = images["calibrate"] + images["test"]
+        return [
+            *steps,
+            self._step("tuning", tuning, f"about {runs * sum(self.trials)} trials, {devices} at a time, {tried}"),
+            self._step(
+                "calibrating and scoring",
+                scored + runs * timing.SERVE_ENDS,
+                f"{number:,} images, {devices} replicas",
+            ),
+            Item("evaluation", images["test"] * scoring.evaluate, f"{images['test']:,} images"),
+        ]
+
+    def stored(self) -> list[Item]:
+        """What it keeps."""
+        runs, images, costs, scoring = self.runs, self.images, self.costs, self.costs.scoring
+        trained = self.settings.train_steps if isinstance(self.settings, GradientSettings) else 0
+        files = sum(runs * math.ceil(images[role] / runs / ROWS_PER_SHARD) for role in ("calibrate", "test"))
+        rows = (images["calibrate"] + images["test"]) * scoring.row_bytes
+        kept = min(CHECKPOINTS_KEPT, trained)
+        found = [
+            Item("examples (work)", (self.owner == self.name) * images["fit"] * costs.example_bytes),
+            Item("statistics, trained state (work)", runs * costs.state_bytes * (2 if trained else 1)),
+            Item(f"{CHECKPOINTS_KEPT} checkpoints (work)", runs * kept * costs.checkpoint_bytes),
+            Item("model folder", runs * costs.state_bytes),
+            Item("score tables", files * scoring.file_bytes + rows),
+            Item(f"anomaly maps ({self.maps})", images["test"] * scoring.map_bytes),
+        ]
+        return [each for each in found if each.amount]
+
+    def _step(self, name: str, seconds: float, note: str) -> Item:
+        return Item(name, self.runs * timing.STARTS[name] * self.start + seconds, note)
+
+    def _passing(self, role: str, *stages: tuple[Timing, float]) -> float:
+        return self.runs * pipelined(self.images[role] / self.runs, stages, cluster.cpus())
+
+    def _world(self) -> str:
+        workers, cpus = self.workers
+        device = f"{cpus} CPU{'s' * (cpus != 1)}" if cpus else "a GPU"
+        return f"{workers} worker{'s' * (workers != 1)} with {device}{' each' * (workers != 1)}"
 
 
-def method_steps(
-    settings: TrainSettings,
-    costs: Training,
-    start: float,
-    images: Images,
-    runs: int,
-    trials: Sequence[int],
-    world: World,
-) -> list[Item]:
-    """The steps of a method, over so many runs that have these images together and count as equal.
-
-    Args:
-        start: seconds that a process takes to begin.
-        trials: of a tuning, how many each stage has.
-    """
-    scoring, devices = costs.scoring, cluster.devices()
-    started = {step: runs * count * start for step, count in timing.STARTS.items()}
-
-    def passing(role: str, *stages: tuple[Timing, float]) -> float:
-        return runs * pipelined(images[role] / runs, stages, cluster.cpus())
-
-    examples = passing("fit", (scoring.decode, cluster.cpus()), (costs.example, devices))
-    steps = [
-        Item("examples", started["examples"] + examples, f"{images['fit']:,} images"),
-        Item("statistics", started["statistics"] + runs * costs.fit, f"{images['fit']:,} images, one worker"),
-    ]
-    if isinstance(settings, GradientSettings):
-        count = settings.train_steps
-        seconds = count * costs.step + min(CHECKPOINTS, count) * timing.CHECKPOINT
-        steps.append(Item("training", started["training"] + runs * seconds, f"{runs * count:,} steps, {world}"))
-    read = (images["tried"] - images["made"] + images["tune"]) * scoring.decode.wall
-    sets = images["tried"] * costs.example.wall + images["tune"] * scoring.score.wall
-    rounds = sum(math.ceil(count / devices) for count in trials)
-    tuning = read + sets + rounds * images["tried"] * costs.trial
-    told = f"about {runs * sum(trials)} trials, {devices} at a time, {images['tried'] / runs:.0f} images each"
-    plain = (scoring.decode, cluster.cpus() / cluster.SHARED_CPU), (scoring.score, devices)
-    passed = passing("calibrate", *plain) + passing("test", *plain, (scoring.write, devices + 1))
-    made = images["made"] * scoring.score.wall  # anomalies, of the images that calibrate, one after the other
-    scored = started["scoring"] + passed + made + runs * timing.SERVE_ENDS
-    return [
-        *steps,
-        Item("tuning", started["tuning"] + tuning, told),
-        Item(
-            "calibrating and scoring",
-            scored,
-            f"{images['calibrate'] + images['test']:,} images, {devices} replicas",
-        ),
-        Item("evaluation", images["test"] * scoring.evaluate, f"{images['test']:,} images"),
-    ]
-
-
-def method_stored(settings: TrainSettings, costs: Training, images: Images, runs: int, maps: Maps) -> list[Item]:
-    """What the runs of a method keep, the examples first."""
-    scoring, steps = costs.scoring, settings.train_steps if isinstance(settings, GradientSettings) else 0
-    files = sum(runs * math.ceil(images[role] / runs / ROWS_PER_SHARD) for role in ("calibrate", "test"))
-    rows = (images["calibrate"] + images["test"]) * scoring.row_bytes
-    return [
-        Item("examples (work)", images["fit"] * costs.example_bytes),
-        Item("statistics, trained state (work)", runs * costs.state_bytes * (2 if steps else 1)),
-        Item(f"{CHECKPOINTS_KEPT} checkpoints (work)", runs * min(CHECKPOINTS_KEPT, steps) * costs.checkpoint_bytes),
-        Item("model folder", runs * costs.state_bytes),
-        Item("score tables", files * scoring.file_bytes + rows),
-        Item(f"anomaly maps ({maps})", images["test"] * scoring.map_bytes),
-    ]
-
-
-def _world(asked: Workers | None) -> World:
-    """As many workers as there is room for now, of those that may be."""
+def _workers(asked: Workers | None) -> tuple[int, int]:
+    """As many workers as there is room for now, of those that may be, and the CPUs of each; 0 with a GPU each."""
     workers = planned(asked)
     scaled: Any = scaling(workers)
-    return World(begins_with(workers), 0 if scaled.use_gpu else int(scaled.resources_per_worker["CPU"]))
+    return begins_with(workers), 0 if scaled.use_gpu else int(scaled.resources_per_worker["CPU"])
 
 
 def _look_seconds(rows: pa.Table) -> float:
