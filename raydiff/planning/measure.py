@@ -125,15 +125,16 @@ def of_method(
     Args:
         asked: what a tuning tries.
         chosen: what it may choose.
-        workers: how many will train by gradients, and the CPUs of each. What they tell each other is left out.
+        workers: how many will train by gradients, and the CPUs of each, or 0 with a GPU each. What they tell each other
+            is left out.
 
     Raises:
         DataError: if none of the rows can be read, or the method cannot make an example of one.
         SettingsError: if the method cannot be built as its settings say, or the batch not be shared by the workers.
     """
     method = methods.get(name)(settings).to(cluster.use_assigned_device()).eval()
-    began, all_threads = time.monotonic(), torch.get_num_threads()
-    torch.set_num_threads(1)
+    began, threads = time.monotonic(), torch.get_num_threads()
+    torch.set_num_threads(1 if method.device.type == "cpu" else threads)  # as a replica has
     columns, decode = decoded(rows, Reading(settings.image_size), None, seconds)
     records = _records(columns)
     filled = _filled(method, len(records))
@@ -150,12 +151,12 @@ def of_method(
     tried = random.Random(0).sample(asked, len(asked))  # so that what time allows stands for all
     each = timed([partial(trial, score) for score in (tried[0], *tried)], 2 * seconds).wall
     state = state_bytes(method.state_dict())
-    torch.set_num_threads(all_threads)
+    torch.set_num_threads(threads)
     sample: Any = Sample(examples, images, seconds)
     fit, fit_memory = sample.fit_seconds(method), _memory()
     step, checkpoint = 0.0, 0
     if isinstance(settings, GradientSettings):
-        torch.set_num_threads(max(1, workers[1]))
+        torch.set_num_threads(workers[1] or threads)
         method.stand_in(examples, images)
         if method.device.type == "cuda":
             method.to(memory_format=torch.channels_last)
