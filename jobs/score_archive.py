@@ -33,7 +33,7 @@ def main(
     which = Pages.parse(pages)
     if dry_run:  # imported here, because planning loads all that a run may need
         from raydiff.planning.archive import plan_archive
-        from raydiff.planning.show import print_plan
+        from raydiff.planning.plan import print_plan
 
         print_plan(plan_archive(model, data, out, maps, replicas, max_pixels, address, pages=which))
         return

@@ -68,7 +68,7 @@ def main(
     parts = PartPattern.parse(part_from)
     which = Pages.parse(pages)
     if dry_run:  # imported here, because planning loads all that a run may need
-        from raydiff.planning.show import print_plan
+        from raydiff.planning.plan import print_plan
         from raydiff.planning.training import plan_training
 
         given = data, out, recipes, per_category, asked, pseudo_images, false_alarm_rate, maps, address

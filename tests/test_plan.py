@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+from collections import Counter
 from itertools import repeat
 from pathlib import Path
 
@@ -18,22 +19,24 @@ from typer.testing import CliRunner
 
 from raydiff import cluster, methods, progress, steps, storage
 from raydiff.errors import ClusterError, RaydiffError
-from raydiff.images import archive
+from raydiff.images import archive, pack
 from raydiff.images.holdout import roles
 from raydiff.images.stream import Reading
 from raydiff.images.survey import survey
 from raydiff.methods.base import GradientSettings
 from raydiff.model.description import describe
 from raydiff.model.folder import Model, load
-from raydiff.planning import archive as archive_plan
-from raydiff.planning import measure, run_images, sample, timing
+from raydiff.planning import measure, timing
 from raydiff.planning.archive import plan_archive
-from raydiff.planning.method import Costs, Resources, World, epochs, method_section
-from raydiff.planning.pieces import Scoring, decoded, scoring_cost, state_bytes, table_bytes
-from raydiff.planning.show import print_plan, size
-from raydiff.planning.timing import Memory, Stage, Timing, pipelined, timed
-from raydiff.planning.training import plan_training
-from raydiff.planning.tuning import TuningSets, grid, trials_seconds, tuning_sets
+from raydiff.planning.measure import Scoring, Training, decoded, scoring, state_bytes, table_bytes
+from raydiff.planning.plan import print_plan, size
+from raydiff.planning.timing import Sample, Timing, pipelined, timed
+from raydiff.planning.training import (
+    MethodPlan,
+    by_category,
+    plan_training,
+    trials_of,
+)
 from raydiff.scoring import archive_run, table
 from raydiff.scoring.archive_run import list_images, score_archive
 from raydiff.scoring.bulk import claim
@@ -50,8 +53,7 @@ class Clock:
 
     def __init__(self, monkeypatch) -> None:
         self.now = 0.0
-        for module in (timing, sample):
-            monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(timing.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(timing.time, "process_time", lambda: 2 * self.now)
 
     def taking(self, seconds: float, units: int = 1):
@@ -63,10 +65,6 @@ class Clock:
 
 
 # Arithmetic
-
-
-def test_epochs_are_steps_of_a_batch_over_the_images():
-    assert epochs(GradientSettings(train_steps=300, batch_size=8), 240) == 10
 
 
 def test_the_first_call_warms_up(monkeypatch):
@@ -84,9 +82,9 @@ def test_a_long_first_call_or_a_single_one_counts(monkeypatch):
 
 def test_the_slowest_stage_or_the_processors_set_the_pace():
     waits, works = Timing(0.8, 0.0), Timing(0.1, 0.1)
-    assert pipelined(164, [Stage(waits, 4), Stage(works, 2)], 2, 64) == pytest.approx(64 * 0.9 + 100 * 0.2)
-    assert pipelined(164, [Stage(works, 8), Stage(works, 8)], 2, 64) == pytest.approx(64 * 0.2 + 100 * 0.1)
-    assert pipelined(10, [Stage(works, 8)], 2, 64) == pytest.approx(1.0)
+    assert pipelined(164, [(waits, 4), (works, 2)], 2) == pytest.approx(64 * 0.9 + 100 * 0.2)
+    assert pipelined(164, [(works, 8), (works, 8)], 2) == pytest.approx(64 * 0.2 + 100 * 0.1)
+    assert pipelined(10, [(works, 8)], 2) == pytest.approx(1.0)
 
 
 def test_statistics_are_extrapolated_from_what_time_allows(monkeypatch):
@@ -95,28 +93,27 @@ def test_statistics_are_extrapolated_from_what_time_allows(monkeypatch):
     class Slow:
         def fit_statistics(self, examples, seed, report):
             for _ in range(2):
+                seen = 0
                 for batch in examples.batches():
                     clock.now += 0.1 * len(batch)
+                    seen += len(batch)
             for done in range(50, 1001, 50):
-                clock.now += 0.01 * candidates(examples) * 50
+                clock.now += 0.01 * seen / len(examples) * 50
                 report("bank", done, 1000)
 
-    def candidates(examples) -> float:
-        return examples.passes[-1][1]  # the share that the last pass came to
-
-    found = sample.statistics_seconds(Slow(), torch.zeros(3, 2), [400, 600], seconds=20)
+    found = Sample(torch.zeros(3, 2), [400, 600], seconds=20).fit_seconds(Slow())
     assert found == pytest.approx(2 * 1000 * 0.1 + 1000 * 0.01)
     assert clock.now < 60
     clock.now = 0.0
-    assert sample.statistics_seconds(Slow(), torch.zeros(3, 2), [400, 600], seconds=1e6) == pytest.approx(clock.now)
+    assert Sample(torch.zeros(3, 2), [400, 600], seconds=1e6).fit_seconds(Slow()) == pytest.approx(clock.now)
 
 
 def test_a_sample_stands_for_as_many_examples_as_it_is_told():
     given = torch.arange(3.0)[:, None]
-    examples = sample.Sample(given, [150, 50], seconds=60)
+    examples = Sample(given, [150, 50], seconds=60)
     assert torch.cat(list(examples.batches()))[:, 0].tolist() == [place % 3 for place in range(200)]
     assert examples.take([5, 199])[:, 0].tolist() == [2, 1]
-    assert [share for _, share in examples.passes] == [1.0]
+    assert len(examples) == len(examples.categories) == 200
 
 
 def test_the_sets_of_a_tuning_are_those_it_makes():
@@ -124,54 +121,77 @@ def test_the_sets_of_a_tuning_are_those_it_makes():
     normals = {"bolt": made_images(7), "cloth": made_images(3), "gear": made_images(1)}
     bounds = PseudoValidationSettings(normals=4, anomalies=5)
     made = pseudo_validation_set(method, normals, bounds, 0).counts()
-    held_out = {name: len(images) for name, images in normals.items()}
-    planned = tuning_sets(held_out, {"bolt": 9}, {"bolt": 2, "cloth": 8}, bounds)
-    assert planned[:2] == tuple(map(sum, zip(*made.values(), strict=True)))
-    assert planned.test == 4 + 2 + 5
+    rows = [(name, 0, "tune") for name, images in normals.items() for _ in images]
+    tested = 9 * [("bolt", 0)] + 2 * [("bolt", 1)] + 8 * [("cloth", 1)] + 3 * [("gear", None)]
+    rows += [(*row, "test") for row in tested]
+    images = pa.table({"category": [row[0] for row in rows], "label": [row[1] for row in rows]})
+    found = by_category(images, [row[2] for row in rows], bounds)
+    pseudo = {name: sum(counts) for name, counts in made.items()}
+    assert {name: counts["made"] for name, counts in found.items()} == {"bolt": 5, "cloth": 5, "gear": 0}
+    assert {name: counts["tried"] for name, counts in found.items()} == {
+        "bolt": pseudo["bolt"] + 4 + 2,
+        "cloth": pseudo["cloth"] + 5,
+        "gear": 0,
+    }
 
 
 def test_the_trials_of_a_tuning():
     def unknown(chosen, finished):
-        return finished[0]["trials"]
+        return finished[0]["trials"][0]["no such result"]
 
     start = methods.get("nearest_patch").ScoreSettings(blur_sigma=1.0)
     stages = [
         Tried(name="one", candidates={"neighbours": (2, 3)}),
         Tried(name="again", candidates={"neighbours": (1, 2), "blur_sigma": (1.0, 2.0)}),
-        Tried(name="later", candidates=unknown),
     ]
-    found = grid(stages, start)
-    assert [(s.neighbours, s.blur_sigma) for s in found[0]] == [(2, 1.0), (3, 1.0)]
-    assert [(s.neighbours, s.blur_sigma) for s in found[1]] == [(1, 1.0), (1, 2.0), (2, 2.0)]
-    assert len(found[2]) == GUESSED
-    assert trials_seconds([2, 3], [1.0, 3.0, 2.0, 2.0, 2.0], images=10, parallel=2) == 10 * (1 * 2 + 2 * 2)
+    found, chosen = trials_of(stages, start)
+    assert (chosen.neighbours, chosen.blur_sigma) == (2, 2.0)
+    told = {stage: [(score.neighbours, score.blur_sigma) for score in scores] for stage, scores in found.items()}
+    assert told == {"one": [(2, 1.0), (3, 1.0)], "again": [(1, 1.0), (1, 2.0), (2, 2.0)]}  # (2, 1.0) is known
+    more, _ = trials_of([*stages, Tried(name="later", candidates=unknown)], start)
+    assert trials_of([stages[0].model_copy(update={"margin": 0.1})], start)[1].neighbours == 2
+    assert more.keys() == {"one", "again", "later"}
+    assert len(more["later"]) == GUESSED
 
 
-def test_a_method_over_two_runs():
-    memory = Memory(10**9, 0)
-    scoring = Scoring(Timing(1, 0), Timing(2, 0), Timing(0, 0), 100.0, 5_000, 1e6, memory)
-    untrained = measure.Untrained(Timing(1, 0), scoring, Timing(3, 3), [0.5] * 3, torch.zeros(4, 250), 7_000)
-    costs = Costs(untrained, measure.Fitting(11.0, memory), measure.Steps(Timing(0.5, 1), 20_000, memory))
-    roles = {"fit": 128, "tune": 4, "calibrate": 64, "test": 64}
-    runs = [run_images.RunImages(name, roles, TuningSets(4, 6, 10)) for name in ("bolt", "cloth")]
+@pytest.fixture
+def two_cpus(monkeypatch):
+    """A cluster of two CPUs that is not there."""
+    for name, value in {"connect": None, "devices": 2, "cpus": 2, "gpus": 0, "worker_options": {}}.items():
+        monkeypatch.setattr(cluster, name, lambda *given, value=value: value)
+
+
+def test_a_method_over_two_runs(two_cpus):
+    costs = Training(
+        scoring=Scoring(Timing(1, 0), Timing(2, 0), Timing(0, 0), 0.25, 5_000, 100.0, 1e6, "1 GB"),
+        example=Timing(1, 0),
+        trial=0.5,
+        fit=11.0,
+        fit_memory="2 GB",
+        step=0.5,
+        step_memory="3 GB",
+        example_bytes=1_000,
+        state_bytes=7_000,
+        checkpoint_bytes=20_000,
+    )
+    images = Counter(fit=256, tune=8, calibrate=128, test=128, made=12, tried=40)
     settings = GradientSettings(train_steps=32, batch_size=8)
-    given = "lafite", settings, runs, costs, [2, 1], Resources(2, 2, 2.0), World(2, "1 CPU", 1)
-    section, starts = method_section(*given, "lafite", "tiff")
-    examples = 2 * (64 * 2 + 64 * 0.5)
-    tuning = 28 * 1 + 12 * 3 + 40 * 1 + 2 * 40 * 0.5
-    assert {step.name: step.seconds for step in section.steps} == {
-        "examples": examples,
+    plan = MethodPlan("lafite", settings, costs, 0.0, images, 2, [2, 1], (2, 1), "lafite", "tiff")
+    assert {step.name: step.amount for step in plan.steps()} == {
+        "examples": 2 * (64 * 2 + 64 * 0.5),
         "statistics": 22,
-        "training": 2 * 32 * 0.5,
-        "tuning": tuning,
-        "calibrating and scoring": 2 * 2 * 64 * 3,
+        "training": 2 * (32 * 0.5 + 10 * timing.CHECKPOINT),
+        "tuning": (28 + 8) * 1 + 40 * 1 + 8 * 2 + 40 * (0.5 + 0.5),
+        "calibrating and scoring": 2 * 2 * 64 * 3 + 12 * 2 + 2 * timing.SERVE_ENDS,
+        "evaluation": 32,
     }
-    assert [each.bytes for each in section.stored] == [256e3, 28_000, 80_000, 14_000, 4 * 5_000 + 25_600, 128e6]
-    assert "2 workers with 1 CPU each, batch size 8, 32 steps = 2 epochs of 128 images" in section.facts
-    other, fewer = method_section(*given, "glad", "tiff")
-    assert other.steps[0] == ("examples", 0.0, "those of glad")
-    assert other.stored[0].name != "examples (work)"
-    assert starts - fewer == 2
+    slow = plan._replace(start=10.0)
+    assert slow.steps()[1].amount - plan.steps()[1].amount == 2 * 10 * timing.STARTS["statistics"]
+    assert [each.amount for each in plan.stored()] == [256e3, 28_000, 80_000, 14_000, 4 * 5_000 + 25_600, 128e6]
+    assert "2 workers with 1 CPU each, batch size 8, 32 steps = 2 epochs of 128 images" in plan.facts()
+    other = plan._replace(owner="glad")
+    assert other.steps()[0] == ("examples", 0.0, "those of glad")
+    assert other.stored()[0].name != "examples (work)"
 
 
 def test_sizes_in_words():
@@ -187,13 +207,14 @@ def test_the_images_of_a_run_are_those_of_the_real_one(tmp_path, per_category):
     steps.index(str(data), out)
     places = steps.split(out) if per_category else {"": out}
     images = survey(str(data)).images
-    found = run_images.runs_of(images, roles(images), per_category, PseudoValidationSettings())
-    assert [run.name for run in found] == list(places)
-    for run in found:
-        folder = steps.RunFolder(places[run.name])
-        assert run.roles == {role: steps.table.read(folder.table(role)).num_rows for role in steps.ROLES}
-    counts = run_images.by_category(images, roles(images))
-    assert {name: found["images"] for name, found in counts.items()} == {"bolt": 18, "cloth": 18}
+    found = by_category(images, roles(images), PseudoValidationSettings())
+    total = {"": sum(found.values(), Counter())}
+    assert {name: counts["images"] for name, counts in found.items()} == {"bolt": 18, "cloth": 18}
+    for name, counts in (found if per_category else total).items():
+        folder = steps.RunFolder(places[name])
+        assert {role: counts[role] for role in steps.ROLES} == {
+            role: steps.table.read(folder.table(role)).num_rows for role in steps.ROLES
+        }
 
 
 # Storage and state, against what is really written
@@ -255,11 +276,12 @@ def test_planned_scores_and_maps_are_as_large_as_real_ones(model, line, tmp_path
     (shard,) = archive.shards(images)
     rows = archive.read_shard(shard.uri)
     loaded = load(model, "cpu")
-    columns, decode = decoded(rows, Reading(loaded.image_size), 0)
+    columns, decode = decoded(rows, Reading(loaded.image_size), None, 0)
     assert len(columns["image"]) == 32  # after the first 16, which warm up, a measurement of no length took 16
-    found = scoring_cost(loaded.method, loaded.score_settings, columns, decode, maps, loaded.calibration, 0)
-    assert found.memory.host > 10e6
+    found = scoring(loaded, columns, decode, maps, 0)
+    assert found.memory.endswith("B")
     assert min(found.score.wall, found.write.wall, decode.wall) > 0
+    assert (found.evaluate > 0) == (maps == "tiff")
 
     scored = loaded.score([np.asarray(Image.open(uri)) for uri in rows["uri"].to_pylist()])
     records = [
@@ -277,19 +299,35 @@ def test_planned_scores_and_maps_are_as_large_as_real_ones(model, line, tmp_path
     assert not (tmp_path / "anomaly_maps").exists()
     whole = pa.concat_tables([rows.slice(0, 1).set_column(0, "uri", pa.array([f"{n:06d}.png"])) for n in range(2000)])
     archive.write_shard(str(tmp_path), "whole", whole)
-    assert (tmp_path / "whole.parquet").stat().st_size == pytest.approx(2000 * table_bytes(whole), rel=0.5)
+    assert (tmp_path / "whole.parquet").stat().st_size == pytest.approx(2000 * table_bytes(whole)[1], rel=0.5)
 
 
 # Archives
 
 
-def test_what_is_new_and_what_is_scored_already(model, line, tmp_path):
+SCORING = Scoring(Timing(0.5, 0.1), Timing(0.1, 0.1), Timing(0.1, 0.1), 0.0, 5_000, 100.0, 0.0, "1 GB")
+
+
+@pytest.fixture
+def looked_at(monkeypatch, two_cpus) -> list[pa.Table]:
+    """The rows that plans of archives measure."""
+    found: list[pa.Table] = []
+
+    def measured(task, options, model_uri, rows, *given):
+        found.append(rows)
+        return SCORING, 3.0, 2.0
+
+    monkeypatch.setattr(measure, "measured", measured)
+    return found
+
+
+def test_what_is_new_and_what_is_scored_already(model, line, tmp_path, looked_at):
     out = str(tmp_path / "out")
     before = files(tmp_path)
-    work = archive_plan._listed(str(line), out, describe(model))
-    assert (work.new, work.unfinished, work.scored, work.listed) == (40, 0, 0, 40)
+    (section,) = plan_archive(model, str(line), out).sections
+    assert section.facts[0] == "40 images, 0 scored already, 40 to be scored"
+    assert section.steps[0].note == "40 files, measured as a whole"
     assert files(tmp_path) == before
-    listed = archive.SCHEMA.empty_table()
     uris = sorted(str(path) for path in (line / "bolt").glob("*.png"))[:10]
     listed = pa.Table.from_pylist(
         [{"uri": uri, "dataset": "line", "category": "bolt", "split": "test"} for uri in uris], archive.SCHEMA
@@ -299,15 +337,22 @@ def test_what_is_new_and_what_is_scored_already(model, line, tmp_path):
     first, _ = archive.shards(storage.join(out, "images"))
     table.write(table.part_uri(out, first.name), table.SCHEMA.empty_table())
     before = files(tmp_path)
-    work = archive_plan._listed(str(line), out, describe(model))
-    assert (work.new, work.unfinished, work.scored) == (30, 4, 6)
-    assert not set(work.rows["uri"].to_pylist()) & set(uris)
+    (section,) = plan_archive(model, str(line), out).sections
+    assert section.facts[0] == "40 images, 6 scored already, 34 to be scored"
+    assert section.stored[0].amount == pytest.approx(30 * table_bytes(looked_at[-1])[1])  # new rows of the image table
+    assert not set(looked_at[-1]["uri"].to_pylist()) & set(uris)
     assert files(tmp_path) == before
 
 
-def test_requests_of_an_archive():
-    said = archive_plan.requests(listed=10_000, images=6_400, packed=False, maps=True)
-    assert said == "about 10 requests to list, 6,800 to read and 6,504 to write"
+def test_the_steps_of_an_archive(model, line, tmp_path, looked_at):
+    made = plan_archive(model, str(line), str(tmp_path / "out"))
+    (section,) = made.sections
+    seconds = {step.name: step.amount for step in section.steps}
+    assert list(seconds) == ["listing", "start", "scoring", "end"]
+    assert seconds["scoring"] == pytest.approx(40 * (0.5 + 0.1 + 0.1))
+    assert seconds["start"] >= 2 * timing.STARTS["archive"]
+    assert seconds["end"] == timing.SERVE_ENDS + 2 * timing.STARTS["end"]
+    assert made.seconds == sum(seconds.values())
 
 
 # The errors of the real job
@@ -380,7 +425,7 @@ def test_a_dry_run_plans_and_does_nothing_else(monkeypatch, tmp_path, job):
     asked, shown = [], []
     for place in ("training.plan_training", "archive.plan_archive"):
         monkeypatch.setattr(f"raydiff.planning.{place}", lambda *arguments, **named: asked.append(arguments))
-    monkeypatch.setattr("raydiff.planning.show.print_plan", shown.append)
+    monkeypatch.setattr("raydiff.planning.plan.print_plan", shown.append)
     app = typer.Typer()
     app.command()(runpy.run_path(str(ROOT / "jobs" / f"{job}.py"))["main"])
     given = ["--data", "there", "--out", str(tmp_path / "out"), "--dry-run"]
@@ -403,23 +448,29 @@ def test_a_run_is_planned_and_nothing_is_written(local_ray, plan, tmp_path):
     for word in ("bolt", "examples", "statistics", "tuning", "calibrating", "model folder", "maps", "total", "memory"):
         assert word in printed.get()
     assert made.seconds > 0
-    assert 0 < made.start_seconds < 60
-    (maps,) = [each.bytes for section in made.sections for each in section.stored if "maps" in each.name]
+    (maps,) = [each.amount for section in made.sections for each in section.stored if "maps" in each.name]
     assert maps == pytest.approx(16 * 4 * 40 * 40, rel=0.1)
     assert "fit" in made.images["bolt"]
 
 
-def test_gradient_steps_are_measured(monkeypatch):
+@pytest.mark.parametrize("name", methods.names())
+def test_every_method_is_measured_before_its_training(monkeypatch, tmp_path, name):
     monkeypatch.setattr(cluster, "use_assigned_device", lambda: "cpu")
-    settings = tiny_settings("lafite")
-    _, examples = fitted("lafite", made_images(4))
-    measured = measure.steps._function  # what the worker runs
-    found, worked = measured("lafite", settings, examples.examples, [8], 1, 0.0)
-    assert 0 < found.step.wall < worked
-    assert found.memory.host > 50e6
-    assert found.checkpoint_bytes > 3 * sum(p.nbytes for p in methods.get("lafite")(settings).trained.parameters())
-    with pytest.raises(RaydiffError, match="batch_size 4 is too small for 5 workers"):
-        measured("lafite", settings, examples.examples, [8], 5, 0.0)
+    settings = tiny_settings(name)
+    rows = survey(str(write_mvtec(tmp_path / "mvtec", train=6, test=2))).images
+    score = methods.get(name).ScoreSettings()
+    given = name, settings, rows, [6, 6], [score], score
+    found, worked = measure.of_method._function(*given, (1, 1), "tiff", 0.0)
+    seconds = [found.trial, found.example.wall, found.scoring.score.wall, found.scoring.evaluate]
+    assert min(seconds) > 0
+    assert max(seconds) < worked
+    trained = methods.get(name)(settings).trained
+    assert found.checkpoint_bytes >= 3 * sum(each.nbytes for each in (trained.parameters() if trained else ()))
+    assert (found.step > 0) == (trained is not None)
+    assert found.fit_memory.endswith("B")
+    if trained:
+        with pytest.raises(RaydiffError, match=r"batch_size \d is too small for 99 workers"):
+            measure.of_method._function(*given, (99, 1), "none", 0.0)
 
 
 @pytest.mark.ray
@@ -429,7 +480,18 @@ def test_an_archive_is_planned_and_nothing_is_written(local_ray, model, line, tm
     assert files(tmp_path) == before
     (section,) = made.sections
     assert section.facts[0] == "40 images, 0 scored already, 40 to be scored"
-    assert [step.name for step in section.steps] == ["listing", "scoring"]
-    assert {each.name: each.bytes for each in section.stored}["anomaly maps (tiff)"] == pytest.approx(
+    assert [step.name for step in section.steps] == ["listing", "start", "scoring", "end"]
+    assert {each.name: each.amount for each in section.stored}["anomaly maps (tiff)"] == pytest.approx(
         40 * 4 * 60 * 50, rel=0.05
     )
+
+
+@pytest.mark.ray
+def test_a_packed_archive_is_planned_from_what_it_holds(local_ray, model, line, tmp_path):
+    packed, out = str(tmp_path / "packed"), str(tmp_path / "out")
+    pack.pack(str(line), packed)
+    before = files(tmp_path)
+    (section,) = plan_archive(model, packed, out, seconds=0).sections
+    assert files(tmp_path) == before
+    assert section.facts[0] == "40 images, 0 scored already, 40 to be scored"
+    assert {step.name: step.note for step in section.steps}["scoring"].startswith("40 images")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 import random
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
@@ -13,41 +14,18 @@ from raydiff.images import archive, pack
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.listing import Listing
 from raydiff.images.pages import Pages
-from raydiff.images.shards import ROWS_PER_PART, ROWS_PER_SHARD, Part, Shard, parts_of, read_rows, shards
+from raydiff.images.shards import ROWS_PER_SHARD, Shard, parts_of, read_rows, shards
 from raydiff.images.stream import Reading
 from raydiff.model.description import describe
-from raydiff.planning import measure
-from raydiff.planning.method import STARTS, Resources
-from raydiff.planning.pieces import Scoring, table_bytes
-from raydiff.planning.plan import Plan, Section, Step, Stored
-from raydiff.planning.show import held
-from raydiff.planning.timing import Stage, pipelined
-from raydiff.planning.training import cluster_fact
-from raydiff.progress import phase
-from raydiff.scoring import table
-from raydiff.scoring.archive_plan import REQUESTS_A_READ
+from raydiff.planning import measure, timing
+from raydiff.planning.plan import Item, Plan, Section
+from raydiff.planning.timing import pipelined
+from raydiff.progress import Phase, phase
+from raydiff.scoring import archive_plan, table
 from raydiff.scoring.archive_run import categories_of, packed_shards, places, source_of, tell
 from raydiff.scoring.bulk import check_claim
 from raydiff.scoring.map_place import Maps
 from raydiff.scoring.unfinished import Unfinished, begun_parts
-from raydiff.storage.s3_listing import PAGE
-
-
-class Work(NamedTuple):
-    """What is to be scored."""
-
-    listed: int  # files that a listing goes through
-    listing_seconds: float
-    new: int  # images
-    unfinished: int  # images that an earlier run has listed
-    scored: int
-    rows: pa.Table  # some of what is to be scored
-    part: Part | None  # of the packed archive, that they are
-
-    @property
-    def images(self) -> int:
-        """To be scored."""
-        return self.new + self.unfinished
 
 
 def plan_archive(
@@ -71,113 +49,76 @@ def plan_archive(
     """
     model_uri, data_uri, out_uri = places(model_uri, data_uri, out_uri)
     model = describe(model_uri)
+    there = shards(storage.join(out_uri, "images"))
     check_claim(out_uri, model, storage.join(out_uri, "images"), maps, max_pixels, source_of(data_uri, pages))
     packed = pack.is_packed(data_uri)
-    work = _packed(data_uri, out_uri) if packed else _listed(data_uri, out_uri, model, pages)
-    facts = [f"{work.images + work.scored:,} images, {work.scored:,} scored already, {work.images:,} to be scored"]
-    listing = Step("listing", work.listing_seconds, f"{work.listed:,} files, measured as a whole")
-    if not work.images:
-        return Plan({}, [Section(model["method"], facts, [listing])], 0, 0.0, 0.0)
-    cluster.connect(address)
-    replicas = replicas or cluster.devices()
-    reading = Reading.described(
-        model["settings"]["train"], max_pixels=max_pixels, packed_uri=data_uri if packed else None
-    )
-    piece = measure.measured(
-        measure.trained, cluster.worker_options(), model_uri, work.rows, reading, work.part, maps, seconds
-    )
-    found: Scoring = piece.found
-    stages = [
-        Stage(found.decode, Resources.of_cluster(replicas).decoding),
-        Stage(found.score, replicas),
-        Stage(found.write, replicas),
+    packed_uri = data_uri if packed else None
+    reading = Reading.described(model["settings"]["train"], max_pixels=max_pixels, packed_uri=packed_uri)
+    with phase("listing") as shown:
+        listed, new, rows, some = _packed(data_uri, there) if packed else _listed(data_uri, there, model, pages, shown)
+    finished, begun = set(table.part_names(out_uri)), begun_parts(out_uri)
+    missing = [
+        Unfinished(shard, frozenset(begun[shard.name]), reading.rows_per_part)
+        for shard in there
+        if shard.name not in finished
     ]
-    scoring = pipelined(work.images, stages, cluster.cpus(), ROWS_PER_PART)
+    unfinished = sum(each.rows for each in missing)
+    images, scored = new + unfinished, sum(shard.rows for shard in there) - unfinished
+    facts = [f"{images + scored:,} images, {scored:,} scored already, {images:,} to be scored"]
+    listed_for = Item("listing", shown.seconds(), f"{listed:,} files, measured as a whole")
+    if not images:
+        return Plan({}, [Section(model["method"], facts, [listed_for])])
+    part = next(parts_of(some or [missing[0].shard])) if packed or not len(rows) else None
+    if part:
+        rows = read_rows(part.uri, part.start, part.stop)
+
+    cluster.connect(address)
+    begun_in = timing.age() - listed_for.amount
+    replicas = replicas or cluster.devices()
+    given = model_uri, rows, reading, part if packed else None, maps, seconds
+    found, worked, start = measure.measured(measure.of_model, cluster.worker_options(), *given)
+    stages = (found.decode, cluster.cpus() / cluster.SHARED_CPU), (found.score, replicas), (found.write, replicas)
+    scoring = pipelined(images, stages, cluster.cpus(), reading.rows_per_part)
     facts += [
-        f"{replicas} replica{'s' * (replicas != 1)}, {cluster_fact()}",
-        f"memory of a replica: {held(found.memory)} at its peak",
+        f"{replicas} replica{'s' * (replicas != 1)}, {measure.cluster_fact()}",
+        f"memory of a replica: {found.memory} at its peak",
     ]
     if not (storage.is_local(data_uri) and storage.is_local(out_uri)):
-        facts.append(requests(work.listed, work.images, packed, maps != "none"))
-    files = -(-work.images // ROWS_PER_SHARD)
-    stored = [
-        Stored("image table", work.new * table_bytes(work.rows)),
-        Stored("score table", files * found.file_bytes + work.images * found.row_bytes),
-        Stored(f"anomaly maps ({maps})", work.images * found.map_bytes),
+        asked = archive_plan.requests(images, packed)
+        put = asked.put + images * (maps != "none")
+        facts.append(f"about {asked.list:,} requests to list, {asked.get:,} to read and {put:,} to write")
+    steps = [
+        listed_for,
+        Item("start", begun_in + timing.STARTS["archive"] * start, "until the first image is there"),
+        Item("scoring", scoring, f"{images:,} images, {images / scoring:.1f} images/s"),
+        Item("end", timing.SERVE_ENDS + timing.STARTS["end"] * start),
     ]
-    pace = f"{work.images:,} images, {work.images / scoring:.1f} images/s"
-    section = Section(model["method"], facts, [listing, Step("scoring", scoring, pace)], [s for s in stored if s.bytes])
-    return Plan({}, [section], STARTS["scoring"], piece.started, piece.worked)
+    stored = [
+        Item("image table", new * measure.table_bytes(rows)[1]),
+        Item("score table", math.ceil(images / ROWS_PER_SHARD) * found.file_bytes + images * found.row_bytes),
+        Item(f"anomaly maps ({maps})", images * found.map_bytes),
+    ]
+    section = Section(model["method"], facts, steps, [each for each in stored if each.amount])
+    return Plan({}, [section], [measure.note(worked, start)])
 
 
-def requests(listed: int, images: int, packed: bool, maps: bool) -> str:
-    """About how many requests the stores will answer, in words."""
-    parts, files = -(-images // ROWS_PER_PART), -(-images // ROWS_PER_SHARD)
-    pages = -(-listed // PAGE)
-    reads = REQUESTS_A_READ * parts * (2 if packed else 1) + (0 if packed else images) + parts
-    writes = parts + 2 * files + (images if maps else 0)
-    return f"about {pages:,} requests to list, {reads:,} to read and {writes:,} to write"
+Found = tuple[int, int, pa.Table, list[Shard]]  # files gone through, new images, some of them or the shard of some
 
 
-def _listed(data_uri: str, out_uri: str, model: dict[str, Any], pages: Pages | None = None) -> Work:
+def _listed(data_uri: str, there: list[Shard], model: dict[str, Any], pages: Pages | None, shown: Phase) -> Found:
     """A folder or table is listed as the job does it, and held against what was listed before."""
-    there = shards(storage.join(out_uri, "images"))
     listing = Listing(data_uri, categories_of(model), pages)
     counts = {"known": 0, "repeated": 0}
-    with phase("listing") as shown, archive.new_images(there, shown.counted(listing), counts) as new:
-        total, rows = _drawn(new)
+    with archive.new_images(there, shown.counted(listing), counts) as new:
+        rng = random.Random(0)
+        rows = heapq.nsmallest(measure.ROWS, new, key=lambda row: rng.random())  # each as likely as the others
+    total = shown.done - sum(counts.values())
     tell(data_uri, listing, archive.Growth(total, **counts))
-    missing = _missing(out_uri, there)
-    if not rows and missing:
-        _, rows = _drawn(archive.read_shard(missing[0].shard.uri).to_pylist())
-    unfinished = sum(each.rows for each in missing)
-    return Work(
-        listed=total + sum(counts.values()) + listing.left_out,
-        listing_seconds=shown.seconds(),
-        new=total,
-        unfinished=unfinished,
-        scored=sum(shard.rows for shard in there) - unfinished,
-        rows=pa.Table.from_pylist(rows, archive.SCHEMA),
-        part=None,
-    )
+    return shown.done + listing.left_out, total, pa.Table.from_pylist(rows, archive.SCHEMA), []
 
 
-def _packed(packed_uri: str, out_uri: str) -> Work:
+def _packed(packed_uri: str, there: list[Shard]) -> Found:
     """A packed archive says itself what is in it."""
-    there = shards(storage.join(out_uri, "images"))
     names = {shard.name for shard in there}
-    with phase("listing") as shown:
-        new = [shard for shard in packed_shards(packed_uri) if shard.name not in names]
-    missing = _missing(out_uri, there)
-    unfinished = sum(each.rows for each in missing)
-    some = [*new, *(each.shard for each in missing)][:1]
-    part = next(iter(parts_of(some)), None)
-    return Work(
-        listed=len(new) + len(there),
-        listing_seconds=shown.seconds(),
-        new=sum(shard.rows for shard in new),
-        unfinished=unfinished,
-        scored=sum(shard.rows for shard in there) - unfinished,
-        rows=read_rows(part.uri, part.start, part.stop) if part else None,
-        part=part,
-    )
-
-
-def _missing(out_uri: str, there: list[Shard]) -> list[Unfinished]:
-    """What an earlier run has listed and not scored."""
-    finished = set(table.part_names(out_uri))
-    begun = begun_parts(out_uri)
-    return [Unfinished(shard, frozenset(begun[shard.name])) for shard in there if shard.name not in finished]
-
-
-def _drawn(rows: Iterable[dict[str, Any]]) -> tuple[int, list[dict[str, Any]]]:
-    """How many rows there are, and some of them, each as likely as the others."""
-    rng = random.Random(0)
-    kept: list[dict[str, Any]] = []
-    count = 0
-    for count, row in enumerate(rows, 1):
-        if len(kept) < measure.ROWS:
-            kept.append(row)
-        elif (place := rng.randrange(count)) < measure.ROWS:
-            kept[place] = row
-    return count, kept
+    new = [shard for shard in packed_shards(packed_uri) if shard.name not in names]
+    return len(new) + len(there), sum(shard.rows for shard in new), archive.SCHEMA.empty_table(), new

@@ -1,13 +1,34 @@
-"""What a piece of work costs: seconds by the clock and of processors, and the most memory a process has held."""
+"""What pieces of work take, and many of them, from what time allows to look at. No Ray here."""
 
 from __future__ import annotations
 
-import resource
+import contextlib
+import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
+
+from raydiff.cluster.processes import running
+from raydiff.images.shards import ROWS_PER_PART
+from raydiff.methods.base import Method
+
+# How often the steps wait for processes to start, in units of what two at the same time were seen to take. Told from
+# runs on two cores (docs/measured.md).
+STARTS = {
+    "examples": 1.1,
+    "statistics": 0.9,
+    "training": 2.5,
+    "tuning": 1.5,
+    "calibrating and scoring": 1.1,
+    "archive": 2.0,
+    "report": 0.1,
+    "end": 0.5,  # of Ray
+}
+CHECKPOINT = 0.5  # seconds until Ray Train has taken one and a worker goes on
+SERVE_ENDS = 3.0  # seconds
 
 
 class Timing(NamedTuple):
@@ -17,18 +38,10 @@ class Timing(NamedTuple):
     cpu: float  # seconds of processors, all threads of the process together
 
 
-class Memory(NamedTuple):
-    """The most that a process has held, bytes."""
-
-    host: int
-    gpu: int  # 0 without one
-
-
-class Stage(NamedTuple):
-    """One of several things done to each image, by so many workers at the same time."""
-
-    timing: Timing
-    workers: float
+def age() -> float:
+    """Seconds since this process began, 0 where the system does not say."""
+    process = running(os.getpid())
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - process.began / os.sysconf("SC_CLK_TCK") if process else 0.0
 
 
 def timed(calls: Iterable[Callable[[], int]], seconds: float) -> Timing:
@@ -44,22 +57,74 @@ def timed(calls: Iterable[Callable[[], int]], seconds: float) -> Timing:
         spent.append((time.monotonic() - wall, time.process_time() - cpu, units))
         if spent[0][0] > seconds > 0 or (len(spent) > 1 and sum(each[0] for each in spent[1:]) >= seconds):
             break
-    counted = spent[1:] or spent
-    wall, cpu, units = map(sum, zip(*counted, strict=True))
+    wall, cpu, units = map(sum, zip(*(spent[1:] or spent), strict=True))
     return Timing(wall / units, cpu / units)
 
 
-def peak_memory() -> Memory:
-    """Of this process so far."""
-    gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    return Memory(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, gpu)  # Linux tells it in KiB
-
-
-def pipelined(images: int, stages: Sequence[Stage], cpus: int, part: int) -> float:
-    """Seconds in which so many images pass through stages that all work at the same time.
+def pipelined(
+    images: float, stages: Sequence[tuple[Timing, float]], cpus: int, rows_per_part: int = ROWS_PER_PART
+) -> float:
+    """Seconds in which so many images pass through stages that work at the same time, each with so many workers.
 
     The first part passes alone. Then the pace is that of the slowest stage, or of all processors where these are short.
     """
-    alone = min(images, part)
-    pace = max(sum(stage.timing.cpu for stage in stages) / cpus, *(each.timing.wall / each.workers for each in stages))
-    return alone * sum(stage.timing.wall for stage in stages) + (images - alone) * pace
+    alone = min(images, rows_per_part)
+    pace = max(sum(each.cpu for each, _ in stages) / cpus, *(each.wall / workers for each, workers in stages))
+    return alone * sum(each.wall for each, _ in stages) + (images - alone) * pace
+
+
+class Sample:
+    """A few examples, repeated until they are as many as `images`; they take the place of a `training.store`.
+
+    Args:
+        images: of each category.
+        seconds: a pass over them, and what a fit does after the last one, ends after so long, whatever is left.
+    """
+
+    def __init__(self, examples: Tensor, images: Sequence[int], seconds: float = 0.0) -> None:
+        self._examples, self._images, self._seconds = examples, sum(images), seconds
+        self.categories = [str(place) for place, count in enumerate(images) for _ in range(count)]
+        self._spent = self._whole = 0.0  # seconds of the passes, as they were and as whole ones would have been
+        self._share = 1.0  # of the images that the last pass came to
+        self._passing = False
+
+    def __len__(self) -> int:
+        return self._images
+
+    def take(self, indices: list[int]) -> Tensor:
+        """The examples of these positions."""
+        return self._examples[torch.tensor(indices) % len(self._examples)]
+
+    def batches(self) -> Iterator[Tensor]:
+        """All of them, or as many as time allows, as many at a time as a part holds."""
+        began, done, self._passing = time.monotonic(), 0, True
+        while done < self._images and (not done or time.monotonic() - began < self._seconds):
+            stop = min(done + ROWS_PER_PART, self._images)
+            yield self.take(list(range(done, stop)))
+            done = stop
+        spent, self._share, self._passing = time.monotonic() - began, done / self._images, False
+        self._spent += spent
+        self._whole += spent / self._share
+
+    def fit_seconds(self, method: Method) -> float:
+        """How long the method's `fit_statistics` would take of all of them.
+
+        What comes beside the passes is told by the progress that the method reports, where it is cut off, and taken to
+        grow with the examples that the last pass came to.
+        """
+        began, progress = time.monotonic(), 1.0
+
+        def report(what: str, done: int, total: int) -> None:
+            nonlocal progress
+            beside = time.monotonic() - began - self._spent
+            if self._spent and not self._passing and done < total and beside > self._seconds:
+                progress = done / total
+                raise _Enough
+
+        with contextlib.suppress(_Enough), torch.no_grad():
+            method.fit_statistics(self, 0, report)
+        return self._whole + (time.monotonic() - began - self._spent) / progress / self._share
+
+
+class _Enough(Exception):
+    """Long enough looked at to tell the rest."""

@@ -31,11 +31,8 @@ def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_
         DataError: if the method cannot make an example of an image that can be read, or none can be read, or their
             store does not answer, or a worker cannot have the method's weights.
     """
-    key = methods.get(method).untrained(settings).example_key()
-    fingerprint = hashlib.sha256(storage.read_bytes(table_uri)).hexdigest()
-    about = {"example": key, "view": settings.view.model_dump(mode="json"), "table_sha256": fingerprint}
-    if settings.levels:
-        about["levels"] = settings.levels.model_dump(mode="json")
+    key = examples_key(method, settings)
+    about = {**key, "table_sha256": hashlib.sha256(storage.read_bytes(table_uri)).hexdigest()}
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     store_uri = storage.join(work_uri, f"examples-{digest}")
     if store.is_finished(store_uri):
@@ -53,7 +50,7 @@ def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_
     )
     counts: dict[int, int] = {}
     errors: dict[str, str] = {}
-    with phase(str(key["example"]), sum(part.stop - part.start for part in whole)) as shown:
+    with phase(str(key["example"]["example"]), sum(part.stop - part.start for part in whole)) as shown:
         for row in dataset.iter_rows():
             if row["refused"]:
                 raise DataError(row["refused"])
@@ -65,6 +62,13 @@ def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_
         raise DataError(f"no image to train on could be read{named}; `raydiff index` shows why")
     store.finish(store_uri, counts, dict(sorted(errors.items())[:ERRORS_KEPT]), about)
     return store_uri
+
+
+def examples_key(method: str, settings: TrainSettings) -> dict[str, Any]:
+    """What the examples of an image depend on beside the image: methods with equal keys share them."""
+    seen = {"view": settings.view, "levels": settings.levels}
+    told = {name: value.model_dump(mode="json") if value else None for name, value in seen.items()}
+    return {"example": methods.get(method).untrained(settings).example_key(), **told}
 
 
 class ExampleWriter:
