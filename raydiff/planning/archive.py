@@ -89,9 +89,9 @@ def plan_archive(
         facts.append(f"about {asked.list:,} requests to list, {asked.get:,} to read and {put:,} to write")
     steps = [
         listed_for,
-        Item("start", begun_in + timing.STARTS["archive"] * start, "until the first image is there"),
+        Item("start", begun_in + timing.starting("archive", start), "until the first image is there"),
         Item("scoring", scoring, f"{images:,} images, {images / scoring:.1f} images/s"),
-        Item("end", timing.SERVE_ENDS + timing.STARTS["end"] * start),
+        Item("end", timing.starting("end", start)),
     ]
     stored = [
         Item("image table", new * measure.table_bytes(rows)[1]),

@@ -15,20 +15,19 @@ from raydiff.cluster.processes import running
 from raydiff.images.shards import ROWS_PER_PART
 from raydiff.methods.base import Method
 
-# How often the steps wait for processes to start, in units of what two at the same time were seen to take. Told from
-# runs on two cores (docs/measured.md).
+# What steps take beside their work: seconds, and starts of a process as one was seen beside another. Told from runs on
+# two cores under light and heavy load (docs/measured.md): what is waiting stays, what is computing grows with the load.
 STARTS = {
-    "examples": 1.1,
-    "statistics": 0.9,
-    "training": 2.5,
-    "tuning": 1.5,
-    "calibrating and scoring": 1.1,
-    "archive": 2.0,
-    "report": 0.1,
-    "end": 0.5,  # of Ray
+    "examples": (5.0, 0.8),
+    "statistics": (5.0, 0.6),
+    "training": (5.0, 1.8),
+    "tuning": (8.0, 1.1),
+    "calibrating and scoring": (10.0, 0.75),
+    "archive": (4.0, 2.6),
+    "end": (6.0, 0.4),  # of a run's report and of Ray, of Serve and of Ray
 }
 CHECKPOINT = 0.5  # seconds until Ray Train has taken one and a worker goes on
-SERVE_ENDS = 3.0  # seconds
+TRIALS = 1.3  # seconds from some trials that run at the same time to the next
 
 
 class Timing(NamedTuple):
@@ -36,6 +35,12 @@ class Timing(NamedTuple):
 
     wall: float  # seconds by the clock
     cpu: float  # seconds of processors, all threads of the process together
+
+
+def starting(step: str, start: float) -> float:
+    """Seconds of a step beside its work, where a process takes `start` seconds."""
+    seconds, starts = STARTS[step]
+    return seconds + starts * start
 
 
 def age() -> float:

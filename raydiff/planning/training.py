@@ -117,7 +117,7 @@ def plan_training(
             method = MethodPlan(name, settings, costs, start, total, runs, counts, world, owner, maps)
             sections.append(Section(name, method.facts(), method.steps(), method.stored()))
             shown.advance()
-    end = Item("report and end", (runs * timing.STARTS["report"] + timing.STARTS["end"]) * started)
+    end = Item("report and end", timing.starting("end", started))
     notes = [
         measure.note(worked, started),
         "Scoring was measured with settings that tuning may choose; others may be cheaper or dearer.",
@@ -219,7 +219,7 @@ class MethodPlan(NamedTuple):
         read = images["tried"] - images["made"] + images["tune"]
         made = images["tried"] * costs.example.wall + images["tune"] * scoring.score.wall
         rounds = sum(math.ceil(count / devices) for count in self.trials)
-        tuning = read * scoring.decode.wall + made + rounds * images["tried"] * costs.trial
+        tuning = read * scoring.decode.wall + made + rounds * (images["tried"] * costs.trial + runs * timing.TRIALS)
         tried = f"{images['tried'] / runs:.0f} images each"
         plain = (scoring.decode, decoders), (scoring.score, devices)
         scored = self._passing("calibrate", *plain) + self._passing("test", *plain, (scoring.write, devices + 1))
@@ -230,7 +230,7 @@ class MethodPlan(NamedTuple):
             self._step("tuning", tuning, f"about {runs * sum(self.trials)} trials, {devices} at a time, {tried}"),
             self._step(
                 "calibrating and scoring",
-                scored + runs * timing.SERVE_ENDS,
+                scored,
                 f"{number:,} images, {devices} replicas",
             ),
             Item("evaluation", images["test"] * scoring.evaluate, f"{images['test']:,} images"),
@@ -254,7 +254,7 @@ class MethodPlan(NamedTuple):
         return [each for each in found if each.amount]
 
     def _step(self, name: str, seconds: float, note: str) -> Item:
-        return Item(name, self.runs * timing.STARTS[name] * self.start + seconds, note)
+        return Item(name, self.runs * timing.starting(name, self.start) + seconds, note)
 
     def _passing(self, role: str, *stages: tuple[Timing, float]) -> float:
         part = Reading.of(self.settings).rows_per_part
