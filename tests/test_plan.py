@@ -23,7 +23,6 @@ from raydiff.images import archive, pack
 from raydiff.images.holdout import roles
 from raydiff.images.stream import Reading
 from raydiff.images.survey import survey
-from raydiff.methods.base import GradientSettings
 from raydiff.model.description import describe
 from raydiff.model.folder import Model, load
 from raydiff.planning import measure, timing
@@ -173,9 +172,10 @@ def test_a_method_over_two_runs(two_cpus):
         example_bytes=1_000,
         state_bytes=7_000,
         checkpoint_bytes=20_000,
+        tiles=1.0,
     )
     images = Counter(fit=256, tune=8, calibrate=128, test=128, made=12, tried=40)
-    settings = GradientSettings(train_steps=32, batch_size=8)
+    settings = tiny_settings("lafite", train_steps=32, batch_size=8)
     plan = MethodPlan("lafite", settings, costs, 0.0, images, 2, [2, 1], (2, 1), "lafite", "tiff")
     *steps, evaluation = plan.steps()
     assert {step.name: step.amount - 2 * timing.starting(step.name, 0.0) for step in steps} == pytest.approx(
@@ -192,6 +192,8 @@ def test_a_method_over_two_runs(two_cpus):
     assert slow.steps()[1].amount - plan.steps()[1].amount == pytest.approx(2 * 10 * timing.STARTS["statistics"][1])
     assert [each.amount for each in plan.stored()] == [256e3, 28_000, 80_000, 14_000, 4 * 5_000 + 25_600, 128e6]
     assert "2 workers with 1 CPU each, batch size 8, 32 steps = 2 epochs of 128 images" in plan.facts()
+    tiled = plan._replace(costs=costs._replace(tiles=4.0))
+    assert "2 workers with 1 CPU each, batch size 8, 32 steps = 0.5 epochs of 512 tiles" in tiled.facts()
     other = plan._replace(owner="glad")
     assert other.steps()[0] == ("examples", 0.0, "those of glad")
     assert other.stored()[0].name != "examples (work)"
@@ -474,6 +476,21 @@ def test_every_method_is_measured_before_its_training(monkeypatch, tmp_path, nam
     if trained:
         with pytest.raises(RaydiffError, match=r"batch_size \d is too small for 99 workers"):
             measure.of_method._function(*given, (99, 1), "none", 0.0)
+
+
+def test_an_image_of_tiles_is_as_many_examples(monkeypatch, tmp_path):
+    monkeypatch.setattr(cluster, "use_assigned_device", lambda: "cpu")
+    rows = survey(str(write_mvtec(tmp_path / "mvtec", train=6, test=2, size=64))).images
+    found, score = {}, methods.get("nearest_patch").ScoreSettings()
+    for view in ({}, {"tile": 32, "overlap": 0}):
+        settings = tiny_settings("nearest_patch", view=view)
+        given = "nearest_patch", settings, rows, [6, 6], [score], score
+        found[bool(view)] = measure.of_method._function(*given, (1, 1), "tiff", 0.0)[0]
+    assert (found[False].tiles, found[True].tiles) == (1, 4)
+    assert found[True].example_bytes == 4 * found[False].example_bytes
+    bank = 0.2 * 12 * 4**2 * (64 + 128) * 4  # bytes: a fifth of 12 images' patches, float32
+    assert found[True].state_bytes - found[False].state_bytes == pytest.approx(3 * bank, rel=0.05)
+    assert found[True].scoring.map_bytes == found[False].scoring.map_bytes
 
 
 @pytest.mark.ray
