@@ -181,9 +181,11 @@ def _start(cluster: LocalCluster, nodes: int) -> None:
 
 def _start_node(cluster: LocalCluster, name: str, options: list[str], more: dict[str, str] | None = None) -> None:
     for start in range(STARTS):
-        process, log = _launch(cluster, f"{name}-{start + 1}" if start else name, options, more or {})
+        agent = _free_ports(1)[0]
+        own = [*options, f"--dashboard-agent-listen-port={agent}"]
+        process, log = _launch(cluster, f"{name}-{start + 1}" if start else name, own, more or {})
         try:
-            return _wait(cluster, process, log)
+            return _wait(cluster, process, log, agent)
         except ClusterError:
             if start + 1 == STARTS or GAVE_UP not in log.read_text(errors="replace"):
                 raise
@@ -198,7 +200,7 @@ def _launch(
     """Start a node's process; it and its log."""
     # Files of its own, too: nodes that share a session's folder unpack and remove each other's working directories.
     command = [_ray(), "start", "--block", "--disable-usage-stats", f"--temp-dir={cluster.folder / name}"]
-    command += [f"--dashboard-agent-listen-port={_free_ports(1)[0]}", *options]
+    command += options
     environment = os.environ | cluster.environment | more | {"PYTHONUNBUFFERED": "1"}  # its log is read
     del environment["RAY_ADDRESS"]
     log = cluster.folder / f"{name}.log"
@@ -218,12 +220,17 @@ def _launch(
     return process, log
 
 
-def _wait(cluster: LocalCluster, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until `ray start` says so, and the job server answers to its token and knows of all nodes."""
+def _wait(cluster: LocalCluster, process: subprocess.Popen[bytes], log: Path, agent: int) -> None:
+    """Wait until `ray start` says so, and the job server answers to its token and knows of all nodes.
+
+    And until the node's agent listens on its port: jobs are given to the head's, and Ray waits 10 s for it, which are
+    few on a busy machine.
+    """
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
             if STARTED in log.read_text(errors="replace") and _alive(cluster) >= len(cluster.nodes):
+                socket.create_connection(("127.0.0.1", agent), timeout=30).close()
                 return
         time.sleep(POLL_SECONDS)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
