@@ -158,6 +158,7 @@ def test_a_node_on_which_ray_gave_up_is_started_again(tmp_path, monkeypatch) -> 
     ray.chmod(0o700)
     monkeypatch.setattr("raydiff.cluster.local._ray", lambda: str(ray))
     monkeypatch.setattr("raydiff.cluster.local._alive", lambda cluster: 1)  # as the GCS knows of a node early
+    monkeypatch.setattr("raydiff.cluster.local._call", lambda agent: None)
 
     def ray_calls() -> list[str]:
         return Path(f"{ray}.called").read_text().splitlines() if Path(f"{ray}.called").exists() else []

@@ -228,9 +228,9 @@ def _wait(cluster: LocalCluster, process: subprocess.Popen[bytes], log: Path, ag
     """
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+        with contextlib.suppress(OSError):  # urllib's errors, too
             if STARTED in log.read_text(errors="replace") and _alive(cluster) >= len(cluster.nodes):
-                socket.create_connection(("127.0.0.1", agent), timeout=30).close()
+                _call(agent)
                 return
         time.sleep(POLL_SECONDS)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
@@ -247,6 +247,15 @@ def _alive(cluster: LocalCluster) -> int:
     with direct.open(request, timeout=30) as answer:
         found: Any = json.load(answer)
     return len(found["data"]["result"]["result"])
+
+
+def _call(agent: int) -> None:
+    """Connect to a node's agent, to see whether it listens on its port.
+
+    Raises:
+        OSError: if it does not.
+    """
+    socket.create_connection(("127.0.0.1", agent), timeout=30).close()
 
 
 def _end(cluster: LocalCluster) -> None:
