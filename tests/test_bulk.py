@@ -235,6 +235,29 @@ def test_what_a_method_tells_of_an_image_is_in_its_row(folders, tmp_path):
     assert [row["details"] for row in rows if row["error"]] == [None]
 
 
+def test_images_of_many_tiles_are_asked_for_a_few_at_a_time(folders, tmp_path, monkeypatch):
+    """A part of them in one request would be a gigabyte, and keep its replica for minutes."""
+    monkeypatch.setattr("raydiff.views.view.TILES", 8)
+    method, _ = fitted("nearest_patch", made_images(8), view={"tile": 32})
+    model = Model(method, method.ScoreSettings())
+    model.save(str(tmp_path / "model"))
+    asked = []
+
+    def answer(images):
+        asked.append(len(images))
+        return model.score_seen(images)
+
+    for number, size in enumerate((60, 32, 60, 150, 40)):
+        Image.fromarray(made_images(1, size, seed=number)[0]).save(tmp_path / f"{number}.png")
+    rows = pa.table({"uri": [f"{tmp_path}/{number}.png" for number in range(5)], "category": [""] * 5})
+    decoded = decode_rows(rows, Reading.of(method.settings))
+    scorer = PartScorer(Handle(answer), describe(str(tmp_path / "model")), str(tmp_path / "scores"), "none")
+    assert [record["score"] for record in scorer.records(decoded)] == model.score(
+        [decode((tmp_path / f"{n}.png").read_bytes()) for n in range(5)]
+    ).scores.tolist()
+    assert asked == [2, 1, 1, 1]  # 4 and 1 tiles, 4, 25, 4
+
+
 class Replicas(Handle):
     """Replicas that die of dark images."""
 
@@ -268,7 +291,7 @@ def test_an_image_that_kills_replicas_costs_itself_alone(folders, tmp_path, dead
 def test_replicas_that_die_of_every_image_are_not_blamed_on_the_images(folders, tmp_path):
     scorer = PartScorer(Replicas(99), describe(str(folders / "uncalibrated")), str(tmp_path), "none")
     with pytest.raises(ClusterError, match="end whatever image they are given"):
-        scorer._scores(np.zeros((3, 8, 8, 3), np.uint8), ["bolt"] * 3)
+        scorer._scores(np.zeros((3, 32, 32, 3), np.uint8), ["bolt"] * 3)
 
 
 def test_a_run_goes_in_waves_of_whole_shards(monkeypatch):

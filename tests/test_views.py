@@ -9,7 +9,6 @@ from PIL import Image
 import raydiff
 from raydiff import methods
 from raydiff.errors import ImageError, SettingsError
-from raydiff.model import scorer
 from raydiff.model.folder import Model
 from raydiff.model.scorer import examples_of, inputs_of, score_examples, score_images
 from raydiff.nn.positions import PositionStatistics, in_cells
@@ -76,6 +75,15 @@ def test_what_is_seen():
     np.testing.assert_array_equal(View(tile=32, crop=(10, 20, 50, 60)).seen(image, 32), image[20:60, 10:50])
     np.testing.assert_array_equal(View(tile=32, crop=(0.5, 0, 1, 0.5)).seen(image, 32), image[:30, 40:])
     np.testing.assert_array_equal(View(tile=32).seen_mask(image[..., 0] > 99, 32), image[..., 0] > 99)
+
+
+def test_images_are_worked_on_some_tiles_at_a_time(monkeypatch):
+    monkeypatch.setattr("raydiff.views.view.TILES", 6)
+    images = [picture(*shape) for shape in ((32, 32), (32, 80), (200, 200), (32, 32), (56, 56), (32, 32))]
+    counts = [TILED.layout(image.shape, 32).tile_count for image in images]
+    assert counts == [1, 3, 64, 1, 4, 1]
+    groups = list(TILED.groups(images, 32))
+    assert groups == [slice(0, 2), slice(2, 3), slice(3, 6)]
 
 
 def test_the_map_of_what_was_seen_goes_where_it_was():
@@ -153,7 +161,7 @@ def test_it_does_not_depend_on_other_images_or_on_how_many_are_held(tiled, monke
     score = tiled.ScoreSettings()
     images = [picture(50, 70, seed) for seed in range(3)] + [picture(33, 40)]
     together = score_images(tiled, images, score)
-    monkeypatch.setattr(scorer, "TILES", 5)
+    monkeypatch.setattr("raydiff.views.view.TILES", 5)
     for order in ([3, 1], [0, 1, 2, 3], [2]):
         again = score_images(tiled, [images[place] for place in order], score)
         np.testing.assert_array_equal(again.scores, together.scores[order])

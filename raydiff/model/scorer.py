@@ -24,7 +24,6 @@ from raydiff.views import Arrays, Layout
 
 # Large enough to keep the device busy, small enough that a single image does not wait for much filling.
 CHUNK = {"cpu": 8, "cuda": 32}
-TILES = 256  # held at a time
 
 
 def score_images(
@@ -39,7 +38,7 @@ def score_images(
     Some tiles are in memory at a time, or one image's.
     """
     parts = []
-    for group in _groups(method, images):
+    for group in method.settings.view.groups(images, method.settings.image_size):
         inputs = inputs_of(method, images[group])
         shown = None if categories is None else categories[group]
         parts.append(score_examples(method, *inputs[:2], score, positions, shown, inputs.layouts))
@@ -79,19 +78,6 @@ def tiles_of(method: Method, images: Arrays) -> tuple[np.ndarray, list[Layout]]:
             raise ValueError(f"uint8 (H, W, 3) images expected, {image.dtype} {image.shape} given")
     layouts = [method.settings.view.layout(image.shape, method.settings.image_size) for image in images]
     return np.concatenate([layout.tiles(image) for layout, image in zip(layouts, images, strict=True)]), layouts
-
-
-def _groups(method: Method, images: Arrays) -> Iterator[slice]:
-    """Consecutive images with TILES tiles together at most, or a single one."""
-    size, view = method.settings.image_size, method.settings.view
-    start, held = 0, 0
-    for place, image in enumerate(images):
-        count = view.layout(image.shape, size).tile_count
-        if held and held + count > TILES:
-            yield slice(start, place)
-            start, held = place, 0
-        held += count
-    yield slice(start, len(images))
 
 
 def examples_of(method: Method, images: np.ndarray, rows: Rows | None = None) -> Tensor:

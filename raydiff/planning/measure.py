@@ -32,7 +32,7 @@ from raydiff.images.stream import Reading, decode_rows
 from raydiff.methods.base import GradientSettings, Method, ScoreSettings, TrainSettings
 from raydiff.model.calibration import Calibration
 from raydiff.model.folder import Model, load
-from raydiff.model.scorer import CHUNK, TILES, examples_of, image_key, score_examples, tiles_of
+from raydiff.model.scorer import CHUNK, examples_of, image_key, score_examples, tiles_of
 from raydiff.planning.plan import size
 from raydiff.planning.timing import Sample, Timing, timed
 from raydiff.progress import console, duration
@@ -143,7 +143,7 @@ def of_method(
     columns, decode = decoded(rows, Reading.of(settings), None, seconds)
     per = tiles_an_image(method, columns["image"])
     images = [round(count * per) for count in images]
-    pictures = columns["image"][: max(1, int(TILES / per))]
+    pictures = columns["image"][next(settings.view.groups(columns["image"], settings.image_size))]
     tiles, layouts = tiles_of(method, pictures)
     shown = zip(_records(columns), layouts, strict=False)
     records = [record for record, layout in shown for _ in range(layout.tile_count)]

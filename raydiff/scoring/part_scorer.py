@@ -43,7 +43,8 @@ class PartScorer:
         self.handle = handle
         self.method: str = model["method"]
         self.model_id: str = model["id"]
-        self.view = View.parse(model["settings"]["train"]["view"])
+        train = model["settings"]["train"]
+        self.image_size, self.view = int(train["image_size"]), View.parse(train["view"])
         self.calibration = Calibration.parse(model["calibration"]) if model["calibration"] else None
         self.scores_uri = scores_uri
         self.maps = maps
@@ -113,13 +114,14 @@ class PartScorer:
         """
         if not len(images):
             return []
-        scored = self._ask(images, categories)
-        if scored is not None:
-            return scored.each()
-        alone = [self._ask(images[place : place + 1], [category]) for place, category in enumerate(categories)]
-        if len(images) > 1 and all(one is None for one in alone):
+        found: list[Scored | None] = []
+        for group in self.view.groups(images, self.image_size):
+            scored = self._ask(images[group], categories[group])
+            alone = ((images[one : one + 1], categories[one : one + 1]) for one in range(group.start, group.stop))
+            found += scored.each() if scored is not None else [self._ask(*each) for each in alone]
+        if len(images) > 1 and all(one is None for one in found):
             raise ClusterError("the model's processes end whatever image they are given: is their memory too small?")
-        return alone
+        return found
 
     def _ask(self, images: np.ndarray, categories: Sequence[str]) -> Scored | None:
         """The deployment's answer, or None if as many replicas as there are attempts have died of it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -13,7 +14,9 @@ from pydantic import Field, model_validator
 from raydiff.errors import ImageError, SettingsError
 from raydiff.settings import Settings
 from raydiff.views.layout import Layout
+from raydiff.views.ragged import Arrays
 
+TILES = 256  # worked on at a time
 OVERLAP = 8  # tiles overlap by this part of their side, where nothing else is said
 
 
@@ -90,6 +93,17 @@ class View(Settings):
         if self.is_stretched and shape[:2] != (size, size):
             raise ValueError(f"({size}, {size}, 3) images expected, {shape} given")
         return Layout(shape[0], shape[1], size, self.overlap_seen(size))
+
+    def groups(self, images: Arrays, size: int) -> Iterator[slice]:
+        """Consecutive images, as they are seen, that have TILES tiles together at most, or a single one."""
+        start, held = 0, 0
+        for place, image in enumerate(images):
+            count = self.layout(image.shape, size).tile_count
+            if held and held + count > TILES:
+                yield slice(start, place)
+                start, held = place, 0
+            held += count
+        yield slice(start, len(images))
 
     def overlap_seen(self, size: int) -> int:
         """The overlap of tiles, pixels of a network of `size`."""
