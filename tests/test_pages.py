@@ -34,6 +34,7 @@ from raydiff.images.tables import own_table
 from raydiff.model.description import describe
 from raydiff.model.folder import Model
 from raydiff.planning.archive import _listed
+from raydiff.progress import phase
 from raydiff.scoring import table as score_table
 from raydiff.scoring.archive_run import source_of
 from raydiff.scoring.bulk import check_claim
@@ -181,10 +182,11 @@ def test_an_archive_grows_by_pages(folder: Path, tmp_path: Path) -> None:
     assert archive.grow(images, Listing(str(folder), pages=ALL)) == archive.Growth(2, 6, 0)
 
 
-def test_a_dry_run_counts_pages(folder: Path, tmp_path: Path) -> None:
+def test_a_dry_run_counts_pages(folder: Path) -> None:
     model = {"card": {}, "calibration": None}
     for which, number in ((None, 4), (ALL, 6)):
-        assert _listed(str(folder), str(tmp_path / "out"), model, which).new == number
+        with phase("listing") as shown:
+            assert _listed(str(folder), [], model, which, shown)[1] == number
 
 
 def test_pages_of_one_file_are_held_out_together(tmp_path: Path) -> None:
