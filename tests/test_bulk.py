@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ from raydiff.model.calibration import Calibration
 from raydiff.model.description import describe
 from raydiff.model.folder import Model
 from raydiff.model.scored import Scored
-from raydiff.scoring import bulk, table
+from raydiff.scoring import bulk, deployment, table
 from raydiff.scoring.bulk import score_table
 from raydiff.scoring.deployment import Scorer, deployed
 from raydiff.scoring.maps import read_map
@@ -256,6 +258,26 @@ def test_images_of_many_tiles_are_asked_for_a_few_at_a_time(folders, tmp_path, m
         [decode((tmp_path / f"{n}.png").read_bytes()) for n in range(5)]
     ).scores.tolist()
     assert asked == [2, 1, 1, 1]  # 4 and 1 tiles, 4, 25, 4
+
+
+def test_a_replica_computes_one_request_after_the_other(folders, monkeypatch):
+    """In one thread, or each of Serve's threads would keep the memory that a request took."""
+    monkeypatch.setattr(deployment.cluster, "use_assigned_device", lambda: "cpu")
+    scorer = Scorer(str(folders / "calibrated"))
+    images, threads = made_images(2), set()
+    wanted = scorer.model.score_seen(images, ["bolt"] * 2).scores
+
+    def watched(*given):
+        threads.add(threading.get_ident())
+        return Model.score_seen(scorer.model, *given)
+
+    monkeypatch.setattr(scorer.model, "score_seen", watched)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: scorer.score(images, ["bolt"] * 2, False), range(6)))
+    assert len(threads) == 1
+    for each in found:
+        np.testing.assert_array_equal(each.scores, wanted)
+        assert each.maps.size == 0
 
 
 class Replicas(Handle):

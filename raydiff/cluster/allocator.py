@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 
-# glibc's mallopt(3): from what size on a block is mapped alone, how much free memory is kept, how much is taken ahead,
-# and how many arenas threads share: each would keep its own, and Serve has a request computed by any of its threads.
-_OPTIONS = {-3: 2**30, -1: 2**31 - 1, -2: 2**28, -8: 1}
+# glibc's mallopt(3): from what size on a block is mapped alone, how much free memory is kept, how much is taken ahead.
+_OPTIONS = {-3: 2**30, -1: 2**31 - 1, -2: 2**28}
 
 
 def keep_freed_memory() -> None:

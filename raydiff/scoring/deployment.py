@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -29,12 +30,15 @@ class Scorer:
         from raydiff.model.folder import load  # here, because whoever deploys it need not load torch
 
         self.model = load(model_uri, cluster.use_assigned_device())
+        # Serve has each request answered by a thread of its own; they would compute beside each other, and each would
+        # keep the memory that it needed.
+        self._one_at_a_time = ThreadPoolExecutor(1)
 
     def score(self, images: np.ndarray, categories: Sequence[str | None], maps: bool = True) -> Scored:
         """Scores of N images as the model's view has them (see `View.seen`), and their maps where these are wanted:
         they are many times as large as what else is sent back.
         """
-        scored = self.model.score_seen(list(images), categories)
+        scored = self._one_at_a_time.submit(self.model.score_seen, list(images), categories).result()
         return scored if maps else scored.without_maps()
 
 
