@@ -26,11 +26,11 @@ def pixels(file) -> np.ndarray:
 def test_it_is_a_data_set_in_mvtecs_layout(drawn):
     found = find_images(str(drawn)).to_pylist()
     assert sorted({row["category"] for row in found}) == sorted(PRODUCTS)
-    for name, (_, flaws) in PRODUCTS.items():
+    for name, product in PRODUCTS.items():
         own = [row for row in found if row["category"] == name]
         counts = {split: sum(row["split"] == split for row in own) for split in ("train", "test")}
         assert counts == {"train": 2, "test": 7}
-        assert {row["defect"] for row in own if row["label"] == 1} == set(flaws)
+        assert {row["defect"] for row in own if row["label"] == 1} == set(product.flaws)
         assert all(row["mask_uri"] for row in own if row["label"] == 1)
     assert {pixels(row["uri"]).shape for row in found} == {(300, 420)}
 

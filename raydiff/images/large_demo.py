@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,14 @@ Field = NDArray[np.float32]
 # From a generator, the pixels' places (y, x) around a flaw's middle and its width in pixels: what of each pixel is
 # flaw, and the flaw's grey.
 Flaw = Callable[[np.random.Generator, Field, Field, float], tuple[Field, float]]
+
+
+class Product(NamedTuple):
+    """Something to inspect: what draws it, a generator, height and width given, and its kinds of defect."""
+
+    scene: Callable[[np.random.Generator, int, int], Field]
+    flaws: dict[str, Flaw]
+    pitch: int | None = None  # pixels between the parts on which its defects lie; None: they lie anywhere
 
 
 def draw(
@@ -50,14 +59,14 @@ def draw(
     card = {"large": VERSION, "seed": seed, "train": train, "test_good": test_good, "test_defective": test_defective}
     card |= {"height": height, "width": width}
     todo: list[Drawn] = []
-    for name, (scene, flaws) in PRODUCTS.items():
-        kinds = list(flaws)
+    for name, product in PRODUCTS.items():
+        kinds = list(product.flaws)
         for split, count in (("train", train), ("test", test_good), ("defective", test_defective)):
             for number in range(count):
                 index, kind = divmod(number, len(kinds)) if split == "defective" else (number, None)
                 defect = None if kind is None else kinds[kind]
                 key = [seed, *name.encode(), *split.encode(), number]
-                paint = partial(_paint, scene, flaws[defect] if defect else None, key, height, width)
+                paint = partial(_paint, product, defect, key, height, width)
                 place = f"{name}/{'train' if split == 'train' else 'test'}/{defect or 'good'}/{index:03d}.jpg"
                 mask = f"{name}/ground_truth/{defect}/{index:03d}_mask.png" if defect else None
                 todo.append((place, mask, paint))
@@ -65,25 +74,21 @@ def draw(
 
 
 def _paint(
-    scene: Callable[[np.random.Generator, int, int], Field],
-    flaw: Flaw | None,
-    key: list[int],
-    height: int,
-    width: int,
+    product: Product, defect: str | None, key: list[int], height: int, width: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """A grey image (H, W) and the mask (H, W) of its defect."""
     part, fault, grain = (np.random.default_rng([*key, stream]) for stream in range(3))
-    image = scene(part, height, width)
+    image = product.scene(part, height, width)
     mask = np.zeros((height, width), bool)
-    if flaw is not None:
+    if defect is not None:
         size = float(np.exp(fault.uniform(np.log(SMALLEST), np.log(LARGEST))))
         reach = int(2 * LARGEST)
         top, left = (int(fault.integers(0, side - 2 * reach)) for side in (height, width))
-        if scene is _board:  # where there is something to be missing: on a pad
-            top, left = (round((at + reach) / PITCH - 0.5) * PITCH + PITCH // 2 - reach for at in (top, left))
+        if pitch := product.pitch:
+            top, left = (round((at + reach) / pitch - 0.5) * pitch + pitch // 2 - reach for at in (top, left))
             top, left = (int(np.clip(at, 0, side - 2 * reach)) for at, side in ((top, height), (left, width)))
         y, x = np.mgrid[-reach:reach, -reach:reach].astype(np.float32)
-        share, tone = flaw(fault, y, x, size)
+        share, tone = product.flaws[defect](fault, y, x, size)
         place = slice(top, top + 2 * reach), slice(left, left + 2 * reach)
         image[place] += share * (tone - image[place])
         mask[place] = share > 0.2
@@ -139,7 +144,7 @@ def _bridge(rng: np.random.Generator, y: Field, x: Field, size: float) -> tuple[
     return np.clip(3.5 - np.abs(across), 0, 1) * np.clip(along - 20, 0, 1) * np.clip(20 + size - along, 0, 1), 0.7
 
 
-PRODUCTS: dict[str, tuple[Callable[[np.random.Generator, int, int], Field], dict[str, Flaw]]] = {
-    "board": (_board, {"chip": _chip, "bridge": _bridge}),
-    "sheet": (_sheet, {"pit": _pit, "scratch": _scratch, "stain": _stain}),
+PRODUCTS = {
+    "board": Product(_board, {"chip": _chip, "bridge": _bridge}, PITCH),
+    "sheet": Product(_sheet, {"pit": _pit, "scratch": _scratch, "stain": _stain}),
 }
