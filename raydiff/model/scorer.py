@@ -20,7 +20,7 @@ from raydiff.methods.base import Method, Rows, ScoreSettings
 from raydiff.model.scored import Scored, concatenated
 from raydiff.nn.batches import filled
 from raydiff.nn.positions import PositionStatistics
-from raydiff.views import Arrays, Layout
+from raydiff.views import Arrays, Layout, each_tile
 
 # Large enough to keep the device busy, small enough that a single image does not wait for much filling.
 CHUNK = {"cpu": 8, "cuda": 32}
@@ -117,7 +117,7 @@ def score_examples(
     if categories is not None:
         guessed = _guesses(method, examples, categories, layouts)
         shown = [guess or name for guess, name in zip(guessed, categories, strict=True)]
-    of_tiles = [name for name, layout in zip(shown, layouts, strict=True) for _ in range(layout.tile_count)]
+    of_tiles = each_tile(shown, layouts)
     found = [
         _score_chunk(method, batch, keys[rows], score, positions, of_tiles[rows])
         for rows, batch in _chunks(method, examples)

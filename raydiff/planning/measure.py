@@ -40,7 +40,7 @@ from raydiff.scoring import table
 from raydiff.scoring.map_place import Maps
 from raydiff.scoring.part_scorer import MAPS, PartScorer
 from raydiff.training.loop import TrainingLoop
-from raydiff.views import Arrays, ragged
+from raydiff.views import Arrays, each_tile, ragged
 from raydiff.views.region import TILES as REGION_TILES
 
 SECONDS = 3.0  # of each piece, after its first call
@@ -145,8 +145,7 @@ def of_method(
     images = [round(count * per) for count in images]
     pictures = columns["image"][next(settings.view.groups(columns["image"], settings.image_size))]
     tiles, layouts = tiles_of(method, pictures)
-    shown = zip(_records(columns), layouts, strict=False)
-    records = [record for record, layout in shown for _ in range(layout.tile_count)]
+    records = each_tile(_records(columns)[: len(layouts)], layouts)
     filled = np.arange(CHUNK[method.device.type]) % len(tiles)
     batch, of_batch = tiles[filled], [records[place] for place in filled]
     example = timed(repeat(lambda: len(examples_of(method, batch, of_batch))), seconds)

@@ -17,7 +17,7 @@ from raydiff.methods.base import TrainSettings
 from raydiff.model.scorer import examples_of, tiles_of
 from raydiff.progress import console, phase
 from raydiff.training import store
-from raydiff.views import Arrays
+from raydiff.views import Arrays, each_tile
 
 ERRORS_KEPT = 1000  # reasons in the index; the count is always whole
 
@@ -101,9 +101,7 @@ class ExampleWriter:
         A refusal comes back as text, because Ray Data loses the kind of an error that is raised.
         """
         tiles, layouts = tiles_of(self.method, images)
-        rows = [
-            row for row, layout in zip(map(json.loads, records), layouts, strict=True) for _ in range(layout.tile_count)
-        ]
+        rows = each_tile(map(json.loads, records), layouts)
         try:
             examples = examples_of(self.method, tiles, rows)
         except DataError as error:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from raydiff.views.ragged import Arrays
+
+T = TypeVar("T")
 
 
 class Layout(NamedTuple):
@@ -74,3 +77,8 @@ class Layout(NamedTuple):
         steps = np.arange(1, self.size + 1, dtype=np.float32)
         ramp = np.minimum(np.minimum(steps, steps[::-1]) / (self.overlap + 1), 1)
         return np.outer(ramp, ramp)
+
+
+def each_tile(values: Iterable[T], layouts: Sequence[Layout]) -> list[T]:
+    """What is known of each image, told of each of its tiles."""
+    return [value for value, layout in zip(values, layouts, strict=True) for _ in range(layout.tile_count)]
