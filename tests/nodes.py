@@ -17,10 +17,18 @@ def joining(cluster: LocalCluster, environment: dict[str, str]) -> dict[str, str
     return environment | cluster.environment | {"RAY_ADDRESS": cluster.gcs}
 
 
-def lose_node_with(cluster: LocalCluster, title: str) -> None:
-    """kill -9 of the raylet of a node, not the head, that runs a process of this title; it takes its workers along."""
-    holding = wait_for(lambda: [node.pid for node in cluster.nodes[1:] if named(title, node.pid)])
-    (raylet,) = named(str(Path(RAYLET_EXECUTABLE)), holding[0])
-    workers = named(title, holding[0])
+def lose_node_with(cluster: LocalCluster, *titles: str) -> None:
+    """kill -9 of the raylet of a node, not the head, that runs most processes of these titles; they go with it.
+
+    A process that claims no CPU may lie on the head, all of its kind even, so name one that claims some as well.
+    """
+
+    def most() -> tuple[int, list[int]]:
+        found = [(node.pid, [pid for title in titles for pid in named(title, node.pid)]) for node in cluster.nodes[1:]]
+        return max(found, key=lambda each: len(each[1]))
+
+    wait_for(lambda: most()[1])
+    node, workers = most()
+    (raylet,) = named(str(Path(RAYLET_EXECUTABLE)), node)
     os.kill(raylet, signal.SIGKILL)
-    wait_for(lambda: not any(is_named(worker, title) for worker in workers))
+    wait_for(lambda: not any(is_named(worker, title) for worker in workers for title in titles))

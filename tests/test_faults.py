@@ -176,7 +176,7 @@ def test_a_killed_node(undisturbed, model, archive, tmp_path, job_environment):
         with subprocess.Popen(job(model, archive, out), env=joining(cluster, job_environment)) as driver:
             try:
                 wait_for(lambda: parts_done(out) >= 3, still=lambda: driver.poll() is None)
-                lose_node_with(cluster, DATA_WORKER)
+                lose_node_with(cluster, DATA_WORKER, REPLICA)
                 assert parts_done(out) < PARTS
                 assert driver.wait(timeout=500) == 0
             finally:
