@@ -36,6 +36,7 @@ def main(
     backbone: cli.Backbone = None,
     backbone_weights: cli.Weights = None,
     view: cli.ViewOption = None,
+    roi: cli.RoiOption = None,
     settings: cli.Set = None,
     workers: cli.WorkersOption = None,
     seed: cli.Seed = 0,
@@ -56,7 +57,7 @@ def main(
 ) -> None:
     """Train, tune, calibrate, score and evaluate every method on one set of images."""
     names = methods_.split(",")
-    plain = {name: cli.changes(name, backbone, backbone_weights, settings, names, view) for name in names}
+    plain = {name: cli.changes(name, backbone, backbone_weights, settings, names, view, roi) for name in names}
     changes = {name: cli.with_levels(given, bit_depth, levels) for name, given in plain.items()}
     # a mistake in the settings should show before an hour of work, not after
     recipes = {name: methods.recipe(name, preset, changes[name]) for name in names}

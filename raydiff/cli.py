@@ -81,6 +81,12 @@ ViewOption = Annotated[
         "--view", help="What the networks see: tile=512,overlap=64 cuts images into tiles at their own scale; fit=pad."
     ),
 ]
+RoiOption = Annotated[
+    str | None,
+    typer.Option(
+        "--roi", help="Where to look: a mask (white), a folder of CATEGORY.png, or `auto`: the product on each image."
+    ),
+]
 WorkersOption = Annotated[
     str | None,
     typer.Option(
@@ -162,6 +168,7 @@ def train(
     backbone: Backbone = None,
     backbone_weights: Weights = None,
     view: ViewOption = None,
+    roi: RoiOption = None,
     settings: Set = None,
     workers: WorkersOption = None,
     seed: Seed = 0,
@@ -174,7 +181,7 @@ def train(
     from raydiff.training.workers import Workers
 
     asked = Workers.parse(workers) if workers else None
-    given = with_levels(changes(method, backbone, backbone_weights, settings, view=view), bit_depth, levels)
+    given = with_levels(changes(method, backbone, backbone_weights, settings, view=view, roi=roi), bit_depth, levels)
     steps.check_recipe(out, method, preset, given)
     steps.train(out, method, preset, given, asked, seed, save_as)
 
@@ -305,20 +312,26 @@ def changes(
     settings: list[str] | None,
     among: Sequence[str] = (),
     view: str | None = None,
+    roi: str | None = None,
 ) -> dict[str, Any]:
     """Train settings of one method given on the command line, as nested values.
 
     A setting that does not name its method is for all methods `among` which this one was chosen that have it.
 
     Raises:
-        SettingsError: if a --set is not NAME=VALUE, or --view is no view.
+        SettingsError: if a --set is not NAME=VALUE, --view is no view, or --roi no mask that can be read.
     """
     first, *further = backbone.split(",") if backbone else [None]
     theirs = {"weights": weights} if weights else {}
     given = [f"backbone.name={first}"] if first else []
     given += [f"backbone.weights={weights}"] if weights else []
     given += [f"further_backbones={json.dumps([{'name': name} | theirs for name in further])}"] if further else []
-    given += [f"view={json.dumps(View.values(view))}"] if view else []
+    seen = View.values(view) if view else {}
+    if roi:
+        from raydiff.images.regions import regions
+
+        seen["roi"] = regions(roi)
+    given += [f"view={json.dumps(seen)}"] if seen else []
     found: dict[str, Any] = {}
     for item in [*given, *(settings or [])]:
         name, equals, text = item.partition("=")

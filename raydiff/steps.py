@@ -27,6 +27,7 @@ from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.levels import Levels
 from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
+from raydiff.images.regions import check_regions
 from raydiff.images.survey import AS_FOLDERS_SAY
 from raydiff.model.description import describe
 from raydiff.model.folder import Model, load
@@ -166,8 +167,10 @@ def train(
     """Fit a method on the run's images with the role `fit`; its model folder takes the method's name, or `save_as`."""
     run = _existing(out)
     settings = methods.recipe(method, preset, changes)
-    if not table.read(run.table("fit")).num_rows:
+    normals = table.read(run.table("fit"))
+    if not normals.num_rows:
         raise DataError(f"{run.uri} has no normal image to train on; `raydiff index` shows what there is")
+    check_regions(settings.view, normals)
     cluster.connect()
     with at_work(run.uri):
         return train_method(method, settings, run.table("fit"), run.model(save_as or method), run.work, workers, seed)

@@ -20,10 +20,13 @@ from raydiff.scoring.maps import read_map
 from raydiff.scoring.unfinished import work_uri
 from raydiff.selection.search_settings import SearchSettings
 from raydiff.training.store import ExampleStore
+from raydiff.views import roi
 
 pytestmark = pytest.mark.ray
 
-VIEW = {"tile": 32, "overlap": 8, "crop": (0, 0, 80, 60)}
+LOOKED_AT = np.ones((60, 90), bool)
+LOOKED_AT[28:, 48:] = False  # the last tile, and what of others lies below it
+VIEW = {"tile": 32, "overlap": 8, "crop": (0, 0, 80, 60), "roi": {roi.ANY: roi.as_text(LOOKED_AT)}}
 TILES = 9  # of 80 x 60 pixels, which need three a side where two overlap by 8
 
 
@@ -72,11 +75,11 @@ def run(local_ray, tmp_path_factory):
     return RunFolder(out)
 
 
-def test_each_tile_is_an_example(run):
+def test_each_tile_that_is_looked_at_is_an_example(run):
     (store,) = (uri for uri in Path(run.work).iterdir() if uri.name.startswith("examples-"))
     fitted = raydiff.load(run.model("nearest_patch"), "cpu").card["training_images"]["plate"]
     found = ExampleStore(str(store))
-    assert len(found) == len(found.categories) == TILES * fitted
+    assert len(found) == len(found.categories) == (TILES - 1) * fitted
 
 
 def test_a_row_and_a_map_are_a_whole_images(run):
@@ -94,6 +97,8 @@ def test_a_row_and_a_map_are_a_whole_images(run):
         found = read_map(row["map_uri"])
         np.testing.assert_array_equal(found[:, :80], own.maps[0])
         assert (found[:, 80:] == 0).all()  # the crop leaves it out
+        assert (found[~LOOKED_AT] == 0).all()
+        assert (found[LOOKED_AT] != 0).mean() > 0.7
     assert model.card["made_anomalies"]["plate"]["made"] == 4
 
 
@@ -117,6 +122,9 @@ def test_an_archive_of_large_images_goes_on_where_it_stopped(run, tmp_path):
     images = large(ROWS_PER_TILED_PART + 5, seed=7)
     save(folder, images)
     (folder / "002.png").write_bytes(b"")
+    elsewhere = images[0].copy()
+    elsewhere[30:50, 50:75] = 255 - elsewhere[30:50, 50:75]
+    Image.fromarray(elsewhere).save(folder / "001.png")
     out, again = str(tmp_path / "scores"), str(tmp_path / "again")
     model = run.model("nearest_patch")
     score_archive(model, str(folder), out, "png", 1)
@@ -125,6 +133,7 @@ def test_an_archive_of_large_images_goes_on_where_it_stopped(run, tmp_path):
     assert whole["error"].null_count == len(images) - 1
     loaded = raydiff.load(model, "cpu")
     first = whole.slice(0, 1).to_pylist()[0]
+    assert whole["score"][1] == whole["score"][0]  # nobody looks where the two differ
     assert first["score"] == float(loaded.score([images[0]], [first["category"]]).scores[0])
     assert decode(Path(first["map_uri"]).read_bytes()).shape == (60, 80, 3)  # what the crop has left
     # As a killed run leaves it: one of the two parts is there.

@@ -32,7 +32,7 @@ def test_tiles_cover_every_pixel_and_overlap_enough(shape, overlap):
     seen = np.zeros(shape, int)
     for (y, x), tile in zip(layout.origins, tiles, strict=True):
         part = image[y : y + 32, x : x + 32]
-        np.testing.assert_array_equal(tile[: part.shape[0], : part.shape[1]], part)
+        np.testing.assert_array_equal(tile[: part.shape[0], : part.shape[1], :3], part)
         seen[y : y + 32, x : x + 32] += 1
     assert seen.min() == 1
     for side, starts in zip(shape, zip(*layout.origins, strict=True), strict=True):
@@ -45,7 +45,8 @@ def test_tiles_cover_every_pixel_and_overlap_enough(shape, overlap):
 def test_what_is_added_to_fill_a_tile_repeats_the_edge():
     image = picture(20, 40)
     (tile,) = Layout(20, 32, 32, 8).tiles(image[:, :32])
-    np.testing.assert_array_equal(tile[20:], np.repeat(image[19:20, :32], 12, 0))
+    np.testing.assert_array_equal(tile[20:, :, :3], np.repeat(image[19:20, :32], 12, 0))
+    np.testing.assert_array_equal(tile[..., 3] > 0, np.arange(32)[:, None].repeat(32, 1) < 20)  # not to be looked at
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (56, 80), (57, 200), (20, 100), (7, 5)])

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from raydiff.images import guarded, pack, pages, table
 from raydiff.images.decode import MAX_PIXELS, decode_noted
 from raydiff.images.levels import Levels
 from raydiff.images.pages import File, Shared, split
+from raydiff.images.regions import own_region
 from raydiff.images.shards import ROWS_PER_PART, ROWS_PER_TILED_PART, Part, read_rows
 from raydiff.storage.patience import patiently
 from raydiff.views import View, ragged
@@ -63,7 +65,7 @@ class Reading(NamedTuple):
 class Image(NamedTuple):
     """One image as it was read, or why it was not."""
 
-    pixels: np.ndarray  # uint8 (h, w, 3) as the view has them, all zero where there is an error
+    pixels: np.ndarray  # uint8 (h, w, 3 or 4) as the view has them, all zero where there is an error
     height: int = 0  # of the image in the archive, pixels
     width: int = 0
     content_hash: str = ""  # of the file's bytes (see `File.digest`), empty where it could not be fetched
@@ -145,10 +147,12 @@ def decode_rows(
     if data is not None:
         pairs = zip(files, data, strict=True)
         files = [found if isinstance(found, ImageError) else File(found, split(uri)[1]) for uri, found in pairs]
+    known = rows.select([name for name in ("category", table.ROI) if name in rows.column_names]).to_pylist()
+    wanted = [Wanted(*pair) for pair in zip(files, known, strict=True)]
     if careful:
-        return _columns(rows, guarded.each(partial(read_image, reading=reading), files, ATTEMPTS, _killed(reading)))
+        return _columns(rows, guarded.each(partial(_read, reading=reading), wanted, ATTEMPTS, _killed(reading)))
     with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
-        return _columns(rows, list(pool.map(partial(read_image, reading=reading, fetch=Shared()), files)))
+        return _columns(rows, list(pool.map(partial(_read, reading=reading, fetch=Shared()), wanted)))
 
 
 def carried(batch: dict[str, Any]) -> pa.Table | None:
@@ -157,11 +161,28 @@ def carried(batch: dict[str, Any]) -> pa.Table | None:
     return pa.ipc.open_stream(packed).read_all() if packed else None
 
 
-def read_image(file: str | File | ImageError, reading: Reading, fetch: Callable[[str], File] = pages.read) -> Image:
+class Wanted(NamedTuple):
+    """An image to be read."""
+
+    file: str | File | ImageError  # its URI, its file, or why there is none
+    row: dict[str, Any]  # what its row of the image table says of where to look
+
+
+def _read(wanted: Wanted, reading: Reading, fetch: Callable[[str], File] = pages.read) -> Image:
+    return read_image(wanted.file, reading, fetch, wanted.row)
+
+
+def read_image(
+    file: str | File | ImageError,
+    reading: Reading,
+    fetch: Callable[[str], File] = pages.read,
+    row: Mapping[str, Any] = MappingProxyType({}),
+) -> Image:
     """Read one image, given by its URI or its file; what is wrong with the image is in the answer.
 
     Args:
         fetch: what fetches a file by its URI.
+        row: its row of the image table, as far as that says where to look: category and region of interest.
 
     Raises:
         StorageUnavailable: if the store does not answer for long.
@@ -173,7 +194,7 @@ def read_image(file: str | File | ImageError, reading: Reading, fetch: Callable[
         data = patiently(fetch, file) if isinstance(file, str) else file
         digest = data.digest()
         pixels, note, _ = decode_noted(data.data, reading.max_pixels, reading.levels, data.page)
-        seen = reading.view.seen(pixels, reading.size)
+        seen = reading.view.seen(pixels, reading.size, row.get("category"), own_region(row))
         return Image(seen, pixels.shape[0], pixels.shape[1], digest, note=note)
     except StorageUnavailable:
         raise

@@ -39,7 +39,7 @@ class AnomalyTrainSettings(TrainSettings):
 class AnomalyMethod(Method):
     """A method over images, trained on normal ones and on the same with made anomalies.
 
-    Examples are uint8 (N, 4, S, S): the image, and 255 where it shows the product.
+    Examples are uint8 (N, 4, S, S): the image, and 255 where there may be anomalies.
     """
 
     noise_cut: ClassVar[float]  # Perlin noise above this is anomalous
@@ -64,12 +64,16 @@ class AnomalyMethod(Method):
         return cls.untrained(train)
 
     def example(self, images: Tensor, rows: Rows | None = None) -> Tensor:
-        """uint8 (N, S, S, 3) images to uint8 (N, 4, S, S): channels first, and the product's mask for training."""
-        masks = torch.full(images.shape[:3], 255, dtype=torch.uint8)
+        """uint8 (N, S, S, 3 or 4) images to uint8 (N, 4, S, S): channels first, and where there may be anomalies.
+
+        That is where images are looked at, and in training where they show the product, too.
+        """
+        shown = images[..., :3]
+        masks = images[..., 3] if images.shape[3] == 4 else torch.full(images.shape[:3], 255, dtype=torch.uint8)
         if rows is not None:
-            found = [product_mask(*pair, self.settings.foreground) for pair in zip(images.numpy(), rows, strict=True)]
-            masks = torch.from_numpy(255 * np.stack(found).astype(np.uint8))
-        return torch.cat([images.permute(0, 3, 1, 2), masks[:, None]], 1)
+            found = [product_mask(*pair, self.settings.foreground) for pair in zip(shown.numpy(), rows, strict=True)]
+            masks = masks * torch.from_numpy(np.stack(found))
+        return torch.cat([shown.permute(0, 3, 1, 2), masks[:, None]], 1)
 
     def example_key(self) -> dict[str, Any]:
         """Image size and where the product is taken to be."""
@@ -119,3 +123,8 @@ class AnomalyMethod(Method):
             images.append(shown)
             masks.append(mask)
         return torch.stack(images), torch.stack(masks).float()[:, None]
+
+
+def looked_at(examples: Tensor) -> Tensor:
+    """(N, 1, S, S) of bool: where images, as examples to be scored, are looked at."""
+    return examples[:, 3:] > 0

@@ -126,6 +126,9 @@ class Method(nn.Module, ABC):
     def example(self, images: Tensor, rows: Rows | None = None) -> Tensor:
         """What training and scoring read of uint8 images (N, S, S, 3), one row an image.
 
+        Images that are looked at in part have a fourth channel, 255 inside and 0 outside, where all is painted over:
+        nothing outside may be learned, or count in a map.
+
         `rows` are the images' rows of the image table, when they are to be trained on; a score knows of none.
         """
 

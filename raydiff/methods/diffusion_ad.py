@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
-from raydiff.methods.anomalies import AnomalyMethod, AnomalyTrainSettings
+from raydiff.methods.anomalies import AnomalyMethod, AnomalyTrainSettings, looked_at
 from raydiff.methods.base import AnomalyMaps, GradientSettings, ScoreSettings
 from raydiff.nn import backbones
 from raydiff.nn.backbones import Backbone, BackboneSettings
@@ -194,7 +194,8 @@ class DiffusionAD(AnomalyMethod):
             self._segment(images, self.reconstruct(images, keys, score, draw)).float().sigmoid()
             for draw in range(score.noise_draws)
         ]
-        return AnomalyMaps(gaussian_blur(torch.stack(draws).mean(0), score.blur_sigma)[:, 0])
+        found = torch.stack(draws).mean(0) * looked_at(examples).to(self.device)
+        return AnomalyMaps(gaussian_blur(found, score.blur_sigma)[:, 0])
 
     def scores(self, maps: Tensor, score: DiffusionADScore) -> Tensor:
         """(N,) image scores: the mean of the largest pixels."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self, cast
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -19,11 +20,12 @@ from raydiff.methods.base import Examples, Method, Report, Rows, ScoreSettings, 
 from raydiff.nn import backbones, json_tensor
 from raydiff.nn.backbones import Backbone, BackboneSettings
 from raydiff.nn.category_statistics import CategorySums, likeliest
-from raydiff.nn.maps import image_score
+from raydiff.nn.maps import anomaly_map, image_score
 from raydiff.nn.memory_bank import cover_radius, greedy_coreset, nearest_neighbours
 
 _BY_CATEGORY = ("feature_mean", "feature_std", "looks_mean")  # buffers with a row a category
 POOLED = 300_000  # patches in memory at once, beyond those of one category
+OUTSIDE = torch.inf  # the features where an image is not looked at; no others are
 SCALE_PATCHES = 4096  # normal patches of a category that tell how large a backbone's distances are
 
 
@@ -95,10 +97,10 @@ FEATURES_PAPER: Mapping[str, Any] = {
 class FeatureMethod(Method):
     """A method over (N, C, grid, grid) features.
 
-    Examples are the raw features in half precision; `standardised` brings them to zero mean and unit variance per
-    channel over the training images of the category that an image shows (not in the papers: EfficientNet's activations
-    differ in scale by orders), and each category has its own part of the bank. Which category that is the image tells,
-    not its folder, so that its score depends on nothing else.
+    Examples are the raw features in half precision, OUTSIDE where no pixel of a patch is looked at. `standardised`
+    brings them to zero mean and unit variance per channel over the training images of the category that an image shows
+    (not in the papers: EfficientNet's activations differ in scale by orders), and each category has its own part of the
+    bank. Which category that is the image tells, not its folder, so that its score depends on nothing else.
     """
 
     def __init__(self, train: FeatureTrainSettings, load_weights: bool = True) -> None:
@@ -126,10 +128,19 @@ class FeatureMethod(Method):
         self.register_buffer("part_scales", torch.ones(len(self.parts)))
 
     def example(self, images: Tensor, rows: Rows | None = None) -> Tensor:
-        """uint8 (N, S, S, 3) images to float16 (N, C, grid, grid) features."""
+        """uint8 (N, S, S, 3 or 4) images to float16 (N, C, grid, grid) features."""
         with torch.inference_mode():
-            features = torch.cat([backbone(images.to(self.device)) for backbone in self._networks], dim=1)
-            return features.clamp(-65504, 65504).half()
+            shown = images[..., :3].to(self.device)
+            features = torch.cat([backbone(shown) for backbone in self._networks], dim=1)
+            features = features.clamp(-65504, 65504).half()
+            if images.shape[3] == 4:
+                inside = F.adaptive_max_pool2d(images[..., 3].to(self.device).float(), self.settings.backbone.grid)
+                features = features.masked_fill(inside[:, None] == 0, OUTSIDE)
+            return features
+
+    def inside(self, examples: Tensor) -> Tensor:
+        """(N, grid, grid) of bool: which patches of the examples are looked at."""
+        return examples[:, 0].to(self.device) != OUTSIDE
 
     def example_key(self) -> dict[str, Any]:
         """Backbone and image size."""
@@ -141,16 +152,18 @@ class FeatureMethod(Method):
 
     def shown(self, examples: Tensor) -> Tensor:
         """(N,) which of the model's categories each example shows, by its mean features."""
-        return likeliest(examples.to(self.device, torch.float32), self.looks_mean, self.looks_std)
+        features = examples.to(self.device, torch.float32)
+        return likeliest(features, self.looks_mean, self.looks_std, self.inside(examples))
 
     def standardised(self, examples: Tensor, shown: Tensor | None = None) -> Tensor:
         """Examples as float32 features, of zero mean and unit variance per channel over normal images of the category.
 
-        By default the category is what `shown` takes each example for.
+        By default the category is what `shown` takes each example for. Where they are not looked at they are zero.
         """
         places = self.shown(examples) if shown is None else shown
         features = examples.to(self.device, torch.float32)
-        return (features - self.feature_mean[places, :, None, None]) / self.feature_std[places, :, None, None]
+        found = (features - self.feature_mean[places, :, None, None]) / self.feature_std[places, :, None, None]
+        return torch.where(self.inside(examples)[:, None], found, 0)
 
     def fit_statistics(self, examples: Examples, seed: int, report: Report = quiet) -> None:
         """Each category's channel statistics, then its memory bank by greedy coreset (LafitE section 3.3, equation 9).
@@ -160,20 +173,21 @@ class FeatureMethod(Method):
         generator = torch.Generator().manual_seed(seed)
         names = sorted(set(examples.categories))
         shown = torch.tensor([names.index(name) for name in examples.categories])
-        counts = self._fit_channels(examples, shown, len(names), report)
-        sizes = [self._kept(images) for images in counts]
-        banks, scales, done = [], [], 0
-        for place, pool in self._pools(examples, shown, counts, generator):
-            parts = []
+        sums = self._fit_channels(examples, shown, len(names), report)
+        wanted = [self._kept(*counts) for counts in zip(sums.images, sums.patches, strict=True)]
+        banks, scales = [], []
+        sizes: list[int] = []
+        for place, pool in self._pools(examples, shown, sums.images, generator):
+            parts, size = [], min(wanted[place], len(pool))
             for part in pool.split(self.parts, 1):
-                told = functools.partial(_report_coreset, report, done, sum(sizes))
-                taken = greedy_coreset(part, sizes[place], generator, told)
+                told = functools.partial(_report_coreset, report, sum(sizes), sum(wanted))
+                taken = greedy_coreset(part, size, generator, told)
                 parts.append(part[taken])
                 if len(self.parts) > 1:
                     drawn = torch.randperm(len(part), generator=generator)[:SCALE_PATCHES].to(part.device)
                     scales.append(nearest_neighbours(part[drawn], part[taken], 1)[0].mean().clamp_min(1e-6))
             banks.append(torch.cat(parts, 1))
-            done += sizes[place]
+            sizes.append(size)
         self.memory_bank = torch.cat(banks)
         places = torch.arange(len(names), dtype=torch.int32).repeat_interleave(torch.tensor(sizes))
         self.bank_categories = places.to(self.memory_bank.device)
@@ -181,12 +195,12 @@ class FeatureMethod(Method):
         if scales:
             self.part_scales.copy_(torch.stack(scales).unflatten(0, (len(names), -1)).mean(0))
 
-    def _fit_channels(self, examples: Examples, shown: Tensor, categories: int, report: Report) -> list[int]:
-        """Channel statistics of each category; how many images each has."""
+    def _fit_channels(self, examples: Examples, shown: Tensor, categories: int, report: Report) -> CategorySums:
+        """Channel statistics of each category, and the sums that they come from."""
         sums = CategorySums(categories, self.feature_mean.shape[1])
         done = 0
         for batch in examples.batches():
-            sums.add(batch, shown[done : done + len(batch)])
+            sums.add(batch, shown[done : done + len(batch)], self.inside(batch))
             done += len(batch)
             report("feature statistics", done, len(examples))
         self.looks_mean = sums.mean.to(self.looks_mean)
@@ -197,7 +211,7 @@ class FeatureMethod(Method):
             self.feature_mean = self.looks_mean.clone()
             deviations = torch.stack([self._floored(deviation) for deviation in sums.deviation])
             self.feature_std = deviations.to(self.feature_mean)
-        return sums.images
+        return sums
 
     def _pools(
         self, examples: Examples, shown: Tensor, counts: Sequence[int], generator: torch.Generator
@@ -216,8 +230,10 @@ class FeatureMethod(Method):
                 done += len(batch)
                 for row, place in enumerate(places.tolist()):
                     if place in drawn:
-                        vectors = as_vectors(self.standardised(batch[row : row + 1], places[row : row + 1]))
-                        chosen = torch.randperm(patches, generator=generator)[: max(1, most // counts[place])]
+                        image = batch[row : row + 1]
+                        vectors = as_vectors(self.standardised(image, places[row : row + 1]))
+                        vectors = vectors[self.inside(image).flatten()]
+                        chosen = torch.randperm(len(vectors), generator=generator)[: max(1, most // counts[place])]
                         drawn[place].append(vectors[chosen.to(vectors.device)])
             for place, images in drawn.items():
                 pool = torch.cat(images)
@@ -229,7 +245,7 @@ class FeatureMethod(Method):
     def stand_in(self, examples: Tensor, images: Sequence[int]) -> None:
         """Banks of as many vectors as so many images of each category would give, the examples' own again and again."""
         vectors = as_vectors(self.standardised(examples))
-        sizes = [self._kept(count) for count in images]
+        sizes = [self._kept(count, count * self.settings.backbone.grid**2) for count in images]
         self.memory_bank = vectors[torch.arange(sum(sizes), device=vectors.device) % len(vectors)]
         places = torch.arange(len(sizes), dtype=torch.int32).repeat_interleave(torch.tensor(sizes))
         self.bank_categories = places.to(vectors.device)
@@ -237,11 +253,11 @@ class FeatureMethod(Method):
         for name in _BY_CATEGORY:
             setattr(self, name, getattr(self, name)[:1].expand(len(sizes), -1).clone())
 
-    def _kept(self, images: int) -> int:
-        """How many patches the bank keeps of a category with so many images."""
-        patches, most = self.settings.backbone.grid**2, self.settings.coreset_pool
-        candidates = min(most, images * min(patches, max(1, most // images)))
-        wanted = max(1, round(self.settings.coreset_ratio * images * patches))
+    def _kept(self, images: int, patches: int) -> int:
+        """How many patches the bank keeps of a category with so many images and, in all of them, patches."""
+        most = self.settings.coreset_pool
+        candidates = min(most, patches, images * max(1, most // images))
+        wanted = max(1, round(self.settings.coreset_ratio * patches))
         return min(wanted, self.settings.bank_size, candidates)
 
     def _floored(self, deviation: Tensor) -> Tensor:
@@ -273,6 +289,11 @@ class FeatureMethod(Method):
             distances, indices = (torch.cat(parts) for parts in zip(*each, strict=True))
             found.append(Nearest(vectors, bank, distances, indices))
         return found
+
+    def error_map(self, errors: Tensor, examples: Tensor, blur_sigma: float) -> Tensor:
+        """(N, S, S) maps of the errors (N, g, g) of the examples' patches, none where these are not looked at."""
+        errors = torch.where(self.inside(examples), errors, 0)
+        return anomaly_map(errors, self.settings.image_size, blur_sigma)
 
     def averaged(self, errors: Sequence[Tensor]) -> Tensor:
         """The backbones' errors, of one shape each, in units of what normal patches have, and of these the mean."""

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raydiff.methods.anomalies import AnomalyMethod
+from raydiff.methods.anomalies import AnomalyMethod, looked_at
 from raydiff.methods.base import AnomalyMaps, Examples, Report, quiet
 from raydiff.methods.glad_settings import DEMO, PAPER, SMALL, GLADScore, GLADTrain
 from raydiff.nn import backbones, given_autoencoder
@@ -192,6 +192,7 @@ class GLAD(AnomalyMethod):
         if score.pixel_weight:
             difference = (images - reconstructed).abs().mean(1, keepdim=True)
             found += score.pixel_weight * difference * _largest(found) / _largest(difference).clamp_min(1e-6)
+        found = found * looked_at(examples).to(self.device)
         return AnomalyMaps(gaussian_blur(found, score.blur_sigma)[:, 0], details)
 
     def scores(self, maps: Tensor, score: GLADScore) -> Tensor:

@@ -27,7 +27,6 @@ from raydiff.methods.features import (
 )
 from raydiff.nn.blocks import Blocks, BlocksSettings
 from raydiff.nn.diffusion import STEPS, Diffusion, NoiseSettings, keyed_noise, spaced_timesteps
-from raydiff.nn.maps import anomaly_map
 from raydiff.nn.unet import UNet, UNetSettings
 
 
@@ -116,7 +115,11 @@ class LafitE(FeatureMethod):
         t = torch.randint(low, high, (len(clean),), generator=generator).to(clean.device)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         output = self._predict(self.diffusion.add_noise(clean, noise, t), t)
-        return F.mse_loss(output.float(), self.diffusion.target(clean, noise, t))
+        target, inside = self.diffusion.target(clean, noise, t), self.inside(examples)
+        if inside.all():
+            return F.mse_loss(output.float(), target)
+        errors = (output.float() - target).square().mean(1)
+        return errors[inside].mean()
 
     @torch.inference_mode()
     def maps(self, examples: Tensor, keys: Sequence[str], score: LafitEScore) -> AnomalyMaps:
@@ -133,7 +136,7 @@ class LafitE(FeatureMethod):
         if score.bank_weight:
             rarity = self.averaged([near.distances[:, 0] for near in self.nearest(features, shown, 1)])
             error = torch.lerp(error, rarity.view_as(error), score.bank_weight)
-        return AnomalyMaps(anomaly_map(error, self.settings.image_size, score.blur_sigma))
+        return AnomalyMaps(self.error_map(error, examples, score.blur_sigma))
 
     def edit(self, features: Tensor, shown: Tensor, score: LafitEScore) -> Tensor:
         """Replace each position by a weighted mean of its K nearest normal patches of its category (equation 10).

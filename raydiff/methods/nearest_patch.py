@@ -23,7 +23,6 @@ from raydiff.methods.features import (
     FeatureScoreSettings,
     FeatureTrainSettings,
 )
-from raydiff.nn.maps import anomaly_map
 from raydiff.nn.memory_bank import nearest_neighbours
 
 
@@ -56,12 +55,12 @@ class NearestPatch(FeatureMethod):
         found = self.nearest(features, shown, score.neighbours)
         grid = len(features), *features.shape[-2:]
         errors = self.averaged([each.distances.mean(1) for each in found]).unflatten(0, grid)
-        maps = anomaly_map(errors, self.settings.image_size, score.blur_sigma)
+        maps = self.error_map(errors, examples, score.blur_sigma)
         if score.image_score == "window":
             return AnomalyMaps(maps)
         if len(found) > 1:
             raise SettingsError("image_score `patch` is PatchCore's, for one backbone; with several leave it `window`")
-        largest, farthest = errors.flatten(1).max(1)
+        largest, farthest = torch.where(self.inside(examples), errors, 0).flatten(1).max(1)
         patches = torch.arange(len(features), device=farthest.device) * errors[0].numel() + farthest
         (near,) = found
         weights, own = [], self.bank_rows()

@@ -91,7 +91,8 @@ class Model:
 
         Raises:
             SettingsError: if an image has another type or shape, or there are not as many categories as images.
-            ImageError: if the view's crop lies outside an image.
+            ImageError: if the view's crop lies outside an image, or it has a region of interest a category and none for
+                an image's.
         """
         if categories is not None and len(categories) != len(images):
             raise SettingsError(f"{len(images)} images and {len(categories)} categories; give each image one, or None")
@@ -100,8 +101,9 @@ class Model:
                 raise SettingsError(
                     f"image {position} is {image.dtype} {image.shape}; uint8 RGB (height, width, 3) is expected"
                 )
-        size = self.image_size
-        return self.score_seen([self.view.seen(image, size) for image in images], categories)
+        shown = [None] * len(images) if categories is None else categories
+        pairs = zip(images, shown, strict=True)
+        return self.score_seen([self.view.seen(image, self.image_size, category) for image, category in pairs], shown)
 
     def score_seen(self, images: Arrays, categories: Sequence[str | None] | None = None) -> Scored:
         """Score images as the model's view has them (see `View.seen`)."""

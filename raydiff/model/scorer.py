@@ -21,6 +21,7 @@ from raydiff.model.scored import Scored, concatenated
 from raydiff.nn.batches import filled
 from raydiff.nn.positions import PositionStatistics
 from raydiff.views import Arrays, Layout, each_tile
+from raydiff.views.roi import alike, inside_of
 
 # Large enough to keep the device busy, small enough that a single image does not wait for much filling.
 CHUNK = {"cpu": 8, "cuda": 32}
@@ -33,7 +34,7 @@ def score_images(
     positions: PositionStatistics | None = None,
     categories: Sequence[str | None] | None = None,
 ) -> Scored:
-    """Score uint8 images (H, W, 3) as the method's view has them (see `View.seen`); the rest as of `score_examples`.
+    """Score uint8 images as the method's view has them (see `View.seen`); the rest as of `score_examples`.
 
     Some tiles are in memory at a time, or one image's.
     """
@@ -41,7 +42,7 @@ def score_images(
     for group in method.settings.view.groups(images, method.settings.image_size):
         inputs = inputs_of(method, images[group])
         shown = None if categories is None else categories[group]
-        parts.append(score_examples(method, *inputs[:2], score, positions, shown, inputs.layouts))
+        parts.append(score_inputs(method, inputs, score, positions, shown))
     return concatenated(parts)
 
 
@@ -51,6 +52,7 @@ class Inputs(NamedTuple):
     examples: Tensor  # of their tiles, those of an image one after the other
     keys: list[str]  # of each tile
     layouts: list[Layout]  # of each image
+    inside: np.ndarray | None = None  # (T, S, S) of bool, where each tile is looked at; None: everywhere
 
     @property
     def image_keys(self) -> list[str]:
@@ -62,26 +64,31 @@ class Inputs(NamedTuple):
         own = _rows(self.layouts)
         tiles = [tile for image in images for tile in range(own[image].start, own[image].stop)]
         layouts = [self.layouts[image] for image in images]
-        return Inputs(self.examples[tiles], [self.keys[tile] for tile in tiles], layouts)
+        inside = None if self.inside is None else self.inside[tiles]
+        return Inputs(self.examples[tiles], [self.keys[tile] for tile in tiles], layouts, inside)
 
 
 def inputs_of(method: Method, images: Arrays) -> Inputs:
-    """Of uint8 images (H, W, 3) as the method's view has them."""
+    """Of uint8 images as the method's view has them (see `View.seen`)."""
     tiles, layouts = tiles_of(method, images)
-    return Inputs(examples_of(method, tiles), [image_key(tile) for tile in tiles], layouts)
+    return Inputs(examples_of(method, tiles), [image_key(tile) for tile in tiles], layouts, inside_of(tiles))
 
 
 def tiles_of(method: Method, images: Arrays) -> tuple[np.ndarray, list[Layout]]:
-    """The tiles (T, S, S, 3) of uint8 images (H, W, 3) as the method's view has them, and each image's layout."""
+    """The tiles (T, S, S, 3 or 4) of uint8 images as the method's view has them, and each image's layout.
+
+    They have a fourth channel where one of the images is looked at in part, or is smaller than its tile.
+    """
     for image in images:
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"uint8 (H, W, 3) images expected, {image.dtype} {image.shape} given")
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (3, 4):
+            raise ValueError(f"uint8 (H, W, 3 or 4) images expected, {image.dtype} {image.shape} given")
     layouts = [method.settings.view.layout(image.shape, method.settings.image_size) for image in images]
-    return np.concatenate([layout.tiles(image) for layout, image in zip(layouts, images, strict=True)]), layouts
+    tiles = [tile for layout, image in zip(layouts, images, strict=True) for tile in layout.tiles(image)]
+    return np.stack(list(alike(tiles))), layouts
 
 
 def examples_of(method: Method, images: np.ndarray, rows: Rows | None = None) -> Tensor:
-    """The method's examples of uint8 (N, S, S, 3) images, on the CPU; to be trained on, if `rows` are given."""
+    """The method's examples of uint8 (N, S, S, 3 or 4) images, on the CPU; to be trained on, if `rows` are given."""
     chunk = CHUNK[method.device.type]
     parts = []
     for start in range(0, len(images), chunk):
@@ -89,6 +96,19 @@ def examples_of(method: Method, images: np.ndarray, rows: Rows | None = None) ->
         theirs = None if rows is None else [*rows[start : start + chunk], *[rows[start]] * (chunk - len(batch))]
         parts.append(method.example(filled(batch, chunk), theirs)[: len(batch)].cpu())
     return torch.cat(parts)
+
+
+def score_inputs(
+    method: Method,
+    inputs: Inputs,
+    score: ScoreSettings,
+    positions: PositionStatistics | None = None,
+    categories: Sequence[str | None] | None = None,
+) -> Scored:
+    """As `score_examples`, of images whose examples are there."""
+    return score_examples(
+        method, inputs.examples, inputs.keys, score, positions, categories, inputs.layouts, inputs.inside
+    )
 
 
 def score_examples(
@@ -99,6 +119,7 @@ def score_examples(
     positions: PositionStatistics | None = None,
     categories: Sequence[str | None] | None = None,
     layouts: Sequence[Layout] | None = None,
+    inside: np.ndarray | None = None,
 ) -> Scored:
     """Score examples with the given keys (see `image_key`).
 
@@ -109,6 +130,7 @@ def score_examples(
         positions: what normal maps hold at each position of a tile; without them the maps are the method's own.
         categories: of each image, where they are known; others the method guesses, if it can. None guesses nothing.
         layouts: of each image, whose tiles' examples follow each other; None: each example is an image.
+        inside: (T, S, S) of bool, where each tile is looked at; maps are zero elsewhere, and no score is read there.
     """
     size = method.settings.image_size
     layouts = layouts or [Layout(size, size, size, 0)] * len(examples)
@@ -119,7 +141,9 @@ def score_examples(
         shown = [guess or name for guess, name in zip(guessed, categories, strict=True)]
     of_tiles = each_tile(shown, layouts)
     found = [
-        _score_chunk(method, batch, keys[rows], score, positions, of_tiles[rows])
+        _score_chunk(
+            method, batch, keys[rows], score, positions, of_tiles[rows], None if inside is None else inside[rows]
+        )
         for rows, batch in _chunks(method, examples)
     ]
     tiles = concatenated([each for each, _ in found])
@@ -135,6 +159,9 @@ def score_examples(
         value = tiles.scores[rows].max(keepdims=True)
         if not have_own:
             there = torch.from_numpy(whole[None]).to(method.device)
+            if inside is not None:
+                looked_at = layout.joined(inside[rows].astype(np.float32)) > 0
+                there = _inside_alone(there, torch.from_numpy(looked_at[None]).to(method.device))
             value = method.scores(there, score).double().cpu().numpy()
         told = {name: values[rows].mean(keepdims=True) for name, values in tiles.details.items()}
         images.append(Scored(value, whole[None], told, [None]))
@@ -148,6 +175,7 @@ def _score_chunk(
     score: ScoreSettings,
     positions: PositionStatistics | None,
     categories: Sequence[str | None],
+    inside: np.ndarray | None,
 ) -> tuple[Scored, bool]:
     """Some tiles' scores, and whether these are the method's own and not read off the maps."""
     chunk, count = CHUNK[method.device.type], len(examples)
@@ -156,10 +184,20 @@ def _score_chunk(
     standing = found.maps
     if positions is not None:
         standing = positions.standardised(standing, [*categories, *[None] * spare])
-    of_images = method.scores(standing, score) if found.scores is None else found.scores
+    read = standing
+    if inside is not None:
+        looked_at = filled(torch.from_numpy(inside), chunk).to(standing.device)
+        read, standing = _inside_alone(standing, looked_at), torch.where(looked_at, standing, 0)
+    of_images = method.scores(read, score) if found.scores is None else found.scores
     told = {name: values[:count].double().cpu().numpy() for name, values in found.details.items()}
     scored = of_images[:count].double().cpu().numpy()
     return Scored(scored, standing[:count].cpu().float().numpy(), told, [None] * count), found.scores is not None
+
+
+def _inside_alone(maps: Tensor, inside: Tensor) -> Tensor:
+    """(N, H, W) maps with each one's lowest value inside put outside, where no score is to be found."""
+    lowest = torch.where(inside, maps, torch.inf).amin((1, 2), keepdim=True)
+    return torch.where(inside, maps, torch.where(lowest.isinf(), 0, lowest))
 
 
 def _guesses(
@@ -200,4 +238,4 @@ def _rows(layouts: Sequence[Layout]) -> list[slice]:
 
 def image_key(image: np.ndarray) -> str:
     """An image's own key: the hash of its pixels at the model's size. Its noise is drawn from this."""
-    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(image[..., :3]).tobytes()).hexdigest()

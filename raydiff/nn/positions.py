@@ -35,15 +35,15 @@ class PositionGrid(Settings):
 
     @classmethod
     def of(cls, cells: Tensor) -> PositionGrid:
-        """From the cells (n, c, c) of n normal maps.
+        """From the cells (n, c, c) of n normal maps, NaN where nothing is looked at.
 
         No position counts for quieter than half of them are: where normals show next to nothing, a little more than
         nothing is no anomaly.
         """
         weight = len(cells) / (len(cells) + SHRINKAGE)
-        own = _smooth(cells.mean(0))
+        own = _smooth(_mean(cells))
         mean = weight * own + (1 - weight) * own.median()
-        own = _smooth((cells - mean).square().mean(0))
+        own = _smooth(_mean((cells - mean).square()))
         variance = weight * own + (1 - weight) * own.median()
         mean, variance = (torch.maximum(each, each.median()) for each in (mean, variance))
         return cls.parse({"mean": mean.tolist(), "deviation": variance.clamp_min(1e-12).sqrt().tolist()})
@@ -76,10 +76,17 @@ class PositionStatistics(Settings):
         return (maps - mean) / deviation
 
 
-def in_cells(maps: Tensor, cells: int = CELLS) -> Tensor:
-    """(N, S, S) maps to the means (N, c, c) of their cells, fewer on smaller maps, on the CPU."""
+def in_cells(maps: Tensor, cells: int = CELLS, inside: Tensor | None = None) -> Tensor:
+    """(N, S, S) maps to the means (N, c, c) of their cells, fewer on smaller maps, on the CPU.
+
+    Of maps that are looked at `inside` alone, (N, S, S) of bool, and zero elsewhere, over what is inside of each cell;
+    NaN where nothing is.
+    """
     cells = min(cells, maps.shape[-1])
-    return F.adaptive_avg_pool2d(maps[:, None].float(), cells)[:, 0].cpu()
+    found = F.adaptive_avg_pool2d(maps[:, None].float(), cells)[:, 0].cpu()
+    if inside is None:
+        return found
+    return found / F.adaptive_avg_pool2d(inside[:, None].float(), cells)[:, 0].cpu()  # 0 / 0 is NaN
 
 
 def left_out(cells: Tensor) -> Iterable[PositionGrid]:
@@ -94,6 +101,14 @@ def by_category(cells: Tensor, categories: Sequence[str]) -> dict[str, Tensor]:
     for row, name in enumerate(categories):
         rows[name].append(row)
     return {name: cells[found] for name, found in rows.items()}
+
+
+def _mean(cells: Tensor) -> Tensor:
+    """The mean grid (c, c) of (n, c, c); where no map was looked at, what the others have in the middle."""
+    if not cells.isnan().any():
+        return cells.mean(0)
+    found = cells.nanmean(0)
+    return torch.where(found.isnan(), found.nanmedian(), found)
 
 
 def _smooth(grid: Tensor) -> Tensor:

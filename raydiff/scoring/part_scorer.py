@@ -158,7 +158,7 @@ class PartScorer:
         from raydiff.images.overlay import overlay  # matplotlib, which no other maps need
 
         size = self.view.cropped(height, width)[::-1]  # a picture shows what was looked at
-        picture = Image.fromarray(overlay(seen, anomaly_map, *scale)).resize(size, Image.Resampling.BILINEAR)
+        picture = Image.fromarray(overlay(seen[..., :3], anomaly_map, *scale)).resize(size, Image.Resampling.BILINEAR)
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
         patiently(storage.write_bytes, uri, buffer.getvalue())

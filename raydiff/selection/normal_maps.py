@@ -50,8 +50,11 @@ def _position_statistics(model_uri: str, score: Any, table_uri: str, board: Any)
             images = decoded["image"][decoded["error"] == ""]
             if len(images):
                 inputs = inputs_of(model.method, regions(images, model.view, model.image_size, start))
-                found = score_examples(model.method, inputs.examples, inputs.keys, score)  # each tile by itself
-                cells[category].append(in_cells(torch.from_numpy(found.maps)))
+                inside = inputs.inside
+                # each tile by itself
+                found = score_examples(model.method, inputs.examples, inputs.keys, score, inside=inside)
+                looked_at = None if inside is None else torch.from_numpy(inside)
+                cells[category].append(in_cells(torch.from_numpy(found.maps), inside=looked_at))
             done += part.num_rows
             board.write.remote("maps of normal images", done, total)
     return PositionStatistics.of({name: torch.cat(found) for name, found in cells.items()}) if cells else None

@@ -18,10 +18,11 @@ from pydantic import Field
 from raydiff.errors import DataError
 from raydiff.methods.base import Method, ScoreSettings
 from raydiff.model.scored import Scored
-from raydiff.model.scorer import Inputs, inputs_of, score_examples
+from raydiff.model.scorer import Inputs, inputs_of, score_inputs
 from raydiff.selection.criterion import masks_in_cells
 from raydiff.settings import Settings
 from raydiff.synthesis.made import MadeAnomalies, make_set
+from raydiff.views.roi import inside_of
 
 DECILES = np.linspace(0, 1, 11)
 
@@ -46,7 +47,7 @@ class LabelledImages(NamedTuple):
     """Images of one category."""
 
     category: str
-    images: np.ndarray  # (N, H, W, 3) uint8, as the method's view has them
+    images: np.ndarray  # (N, H, W, 3 or 4) uint8, as the method's view has them
     labels: np.ndarray  # (N,) of bool, True = anomalous
     masks: np.ndarray  # (N, H, W) of bool, empty where there is none
 
@@ -70,7 +71,7 @@ class ScoringSet:
 
     def scored(self, method: Method, score: ScoreSettings) -> Scored:
         """The set under these score settings."""
-        return score_examples(method, self.inputs.examples, self.inputs.keys, score, layouts=self.inputs.layouts)
+        return score_inputs(method, self.inputs, score)
 
     def part(self, rows: np.ndarray) -> ScoringSet:
         """The images in these rows alone."""
@@ -115,7 +116,7 @@ def pseudo_validation_set(
     """Held-out normals of each category and anomalies made of them.
 
     Args:
-        normals: per category uint8 (N, H, W, 3) images as the method's view has them, N >= 2.
+        normals: per category uint8 (N, H, W, 3 or 4) images as the method's view has them, N >= 2.
 
     Raises:
         DataError: if no category has two images (an anomaly is cut from one and pasted on another).
@@ -135,11 +136,16 @@ def pseudo_validation_set(
 
 
 def made_of(images: np.ndarray, settings: PseudoValidationSettings, seed: int) -> MadeAnomalies:
-    """Anomalies made of one category's normal images (N, H, W, 3), uint8; none of a single image."""
+    """Anomalies made of one category's normal images (N, H, W, 3 or 4), uint8; none of a single image.
+
+    Of images that are looked at in part they lie in that part, and have the fourth channel, too.
+    """
     kept = images[: settings.normals]
     if len(kept) < 2:
         return MadeAnomalies(kept[:0], np.zeros(kept[:0].shape[:3], bool), [])
-    return make_set(kept, settings.anomalies, seed)
+    made = make_set(kept[..., :3], settings.anomalies, seed, inside=inside_of(kept))
+    beside = kept[np.arange(len(made.images)) % len(kept), ..., 3:]
+    return made._replace(images=np.concatenate([made.images, beside], 3))
 
 
 def scoring_set(method: Method, parts: Sequence[LabelledImages]) -> ScoringSet:

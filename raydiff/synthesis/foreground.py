@@ -1,4 +1,4 @@
-"""Where the product is on an image: seen from the image itself, everywhere, or by the user's masks."""
+"""Where anomalies may be made on an image: on its product, everywhere, or by the user's masks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from raydiff import storage
 from raydiff.errors import DataError, ImageError, StorageError
 from raydiff.images.decode import resize_mask
 from raydiff.images.masks import read_mask
+from raydiff.views.foreground import foreground
 
 AUTO, FULL = "auto", "full"
 
@@ -47,19 +48,6 @@ def check_choice(choice: str | Mapping[str, str]) -> None:
     for each in {choice} if isinstance(choice, str) else set(choice.values()):
         if each not in (AUTO, FULL) and not storage.is_folder(each):
             raise DataError(f"foreground {each} is no folder that is there; give {AUTO}, {FULL} or a folder of masks")
-
-
-def foreground(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Where an image (H, W, 3) is not plain background: unlike the median colour of its border.
-
-    Everywhere, if the border itself is a texture or next to nothing stands out.
-    """
-    edge = max(1, round(0.04 * min(image.shape[:2])))
-    border = np.ones(image.shape[:2], bool)
-    border[edge:-edge, edge:-edge] = False
-    off = np.abs(image.astype(np.float64) - np.median(image[border], axis=0)).max(axis=2)
-    mask = off > max(20.0, 4.0 * float(np.median(off[border])))
-    return mask if mask.mean() >= 0.02 else np.ones_like(mask)
 
 
 def _users_mask(folder: str, row: Mapping[str, Any], size: int) -> NDArray[np.bool_]:

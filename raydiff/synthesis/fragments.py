@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from raydiff.errors import DataError
 from raydiff.settings import Settings
-from raydiff.synthesis.foreground import foreground
+from raydiff.views.foreground import foreground
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 
-from raydiff.synthesis.foreground import foreground
 from raydiff.synthesis.fragments import SHAPES, FragmentSettings, Image, Mask, Shape, fragment, line, make_anomaly
 from raydiff.synthesis.textures import procedural_texture
+from raydiff.views.foreground import foreground
 
 Pixels = NDArray[np.float64]
 Change = Callable[[Pixels, Mask, np.random.Generator, float], Pixels]

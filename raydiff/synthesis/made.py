@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydiff.errors import DataError
-from raydiff.synthesis.fragments import FragmentSettings
-from raydiff.synthesis.kinds import KINDS
+from raydiff.synthesis.fragments import FragmentSettings, Image, Mask
+from raydiff.synthesis.kinds import KINDS, Kind
 
 _DEFAULT = FragmentSettings()
+PLACES = 20  # tried for an anomaly, where only a part of an image is looked at
 
 
 class MadeAnomalies(NamedTuple):
@@ -29,6 +30,7 @@ def make_set(
     seed: int,
     kinds: Sequence[str] = tuple(KINDS),
     settings: FragmentSettings = _DEFAULT,
+    inside: NDArray[np.bool_] | None = None,
 ) -> MadeAnomalies:
     """Anomalies on a category's normal images, on one image after the other, all kinds in each round of kinds.
 
@@ -40,6 +42,7 @@ def make_set(
         seed: the same seed gives the same set.
         kinds: names in KINDS; the paper's alone is ("fragment",).
         settings: how large they are and how much they change.
+        inside: (N, H, W) where each image is looked at; there the anomalies lie, and nothing else changes.
 
     Raises:
         DataError: if there is only one image, so that there is none to cut from, or none of the kinds shows anywhere
@@ -59,7 +62,8 @@ def make_set(
         source = (target + int(rng.integers(1, count))) % count
         for place in np.roll(order, -(number % len(kinds))):  # the next, where one would not show
             kind = kinds[place]
-            found = KINDS[kind](images[target], images[source], rng, settings)
+            where = None if inside is None else inside[target]
+            found = _made(KINDS[kind], images[target], images[source], rng, settings, where)
             if found:
                 made.images[number], made.masks[number] = found
                 made.kinds.append(kind)
@@ -67,3 +71,30 @@ def make_set(
         else:
             raise DataError(f'none of {", ".join(kinds)} shows on image {target}; let "fragment" be among the kinds')
     return made
+
+
+def _made(
+    kind: Kind,
+    target: Image,
+    source: Image,
+    rng: np.random.Generator,
+    settings: FragmentSettings,
+    inside: NDArray[np.bool_] | None,
+) -> tuple[Image, Mask] | None:
+    """One anomaly; of several places, where it must lie inside, the first that half of it does, or the one that most
+    of it does.
+    """
+    if inside is None:
+        return kind(target, source, rng, settings)
+    best: tuple[float, Image, Mask] | None = None
+    for _ in range(PLACES):
+        found = kind(target, source, rng, settings)
+        if found is None:
+            break
+        image, mask = found[0], found[1] & inside
+        share = mask.sum() / found[1].sum()
+        if share and (best is None or share > best[0]):
+            best = share, np.where(inside[..., None], image, target), mask
+        if share >= 0.5:
+            break
+    return best and best[1:]

@@ -18,6 +18,7 @@ from raydiff.model.scorer import examples_of, tiles_of
 from raydiff.progress import console, phase
 from raydiff.training import store
 from raydiff.views import Arrays, each_tile
+from raydiff.views.roi import inside_of
 
 ERRORS_KEPT = 1000  # reasons in the index; the count is always whole
 
@@ -96,12 +97,16 @@ class ExampleWriter:
         return {name: np.array([value]) for name, value in found.items()}
 
     def _write(self, part: int, images: Arrays, records: np.ndarray) -> tuple[int, str]:
-        """Write a part's examples, one a tile; how many.
+        """Write a part's examples, one a tile that has something to be looked at; how many.
 
         A refusal comes back as text, because Ray Data loses the kind of an error that is raised.
         """
         tiles, layouts = tiles_of(self.method, images)
         rows = each_tile(map(json.loads, records), layouts)
+        inside = inside_of(tiles)
+        if inside is not None:
+            looked_at = np.flatnonzero(inside.any((1, 2)))
+            tiles, rows = tiles[looked_at], [rows[place] for place in looked_at]
         try:
             examples = examples_of(self.method, tiles, rows)
         except DataError as error:

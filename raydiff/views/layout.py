@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from raydiff.views.ragged import Arrays
+from raydiff.views.roi import alike
 
 T = TypeVar("T")
 
@@ -42,11 +43,17 @@ class Layout(NamedTuple):
         return self.height == self.width == self.size
 
     def tiles(self, image: np.ndarray) -> np.ndarray:
-        """(T, S, S, 3) tiles of an image (H, W, 3) of this layout's size."""
+        """(T, S, S, C) tiles of an image (H, W, C) of this layout's size; where they are filled up, nothing is to be
+        looked at, and a fourth channel says so (see `roi`).
+        """
         if self.is_one_tile:
             return image[None]
         below, right = (max(0, self.size - side) for side in (self.height, self.width))
-        filled = np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
+        filled = image
+        if below or right:
+            (image,) = alike([image], True)
+            filled = np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
+            filled[self.height :, :, 3] = filled[:, self.width :, 3] = 0
         return np.stack([filled[y : y + self.size, x : x + self.size] for y, x in self.origins])
 
     def joined(self, maps: Arrays) -> np.ndarray:

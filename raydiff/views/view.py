@@ -9,10 +9,11 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from PIL import Image
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from raydiff.errors import ImageError, SettingsError
 from raydiff.settings import Settings
+from raydiff.views import roi
 from raydiff.views.layout import Layout
 from raydiff.views.ragged import Arrays
 
@@ -31,6 +32,16 @@ class View(Settings):
     scale: float = Field(1.0, gt=0, le=1)  # the image is made smaller by this before it is cut into tiles
     fit: Literal["stretch", "pad"] = "stretch"  # without tiles: to a square, or with its sides' ratio kept
     crop: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1: pixels, or shares where all are <= 1
+    # where to look: at the product, as each image shows it, or in a region of every category ("") or of each, kept as
+    # text (see `roi.as_text`); an image's own, in its table's column roi_uri, comes before it
+    roi: Literal["auto"] | dict[str, str] | None = None
+
+    @field_validator("roi")
+    @classmethod
+    def _regions(cls, given: str | dict[str, str] | None) -> str | dict[str, str] | None:
+        for text in given.values() if isinstance(given, dict) else ():
+            roi.from_text(text)
+        return given
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -58,6 +69,8 @@ class View(Settings):
             name, equals, value = item.strip().partition("=")
             if not equals:
                 raise SettingsError(f"--view {text!r} is not NAME=VALUE with commas between, as in tile=512,overlap=64")
+            if name == "roi" and value != roi.AUTO:
+                raise SettingsError(f"roi={value} in --view: give a mask, or a folder of masks, by --roi {value}")
             try:
                 found[name] = json.loads(f"[{value}]" if name == "crop" else value)
             except ValueError:
@@ -70,17 +83,37 @@ class View(Settings):
         """Whether all images become one square of the network's size."""
         return self.tile is None and self.fit == "stretch"
 
-    def seen(self, image: np.ndarray, size: int) -> np.ndarray:
+    def seen(
+        self, image: np.ndarray, size: int, category: str | None = None, own: np.ndarray | None = None
+    ) -> np.ndarray:
         """What is to be seen of an image (H, W, 3) of uint8, at the scale of a network of `size` pixels.
 
-        (size, size, 3) where it is stretched; else as high and wide as the image's sides' ratio makes it.
+        (size, size, 3) where it is stretched; else as high and wide as the image's sides' ratio makes it. Where it is
+        looked at in a region only, a fourth channel says so (see `roi`).
+
+        Args:
+            category: what the image shows, where it is known; each may have a region of its own.
+            own: the image's own region, bool, (h, w) of its sides' ratio; it counts instead of the view's.
 
         Raises:
-            ImageError: if the crop lies outside the image.
+            ImageError: if the crop lies outside the image, or the view has no region for the category or none in the
+                crop.
         """
-        cut = image[self._place(image.shape[0], image.shape[1])]
+        place = self._place(image.shape[0], image.shape[1])
+        cut = image[place]
         height, width = self._scaled(cut.shape[0], cut.shape[1], size)
-        return np.array(Image.fromarray(cut).resize((width, height), Image.Resampling.BILINEAR))
+        whole = self._region(category) if own is None else own
+        inside = None
+        if whole is not None:
+            there = roi.resized(whole, image.shape[0], image.shape[1])[place]
+            cut, inside = roi.painted(cut, there), roi.resized(there, height, width)
+            if not inside.any():
+                raise ImageError("its region of interest has no pixel in what the view shows of it; mend the mask")
+        found = np.array(Image.fromarray(cut).resize((width, height), Image.Resampling.BILINEAR))
+        if own is None and self.roi == roi.AUTO:
+            inside = roi.product(found)
+            found = roi.painted(found, inside)
+        return found if inside is None else roi.with_region(found, inside)
 
     def seen_mask(self, mask: np.ndarray, size: int) -> np.ndarray:
         """As `seen`, of a bool mask (H, W): each pixel takes the nearest one's value."""
@@ -127,6 +160,18 @@ class View(Settings):
         """Height and width of what the crop leaves of an image."""
         rows, columns = self._place(height, width)
         return rows.stop - rows.start, columns.stop - columns.start
+
+    def _region(self, category: str | None) -> np.ndarray | None:
+        """The region of a category's images, of some size; None where all of an image is looked at."""
+        if not isinstance(self.roi, dict):
+            return None
+        text = self.roi.get(category or roi.ANY, self.roi.get(roi.ANY))
+        if text is None:
+            told = f"its category {category} has none" if category else "its category is not known"
+            raise ImageError(
+                f"the model looks at a region of interest a category ({', '.join(sorted(self.roi))}), and {told}"
+            )
+        return roi.from_text(text)
 
     def _scaled(self, height: int, width: int, size: int) -> tuple[int, int]:
         if self.is_stretched:

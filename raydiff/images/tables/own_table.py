@@ -9,9 +9,9 @@ uris start from the folder of the table. What is left out is filled in:
   which are to be scored, are unknown);
 - `defect`: "good" for normals, else unknown; `mask_uri`: none.
 
-A column `part` says which physical part an image shows, a column `time` when it was taken: `holdout` asks for them, and
-an archive's summary for the day. All other columns are carried along into the score table. What was taken for what is
-printed when a table has been read.
+A column `roi_uri` names a mask that says where to look at an image (see `regions`). A column `part` says which physical
+part an image shows, a column `time` when it was taken: `holdout` asks for them, and an archive's summary for the day.
+All other columns are carried along into the score table. What was taken for what is printed when a table has been read.
 """
 
 from __future__ import annotations
@@ -105,6 +105,9 @@ def _read(uri: str, notes: Notes, to_train: bool) -> Iterator[_Read]:
             unnamed.see(batch.columns)
         cells = Cells(batch, uri, notes)
         images = pa.table(list(_filled(cells, found.known, uri, to_train).values()), table.SCHEMA)
+        if table.ROI in found.known:
+            masks = cells.places(found.known[table.ROI], uri.rpartition("/")[0], required=False)
+            images = images.append_column(table.ROI, pa.array(masks, pa.string()))
         if table.PART in found.known:
             parts = cells.names(found.known[table.PART], required=False)
             images = images.append_column(table.PART, pa.array(parts, pa.string()))
