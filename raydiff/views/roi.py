@@ -13,7 +13,6 @@ from functools import lru_cache
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import binary_dilation, binary_fill_holes
 
 from raydiff.views.foreground import foreground
 from raydiff.views.ragged import Arrays
@@ -60,6 +59,8 @@ def product(seen: np.ndarray) -> np.ndarray:
 
     With what the product encloses, and a little around it.
     """
+    from scipy.ndimage import binary_dilation, binary_fill_holes  # slow to load, and no other region needs it
+
     height, width = seen.shape[:2]
     factor = min(1.0, LOOKED_AT / max(height, width))
     small = Image.fromarray(seen).resize((max(1, round(width * factor)), max(1, round(height * factor))))
