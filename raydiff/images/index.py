@@ -238,7 +238,7 @@ def examine(
     try:
         data = fetch(row["uri"])
         with decoding:
-            pixels, said, highest = decode_noted(data.data, levels=levels, page=data.page)
+            pixels, said, highest, _ = decode_noted(data.data, levels=levels, page=data.page)
             shape = pixels.shape
             small = thumbnail(pixels) if compared else None
             del pixels  # a hundred times its file

@@ -21,7 +21,7 @@ import ray.data
 
 from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
 from raydiff.images import guarded, pack, pages, table
-from raydiff.images.decode import MAX_PIXELS, decode_noted
+from raydiff.images.decode import MAX_PIXELS, see
 from raydiff.images.levels import Levels
 from raydiff.images.pages import File, Shared, split
 from raydiff.images.shards import ROWS_PER_PART, ROWS_PER_TILED_PART, Part, read_rows
@@ -172,9 +172,8 @@ def read_image(file: str | File | ImageError, reading: Reading, fetch: Callable[
             raise file
         data = patiently(fetch, file) if isinstance(file, str) else file
         digest = data.digest()
-        pixels, note, _ = decode_noted(data.data, reading.max_pixels, reading.levels, data.page)
-        seen = reading.view.seen(pixels, reading.size)
-        return Image(seen, pixels.shape[0], pixels.shape[1], digest, note=note)
+        seen = see(data.data, reading.view, reading.size, reading.max_pixels, reading.levels, data.page)
+        return Image(seen.pixels, seen.height, seen.width, digest, note=seen.note)
     except StorageUnavailable:
         raise
     except (ImageError, StorageError) as error:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, Literal, Self
 
 import numpy as np
 from PIL import Image
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from raydiff.errors import ImageError, SettingsError
 from raydiff.settings import Settings
 from raydiff.views.layout import Layout
 from raydiff.views.ragged import Arrays
+from raydiff.views.reduced import Reduced, factor
 
 TILES = 256  # worked on at a time
 OVERLAP = 8  # tiles overlap by this part of their side, where nothing else is said
@@ -31,6 +33,7 @@ class View(Settings):
     scale: float = Field(1.0, gt=0, le=1)  # the image is made smaller by this before it is cut into tiles
     fit: Literal["stretch", "pad"] = "stretch"  # without tiles: to a square, or with its sides' ratio kept
     crop: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1: pixels, or shares where all are <= 1
+    jpeg: Literal["whole", "scaled"] = "whole"  # large JPEGs are unpacked whole, or by libjpeg at a part of their size
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -45,6 +48,12 @@ class View(Settings):
             if min(self.crop) < 0 or x1 <= x0 or y1 <= y0:
                 raise ValueError("crop is x0,y0,x1,y1 with x0 < x1 and y0 < y1, none below 0")
         return self
+
+    @model_serializer(mode="wrap")
+    def _told(self, told: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As before there was a choice, where none was made: hashes of it are ids of models and of what is computed."""
+        found: dict[str, Any] = told(self)
+        return {name: value for name, value in found.items() if name != "jpeg" or value != "whole"}
 
     @classmethod
     def values(cls, text: str) -> dict[str, Any]:
@@ -70,17 +79,38 @@ class View(Settings):
         """Whether all images become one square of the network's size."""
         return self.tile is None and self.fit == "stretch"
 
-    def seen(self, image: np.ndarray, size: int) -> np.ndarray:
+    def seen(self, image: np.ndarray, size: int, reduced: Reduced | None = None) -> np.ndarray:
         """What is to be seen of an image (H, W, 3) of uint8, at the scale of a network of `size` pixels.
 
         (size, size, 3) where it is stretched; else as high and wide as the image's sides' ratio makes it.
 
+        Args:
+            reduced: how it was made smaller already; None: it was not.
+
         Raises:
             ImageError: if the crop lies outside the image.
         """
-        cut = image[self._place(image.shape[0], image.shape[1])]
-        height, width = self._scaled(cut.shape[0], cut.shape[1], size)
-        return np.array(Image.fromarray(cut).resize((width, height), Image.Resampling.BILINEAR))
+        by, full_height, full_width, top, left = reduced or Reduced(1, *image.shape[:2], 0, 0)
+        rows, columns = self._place(full_height, full_width)
+        height, width = self._scaled(rows.stop - rows.start, columns.stop - columns.start, size)
+        # of pixels that the crop's edges divide the part within counts, and none beyond
+        upper, lower = (top + edge / by for edge in (rows.start, rows.stop))
+        first, last = (left + edge / by for edge in (columns.start, columns.stop))
+        y, x = math.floor(upper), math.floor(first)
+        cut = Image.fromarray(image[y : math.ceil(lower), x : math.ceil(last)])
+        box = first - x, upper - y, last - x, lower - y
+        return np.array(cut.resize((width, height), Image.Resampling.BILINEAR, box))
+
+    def reduction(self, height: int, width: int, size: int) -> int:
+        """By how much a JPEG of this size may be unpacked smaller for a network of `size` pixels; 1 = not at all.
+
+        Raises:
+            ImageError: if the crop lies outside the image.
+        """
+        if self.jpeg == "whole":
+            return 1
+        cropped = self.cropped(height, width)
+        return factor(min(whole / part for whole, part in zip(cropped, self._scaled(*cropped, size), strict=True)))
 
     def seen_mask(self, mask: np.ndarray, size: int) -> np.ndarray:
         """As `seen`, of a bool mask (H, W): each pixel takes the nearest one's value."""
@@ -131,8 +161,8 @@ class View(Settings):
     def _scaled(self, height: int, width: int, size: int) -> tuple[int, int]:
         if self.is_stretched:
             return size, size
-        factor = size / max(height, width) if self.tile is None else self.scale * size / self.tile
-        return max(1, round(height * factor)), max(1, round(width * factor))
+        times = size / max(height, width) if self.tile is None else self.scale * size / self.tile
+        return max(1, round(height * times)), max(1, round(width * times))
 
     def _place(self, height: int, width: int) -> tuple[slice, slice]:
         if self.crop is None:
