@@ -78,7 +78,7 @@ Set = Annotated[
 ViewOption = Annotated[
     str | None,
     typer.Option(
-        "--view", help="What the networks see: tile=512,overlap=64 cuts images into tiles at their own scale; fit=pad."
+        "--view", help="What the networks see: tile=auto or tile=512,overlap=64 cuts large images into tiles; fit=pad."
     ),
 ]
 WorkersOption = Annotated[

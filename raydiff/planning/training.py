@@ -41,6 +41,7 @@ from raydiff.selection.pseudo_validation import PseudoValidationSettings
 from raydiff.selection.space import Stage, load_space
 from raydiff.selection.staged_search import GUESSED, StagedSearch
 from raydiff.training.examples import examples_key
+from raydiff.training.tile import with_tile
 from raydiff.training.train import CHECKPOINTS, CHECKPOINTS_KEPT
 from raydiff.training.workers import Workers, begins_with, planned, scaling
 
@@ -84,6 +85,8 @@ def plan_training(
     given = roles(images)
     found = by_category(images, given, bounds)
     check_enough(images, given, per_category)
+    fit = images.filter(pa.array([role == "fit" for role in given]))
+    recipes = {name: with_tile(settings, fit) for name, settings in recipes.items()}
     trials = {name: trials_of(load_space(name), methods.get(name).ScoreSettings()) for name in recipes}
     cluster.connect(address)
     world = _workers(workers)

@@ -10,7 +10,8 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from PIL import Image
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic_core import PydanticCustomError
 
 from raydiff.errors import ImageError, SettingsError
 from raydiff.settings import Settings
@@ -20,6 +21,8 @@ from raydiff.views.reduced import Reduced, factor
 
 TILES = 256  # worked on at a time
 OVERLAP = 8  # tiles overlap by this part of their side, where nothing else is said
+LEAST_TILE = 16  # pixels
+AUTO: Literal["auto"] = "auto"
 
 
 class View(Settings):
@@ -28,20 +31,30 @@ class View(Settings):
     It is fixed by training and is part of the model: training, tuning, calibration and every score use the same.
     """
 
-    tile: int | None = Field(None, ge=16)  # the image is cut into squares of so many of its pixels, each an input
+    # the image is cut into squares of so many of its pixels, each an input; `auto` until a training has chosen (`auto`)
+    tile: int | Literal["auto"] | None = None
     overlap: int | None = Field(None, ge=0)  # of neighbouring tiles, pixels as of `tile`; None: an eighth of it
     scale: float = Field(1.0, gt=0, le=1)  # the image is made smaller by this before it is cut into tiles
     fit: Literal["stretch", "pad"] = "stretch"  # without tiles: to a square, or with its sides' ratio kept
     crop: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1: pixels, or shares where all are <= 1
     jpeg: Literal["whole", "scaled"] = "whole"  # large JPEGs are unpacked whole, or by libjpeg at a part of their size
 
+    @field_validator("tile", mode="before")
+    @classmethod
+    def _pixels_or_auto(cls, value: Any) -> Any:
+        if value in (None, AUTO) or (isinstance(value, int) and value >= LEAST_TILE):
+            return value
+        raise PydanticCustomError("tile", f"a number of pixels from {LEAST_TILE} on, or {AUTO}, is expected")
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        if self.tile == AUTO and (self.overlap is not None or self.scale != 1):
+            raise ValueError("tile=auto chooses scale and overlap too; leave them out, or give tile in pixels")
         if self.tile is None and (self.overlap is not None or self.scale != 1):
             raise ValueError("overlap and scale are for tiles; give tile, the side of one in pixels, too")
         if self.tile is not None and self.fit == "pad":
             raise ValueError("tiles keep the image's ratio of sides already; give tile or fit=pad")
-        if self.tile is not None and self.overlap is not None and 2 * self.overlap > self.tile:
+        if isinstance(self.tile, int) and self.overlap is not None and 2 * self.overlap > self.tile:
             raise ValueError(f"tiles of {self.tile} pixels overlap by at most half, {self.tile // 2}, of them")
         if self.crop is not None:
             x0, y0, x1, y1 = self.crop
@@ -124,6 +137,14 @@ class View(Settings):
             raise ValueError(f"({size}, {size}, 3) images expected, {shape} given")
         return Layout(shape[0], shape[1], size, self.overlap_seen(size))
 
+    def tile_count(self, height: int, width: int, size: int) -> int:
+        """Into how many tiles an image of this size is cut for a network of `size` pixels.
+
+        Raises:
+            ImageError: if the crop lies outside the image.
+        """
+        return self.layout(self._scaled(*self.cropped(height, width), size), size).tile_count
+
     def groups(self, images: Arrays, size: int) -> Iterator[slice]:
         """Consecutive images, as they are seen, that have TILES tiles together at most, or a single one."""
         start, held = 0, 0
@@ -137,10 +158,11 @@ class View(Settings):
 
     def overlap_seen(self, size: int) -> int:
         """The overlap of tiles, pixels of a network of `size`."""
-        if self.tile is None:
+        side = self._side
+        if side is None:
             return 0
-        overlap = self.tile / OVERLAP if self.overlap is None else self.overlap
-        return round(overlap * size / self.tile)
+        overlap = side / OVERLAP if self.overlap is None else self.overlap
+        return round(overlap * size / side)
 
     def whole_map(self, found: np.ndarray, height: int, width: int) -> np.ndarray:
         """The map of a whole image, (height, width), from that of what was seen of it; zero where nothing was."""
@@ -161,8 +183,16 @@ class View(Settings):
     def _scaled(self, height: int, width: int, size: int) -> tuple[int, int]:
         if self.is_stretched:
             return size, size
-        times = size / max(height, width) if self.tile is None else self.scale * size / self.tile
+        side = self._side
+        times = size / max(height, width) if side is None else self.scale * size / side
         return max(1, round(height * times)), max(1, round(width * times))
+
+    @property
+    def _side(self) -> int | None:
+        """A tile's, pixels of the image."""
+        if isinstance(self.tile, str):
+            raise ValueError(f"tile={self.tile} is to be chosen before an image is seen")
+        return self.tile
 
     def _place(self, height: int, width: int) -> tuple[slice, slice]:
         if self.crop is None:
