@@ -91,7 +91,7 @@ def test_it_shows_what_the_whole_image_shows(size, subsampling):
     data = jpeg(BIG, subsampling=subsampling)
     found = see(data, SCALED, size)
     assert apart(found.pixels, plainly(data, (size, size))) <= CLOSE
-    assert np.abs(found.pixels - plainly(data, (size, size)).astype(float)).mean() < 0.5
+    assert np.abs(found.pixels - plainly(data, (size, size)).astype(float)).mean() < 1
     assert (found.height, found.width) == BIG.shape[:2]
     assert decode_noted(data, reduction=lambda height, width: SCALED.reduction(height, width, size)).reduced.by > 1
 

@@ -103,7 +103,7 @@ class View(Settings):
         Raises:
             ImageError: if the crop lies outside the image.
         """
-        by, full_height, full_width, top, left = reduced or Reduced(1, *image.shape[:2], 0, 0)
+        by, full_height, full_width, top, left = reduced or Reduced(1, image.shape[0], image.shape[1], 0, 0)
         rows, columns = self._place(full_height, full_width)
         height, width = self._scaled(rows.stop - rows.start, columns.stop - columns.start, size)
         # of pixels that the crop's edges divide the part within counts, and none beyond
