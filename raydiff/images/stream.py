@@ -54,6 +54,10 @@ class Reading(NamedTuple):
         """The same, from the plain values in a model's description."""
         return cls(int(train["image_size"]), View.parse(train["view"]), levels=Levels.kept(train), **more)
 
+    def of_category(self, category: str | None) -> Reading:
+        """As images of a category are read, whose levels may be its own."""
+        return self._replace(levels=self.levels.of(category)) if self.levels else self
+
     @property
     def rows_per_part(self) -> int:
         """How many images are read by a task, and held by each worker that they come to."""
@@ -145,10 +149,13 @@ def decode_rows(
     if data is not None:
         pairs = zip(files, data, strict=True)
         files = [found if isinstance(found, ImageError) else File(found, split(uri)[1]) for uri, found in pairs]
+    categories = rows["category"].to_pylist() if "category" in rows.column_names else [None] * len(rows)
+    readings = map(reading.of_category, categories)
     if careful:
-        return _columns(rows, guarded.each(partial(read_image, reading=reading), files, ATTEMPTS, _killed(reading)))
+        calls = [partial(read_image, file, own) for file, own in zip(files, readings, strict=True)]
+        return _columns(rows, guarded.each(_called, calls, ATTEMPTS, _killed(reading)))
     with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
-        return _columns(rows, list(pool.map(partial(read_image, reading=reading, fetch=Shared()), files)))
+        return _columns(rows, list(pool.map(partial(read_image, fetch=Shared()), files, readings)))
 
 
 def carried(batch: dict[str, Any]) -> pa.Table | None:
@@ -178,6 +185,10 @@ def read_image(file: str | File | ImageError, reading: Reading, fetch: Callable[
         raise
     except (ImageError, StorageError) as error:
         return _nothing(reading.size, str(error), digest)
+
+
+def _called(call: Callable[[], Image]) -> Image:
+    return call()
 
 
 def _killed(reading: Reading) -> Image:

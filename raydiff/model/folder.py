@@ -70,7 +70,10 @@ class Model:
 
     @property
     def levels(self) -> Levels | None:
-        """Which stored values are black and white, for `images.decode`; None: as each file says."""
+        """Which stored values are black and white, for `images.decode`; None: as each file says.
+
+        Of a category that has its own, `levels.of(category)`.
+        """
         levels: Levels | None = self.method.settings.levels
         return levels
 
@@ -105,18 +108,22 @@ class Model:
         size = self.image_size
         return self.score_seen([self.view.seen(image, size) for image in images], categories)
 
-    def seen(self, data: bytes, max_pixels: int = MAX_PIXELS, page: int | None = None) -> np.ndarray:
+    def seen(
+        self, data: bytes, category: str | None = None, max_pixels: int = MAX_PIXELS, page: int | None = None
+    ) -> np.ndarray:
         """What the model sees of an image file, for `score_seen`, which then tells the score of every other way.
 
         Args:
             data: the file's bytes.
+            category: what the image shows, where it is known; its levels may be its own.
             max_pixels: of a larger image nothing is unpacked.
             page: which page of a file of several, from 1.
 
         Raises:
             ImageError: if the bytes are no image that is read, or the view's crop lies outside it.
         """
-        return see(data, self.view, self.image_size, max_pixels, self.levels, page).pixels
+        levels = self.levels.of(category) if self.levels else None
+        return see(data, self.view, self.image_size, max_pixels, levels, page).pixels
 
     def score_seen(self, images: Arrays, categories: Sequence[str | None] | None = None) -> Scored:
         """Score images as the model's view has them (see `View.seen`)."""

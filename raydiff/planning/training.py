@@ -82,6 +82,9 @@ def plan_training(
     bounds = PseudoValidationSettings.at_most(pseudo_images)
     check_rate(rate)
     images = survey(data, named=named, part_from=part_from, pages=pages).images
+    levels = methods.levels_of(recipes)
+    if levels:
+        levels.check(images["category"].unique().to_pylist())
     given = roles(images)
     found = by_category(images, given, bounds)
     check_enough(images, given, per_category)
@@ -98,7 +101,7 @@ def plan_training(
     of_run = [round(statistics.fmean(of_each))] if per_category else of_each
     used = images.filter(pa.array([role in ("fit", "test") for role in given]))
     rows = used.take(random.Random(0).sample(range(len(used)), min(measure.ROWS, len(used))))
-    look = _look_seconds(rows, methods.levels_of(recipes))
+    look = _look_seconds(rows, levels)
     begin = [
         Item("start", age, "until Ray is there"),
         Item("index", len(images) * look, f"{len(images)} images, each looked at once"),

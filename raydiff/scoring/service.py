@@ -74,14 +74,14 @@ class Service:
 
         Args:
             data: the file's bytes.
-            category: whose threshold and position statistics apply. One that the model does not know is guessed, where
-                the method can; else those of all categories together apply.
+            category: whose levels, threshold and position statistics apply. One that the model does not know is
+                guessed, where the method can, once the image is read; else those of all categories together apply.
             page: which page of a file of several, from 1.
 
         Raises:
             ImageError: if the bytes are no image, or one of too many pixels.
         """
-        seen = self.model.seen(data, self.arguments.max_pixels, page)
+        seen = self.model.seen(data, category, self.arguments.max_pixels, page)
         scored = self.model.score_seen([seen], [category])
         score, guessed = float(scored.scores[0]), scored.guessed[0]
         calibration = self.model.calibration

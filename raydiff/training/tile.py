@@ -39,24 +39,25 @@ def with_tile(settings: Given, rows: pa.Table) -> Given:
     view = settings.view
     if view.tile != AUTO:
         return settings
-    uris = sorted(rows["uri"].to_pylist())
-    uris = random.Random(0).sample(uris, min(IMAGES, len(uris)))
+    drawn = random.Random(0).sample(range(len(rows)), min(IMAGES, len(rows)))
+    sample = rows.sort_by("uri").take(drawn).to_pylist()
     found: list[tuple[int, int]] = []
     reasons: list[str] = []
 
-    def look(uri: str) -> tuple[int, int] | str:
+    def look(row: dict[str, Any]) -> tuple[int, int] | str:
         try:
-            file = patiently(pages.read, uri)
-            size = decode_noted(file.data, levels=settings.levels, page=file.page, reduction=_least).size
+            file = patiently(pages.read, row["uri"])
+            levels = settings.levels.of(row["category"]) if settings.levels else None
+            size = decode_noted(file.data, levels=levels, page=file.page, reduction=_least).size
             view.cropped(*size)
         except StorageUnavailable:
             raise
         except (ImageError, StorageError) as error:
-            return f"{uri}: {error}"
+            return f"{row['uri']}: {error}"
         return size
 
-    with phase("tile=auto", len(uris)) as shown, ThreadPoolExecutor(DECODES_AT_ONCE) as pool:
-        for size in pool.map(look, uris):
+    with phase("tile=auto", len(sample)) as shown, ThreadPoolExecutor(DECODES_AT_ONCE) as pool:
+        for size in pool.map(look, sample):
             if isinstance(size, str):
                 reasons.append(size)
             else:
@@ -64,7 +65,7 @@ def with_tile(settings: Given, rows: pa.Table) -> Given:
             shown.advance()
     if not found:
         raise DataError(
-            f"tile=auto: none of {len(uris)} images to train on can be read ({reasons[0]}); give tile in pixels"
+            f"tile=auto: none of {len(sample)} images to train on can be read ({reasons[0]}); give tile in pixels"
         )
     choice = chosen(view, found, settings.image_size)
     console.print(choice.why, markup=False)
