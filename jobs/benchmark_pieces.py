@@ -1,49 +1,65 @@
-"""What two pieces are worth against their plain forms: the coreset, and AUPRO. The ratios are of one run.
+"""What pieces are worth against their plain forms: the coreset, AUPRO, and reading images. Ratios are of one run.
 
     python jobs/benchmark_pieces.py metrics --count 676 --side 224
     python jobs/benchmark_pieces.py coreset --vectors pool.npy --count 180000 --share 0.01 --timed 100
+    python jobs/benchmark_pieces.py decode --photos DATA/screw/train/good --count 9 --side 224
 
 The plain AUPRO sorts all pixels at once, as MVTec's own code does. The plain coreset is anomalib's loop, restated: a
 projection to as many dimensions as Johnson and Lindenstrauss ask for at 0.9, then a pass over all vectors a step.
 `--timed` steps of it are timed and all are reckoned from these; its radius is that of its picks, found lazily on the
 same projection. Both radii are measured on the vectors as they are given.
+
+Photographs of a folder, side by side, make a JPEG of 12 megapixels (quality 90) and a PNG of 900 x 900. Each is read
+`--count` times in turn, whole and with `--view jpeg=scaled`, by one thread; rates are those of the median time.
 """
 
+import io
+import itertools
 import time
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
+from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from raydiff import cli, metrics
+from raydiff import cli, metrics, storage
 from raydiff.errors import SettingsError
+from raydiff.images.decode import decode, see
 from raydiff.metrics import BinnedPixelMetrics
 from raydiff.metrics.curve import FPR_LIMIT
 from raydiff.nn import memory_bank
 from raydiff.nn.memory_bank import greedy_coreset, nearest_neighbours
 from raydiff.progress import console
+from raydiff.views import View
 
+PHOTOS = 12  # that a large image is made of
 Maps = list[tuple[np.ndarray, np.ndarray]]
 
 
 def main(
-    piece: Annotated[str, typer.Argument(help="metrics or coreset.")],
-    count: Annotated[int, typer.Option(min=2, help="Maps, or vectors drawn from the file.")],
-    side: Annotated[int, typer.Option(min=32, help="Pixels a side of a map.")] = 224,
+    piece: Annotated[str, typer.Argument(help="metrics, coreset or decode.")],
+    count: Annotated[int, typer.Option(min=2, help="Maps, vectors drawn from the file, or times that each is read.")],
+    side: Annotated[int, typer.Option(min=32, help="Pixels a side of a map, or of what a network sees.")] = 224,
     vectors: Annotated[str, typer.Option(help="A .npy file of vectors (n, d) of normal patches.")] = "",
     share: Annotated[float, typer.Option(help="Share of the vectors that is kept.")] = 0.01,
     timed: Annotated[int, typer.Option(min=1, help="Steps of the plain coreset that are timed.")] = 100,
+    photos: Annotated[str, typer.Option(help="A folder of photographs of at least 64 x 64 pixels.")] = "",
 ) -> None:
     """Measure one piece and its plain form."""
     if piece == "metrics":
         console.print(measure_metrics(count, side))
     elif piece == "coreset" and vectors:
         console.print(measure_coreset(vectors, count, share, timed))
+    elif piece == "decode" and photos:
+        for name, found in measure_decode(photos, count, side).items():
+            console.print(name, {what: round(value, 3) for what, value in found.items()})
     else:
-        raise SettingsError(f"{piece!r} cannot be measured; give metrics, or coreset with --vectors")
+        raise SettingsError(
+            f"{piece!r} cannot be measured; give metrics, coreset with --vectors, or decode with --photos"
+        )
 
 
 def measure_metrics(count: int, side: int) -> dict[str, float]:
@@ -151,6 +167,42 @@ def _plain_seconds(points: Tensor, steps: int) -> float:
 def radius(vectors: Tensor, taken: Tensor) -> float:
     """The largest distance of a vector (n, d) to the nearest one taken."""
     return max(float(nearest_neighbours(chunk, vectors[taken], 1)[0].max()) for chunk in vectors.split(4096))
+
+
+def measure_decode(folder: str, count: int, side: int) -> dict[str, dict[str, float]]:
+    """Images/s of each file that is made of a folder's photographs, whole and scaled, and how far apart they are seen.
+
+    Differences are in levels, of 255, of what a network of `side` pixels sees.
+    """
+    found = {}
+    for kind, height, width in (("JPEG", 3000, 4000), ("PNG", 900, 900)):
+        data = _mosaic(folder, height, width, kind)
+        seconds: dict[str, list[float]] = {"whole": [], "scaled": []}
+        seen = {}
+        for how in [*seconds] * count:
+            begun = time.perf_counter()
+            seen[how] = see(data, View.parse({"jpeg": how}), side).pixels
+            seconds[how].append(time.perf_counter() - begun)
+        apart = np.abs(seen["whole"].astype(np.float64) - seen["scaled"])
+        found[f"{kind}, {width:,} x {height:,}"] = {
+            "megabytes": len(data) / 1e6,
+            **{f"{how}_images_s": 1 / float(np.median(taken)) for how, taken in seconds.items()},
+            "mean_difference": float(apart.mean()),
+            "largest_difference": float(apart.max()),
+        }
+    return found
+
+
+def _mosaic(folder: str, height: int, width: int, kind: str) -> bytes:
+    """Photographs side by side, each at its own scale, as a file."""
+    photos = [decode(storage.read_bytes(uri)) for uri in storage.list_files(folder)[:PHOTOS]]
+    rows, columns = (min(photo.shape[axis] for photo in photos) for axis in (0, 1))
+    one_by_one = itertools.cycle(photo[:rows, :columns] for photo in photos)
+    lines = [np.concatenate([*itertools.islice(one_by_one, -(-width // columns))], 1) for _ in range(0, height, rows)]
+    whole = np.concatenate(lines)[:height, :width]
+    sink = io.BytesIO()
+    Image.fromarray(whole).save(sink, kind, quality=90)
+    return sink.getvalue()
 
 
 if __name__ == "__main__":

@@ -53,11 +53,11 @@ PagesOption = Annotated[
     typer.Option("--pages", help="Which pages of a TIFF or DICOM are images: first, all (each a row) or a number."),
 ]
 BitDepth = Annotated[
-    int | None,
-    typer.Option(help="Bits of a camera that keeps 10, 12 or 14 of them in 16-bit files, which look dark otherwise."),
+    list[str] | None,
+    typer.Option(help="Bits of a camera that keeps 10, 12 or 14 in 16-bit files, which look dark; bolt=12 for one's."),
 ]
 LevelsOption = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option("--levels", help="The stored values of black and white, LOW,HIGH; for signed, 32-bit, floats too."),
 ]
 Out = Annotated[str, typer.Option(help="The run's folder; local or an object-storage URI.")]
@@ -78,7 +78,7 @@ Set = Annotated[
 ViewOption = Annotated[
     str | None,
     typer.Option(
-        "--view", help="What the networks see: tile=512,overlap=64 cuts images into tiles at their own scale; fit=pad."
+        "--view", help="What the networks see: tile=auto or tile=512,overlap=64 cuts large images into tiles; fit=pad."
     ),
 ]
 RoiOption = Annotated[
@@ -357,7 +357,9 @@ def changes(
     return found
 
 
-def with_levels(settings: dict[str, Any], bit_depth: int | None, levels: str | None) -> dict[str, Any]:
+def with_levels(
+    settings: dict[str, Any], bit_depth: Sequence[str] | None, levels: Sequence[str] | None
+) -> dict[str, Any]:
     """Changes of train settings, and what --bit-depth and --levels say.
 
     Raises:

@@ -146,13 +146,16 @@ def split(out: str) -> dict[str, str]:
 
 
 def check_recipe(out: str, method: str, preset: str, changes: Mapping[str, Any]) -> None:
-    """Whether there is a run to train in, and what the settings name can be had: before anything begins.
+    """Whether there is a run to train in, and what the settings name is there or can be had: before anything begins.
 
     Raises:
         DataError, SettingsError, StorageError: if not.
     """
-    _existing(out)
-    methods.check({method: methods.recipe(method, preset, changes)})
+    run = _existing(out)
+    settings = methods.recipe(method, preset, changes)
+    if settings.levels:
+        settings.levels.check(table.read(run.images)["category"].unique().to_pylist())
+    methods.check({method: settings})
 
 
 def train(

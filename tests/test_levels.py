@@ -163,14 +163,20 @@ def test_masks_know_no_levels() -> None:
 @pytest.mark.parametrize(
     ("bit_depth", "levels", "found"),
     [
-        (None, None, None),
-        (12, None, {"bit_depth": 12}),
-        (None, "0,4095", {"low": 0.0, "high": 4095.0}),
-        (None, "-1000, 3000.5", {"low": -1000.0, "high": 3000.5}),
-        (None, "1e-3,2", {"low": 0.001, "high": 2.0}),
+        ([], [], None),
+        (["12"], [], {"bit_depth": 12}),
+        ([], ["0,4095"], {"low": 0.0, "high": 4095.0}),
+        ([], ["-1000, 3000.5"], {"low": -1000.0, "high": 3000.5}),
+        ([], ["1e-3,2"], {"low": 0.001, "high": 2.0}),
+        (["bolt=12"], [], {"categories": {"bolt": {"bit_depth": 12}}}),
+        (
+            ["10", "bolt=12"],
+            ["a=b=-5,9"],
+            {"bit_depth": 10, "categories": {"bolt": {"bit_depth": 12}, "a=b": {"low": -5.0, "high": 9.0}}},
+        ),
     ],
 )
-def test_options_as_they_are_given(bit_depth: int | None, levels: str | None, found: dict[str, Any] | None) -> None:
+def test_options_as_they_are_given(bit_depth: list[str], levels: list[str], found: dict[str, Any] | None) -> None:
     by = Levels.of_options(bit_depth, levels)
     assert (by.model_dump(exclude_none=True) if by else None) == found
     assert cli.with_levels({"image_size": 64}, bit_depth, levels) == {"image_size": 64} | (
@@ -181,9 +187,13 @@ def test_options_as_they_are_given(bit_depth: int | None, levels: str | None, fo
 @pytest.mark.parametrize(
     ("bit_depth", "levels", "said"),
     [
-        (12, "0,4095", "--bit-depth and --levels both"),
-        (9, None, "none of 10, 12, 14; give --levels"),
-        (16, None, "none of 10, 12, 14"),
+        ("12", "0,4095", "--bit-depth and --levels both"),
+        ("bolt=12", "bolt=0,4095", "--bit-depth and --levels both say which value is white of bolt"),
+        ("9", None, "none of 10, 12, 14; give --levels"),
+        ("16", None, "none of 10, 12, 14"),
+        ("twelve", None, "none of 10, 12, 14"),
+        ("bolt=9", None, "--bit-depth 9 is none of 10, 12, 14"),
+        (None, "bolt=7,7", "--levels 7,7 is not LOW,HIGH"),
         (None, "4095", "is not LOW,HIGH"),
         (None, "4095,0", "is not LOW,HIGH"),
         (None, "7,7", "is not LOW,HIGH"),
@@ -194,9 +204,16 @@ def test_options_as_they_are_given(bit_depth: int | None, levels: str | None, fo
         (None, "", "is not LOW,HIGH"),
     ],
 )
-def test_options_that_mean_nothing(bit_depth: int | None, levels: str | None, said: str) -> None:
+def test_options_that_mean_nothing(bit_depth: str | None, levels: str | None, said: str) -> None:
+    given = [[each] if each is not None else None for each in (bit_depth, levels)]
     with pytest.raises(SettingsError, match=said):
-        Levels.of_options(bit_depth, levels)
+        Levels.of_options(*given)
+
+
+def test_options_that_say_one_thing_twice() -> None:
+    for twice in (["12", "10"], ["bolt=12", "nut=12", "bolt=12"]):
+        with pytest.raises(SettingsError, match="or one twice"):
+            Levels.of_options(twice, None)
 
 
 def test_levels_are_a_train_setting() -> None:
@@ -208,7 +225,7 @@ def test_levels_are_a_train_setting() -> None:
         with pytest.raises(SettingsError, match="levels"):
             methods.recipe("lafite", "demo", {"levels": wrong})
     with pytest.raises(SettingsError, match="same thing"):
-        cli.with_levels({"levels": {"bit_depth": 12}}, 12, None)
+        cli.with_levels({"levels": {"bit_depth": 12}}, ["12"], None)
     mixed = {name: methods.recipe(name, "demo", {"levels": {"bit_depth": 12}}) for name in ("glad", "lafite")}
     assert methods.levels_of(mixed) == BY_DEPTH
     with pytest.raises(SettingsError, match="must share levels"):

@@ -402,6 +402,27 @@ def test_too_few_images_are_named_before_the_training(plan, tmp_path):
         plan(data)
 
 
+def test_a_plan_is_made_with_the_tile_that_the_training_will_choose(monkeypatch, tmp_path, capsys):
+    data = write_mvtec(tmp_path / "mvtec", train=12, test=1, size=100)
+    planned = []
+    monkeypatch.setattr(cluster, "connect", lambda address: planned.append(address))
+    monkeypatch.setattr("raydiff.planning.training._workers", lambda workers: (1, 1))
+
+    def measured(task, options, name, settings, *more):
+        planned.append(settings.view.tile)
+        raise ClusterError("far enough")
+
+    monkeypatch.setattr(measure, "measured", measured)
+    monkeypatch.setattr(cluster, "worker_options", lambda **asked: {})
+    monkeypatch.setattr(cluster, "cpus_for_each", lambda count: 1)
+    monkeypatch.setattr(measure, "cluster_fact", lambda: "")
+    recipes = {"nearest_patch": tiny_settings("nearest_patch", view={"tile": "auto"})}
+    with pytest.raises(ClusterError, match="far enough"):
+        plan_training(str(data), str(tmp_path / "run"), recipes, False, None, 4, 0.2, "none")
+    assert planned == [None, 32]
+    assert "tile=auto: tile=32, 16 tiles an image" in capsys.readouterr().out
+
+
 def test_a_folder_of_other_scores_is_refused_as_by_the_job(model, line, tmp_path):
     out = str(tmp_path / "out")
     images = storage.join(out, "images")

@@ -20,7 +20,7 @@ from raydiff.scoring.maps import read_map
 from raydiff.scoring.unfinished import work_uri
 from raydiff.selection.search_settings import SearchSettings
 from raydiff.training.store import ExampleStore
-from raydiff.views import roi
+from raydiff.views import View, roi
 
 pytestmark = pytest.mark.ray
 
@@ -146,3 +146,13 @@ def test_an_archive_of_large_images_goes_on_where_it_stopped(run, tmp_path):
     summary, _ = score_archive(model, str(folder), again, "none", 1)
     assert summary.scored_now == 5
     assert table.read(again).equals(finished)
+
+
+def test_a_training_chooses_its_tile(run, tmp_path, capsys):
+    out = str(tmp_path / "run")
+    steps.index(str(Path(run.uri).parent / "plate"), out)
+    settings = {**TINY["nearest_patch"], "view": {"tile": "auto", "jpeg": "scaled"}}
+    steps.train(out, "nearest_patch", "demo", settings)
+    model = raydiff.load(RunFolder(out).model("nearest_patch"), "cpu")
+    assert model.view == View(tile=32, jpeg="scaled")  # 4 by 2 tiles of 90 x 60 pixels
+    assert "tile=auto: tile=32, 8 tiles an image" in capsys.readouterr().out

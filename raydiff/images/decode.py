@@ -13,7 +13,8 @@ from PIL import Image
 from raydiff.errors import ImageError
 from raydiff.images import avif, bmp, dicom, jpeg, jpeg2000, pillow, png, pnm, samples, tiff, tiff_file, webp
 from raydiff.images.levels import Levels
-from raydiff.images.samples import Samples
+from raydiff.images.samples import LYING, Samples
+from raydiff.views import Reduced, Reduction, View
 
 MAX_PIXELS = 200_000_000
 NO_ALPHA = "its alpha is zero everywhere, which would show nothing: the colours were taken as they are"
@@ -33,6 +34,7 @@ _READERS: dict[str, tuple[re.Pattern[bytes], Callable[[bytes, int], Samples]]] =
 }
 
 _OF_PAGES: dict[str, Callable[[bytes, int, int | None], Samples]] = {"TIFF": tiff.read, "DICOM": dicom.read}
+_REDUCIBLE: dict[str, Callable[[bytes, int, Reduction | None], Samples]] = {"JPEG": jpeg.read}
 
 
 class Decoded(NamedTuple):
@@ -41,6 +43,22 @@ class Decoded(NamedTuple):
     pixels: np.ndarray
     note: str
     highest: int | None = None  # of the values stored in a 16-bit file; None of other files
+    reduced: Reduced | None = None  # how it was unpacked smaller than it is; None: it was not
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image in its file, upright, pixels."""
+        height, width = self.pixels.shape[:2]
+        return (self.reduced.height, self.reduced.width) if self.reduced else (height, width)
+
+
+class Seen(NamedTuple):
+    """What a network sees of a file, and what is odd about that; an empty note where nothing is."""
+
+    pixels: np.ndarray  # uint8 (h, w, 3 or 4) as the view has them
+    height: int  # of the image in its file, upright, pixels
+    width: int
+    note: str
 
 
 def decode(
@@ -72,14 +90,43 @@ def decode(
 
 
 def decode_noted(
-    data: bytes, max_pixels: int = MAX_PIXELS, levels: Levels | None = None, page: int | None = None
+    data: bytes,
+    max_pixels: int = MAX_PIXELS,
+    levels: Levels | None = None,
+    page: int | None = None,
+    reduction: Reduction | None = None,
 ) -> Decoded:
     """As `decode`, with a note of what is odd about the file.
 
+    Args:
+        reduction: by how much an image may be unpacked smaller than it is; of some JPEGs it is (see `jpeg.read`).
+
     Raises:
-        ImageError: as `decode`.
+        ImageError: as `decode`; what `reduction` raises.
     """
-    return _read(data, max_pixels, partial(samples.rgb, levels=levels), page)
+    return _read(data, max_pixels, partial(samples.rgb, levels=levels), page, reduction)
+
+
+def see(
+    data: bytes,
+    view: View,
+    size: int,
+    max_pixels: int = MAX_PIXELS,
+    levels: Levels | None = None,
+    page: int | None = None,
+    category: str | None = None,
+    own: np.ndarray | None = None,
+) -> Seen:
+    """What a network of `size` pixels sees of an image file: the one way from a file to a score.
+
+    Args:
+        category, own: whose region of interest applies, as of `View.seen`.
+
+    Raises:
+        ImageError: as `decode`, or if the view's crop lies outside the image.
+    """
+    found = decode_noted(data, max_pixels, levels, page, partial(view.reduction, size=size))
+    return Seen(view.seen(found.pixels, size, category, own, found.reduced), *found.size, found.note)
 
 
 def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS, page: int | None = None) -> np.ndarray:
@@ -104,7 +151,13 @@ def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
     return np.array(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST))
 
 
-def _read(data: bytes, max_pixels: int, pixels: Callable[[Samples], np.ndarray], page: int | None) -> Decoded:
+def _read(
+    data: bytes,
+    max_pixels: int,
+    pixels: Callable[[Samples], np.ndarray],
+    page: int | None,
+    reduction: Reduction | None = None,
+) -> Decoded:
     """`pixels` of the file's samples, upright, with every failure told as an ImageError."""
     kind = _kind(data)
     pillow.silence_remarks()
@@ -113,6 +166,8 @@ def _read(data: bytes, max_pixels: int, pixels: Callable[[Samples], np.ndarray],
             found = _OF_PAGES[kind](data, max_pixels, page)
         elif page not in (None, 1):
             raise ImageError(f"a {kind} file holds one image, and page {page} was asked for")
+        elif kind in _REDUCIBLE:
+            found = _REDUCIBLE[kind](data, max_pixels, reduction)
         else:
             found = _READERS[kind][1](data, max_pixels)
         array = pixels(found)
@@ -121,12 +176,25 @@ def _read(data: bytes, max_pixels: int, pixels: Callable[[Samples], np.ndarray],
         note = found.note or (NO_ALPHA if found.alpha is not None and not found.sees_through else "")
         full = found.white == 65535 and found.colours.dtype == np.uint16 and found.inverted is None
         highest = int(found.colours.max()) if full else None
-        return Decoded(np.require(array, requirements=["C", "W", "O"]), note, highest)
+        return Decoded(np.require(array, requirements=["C", "W", "O"]), note, highest, _reduced(found))
     except ImageError:
         raise
     except Exception as error:  # a damaged file can raise anything
         reason = str(error) or type(error).__name__
         raise ImageError(f"the {kind} file is damaged or of a variety not known here ({reason})") from None
+
+
+def _reduced(found: Samples) -> Reduced | None:
+    """How the upright image was made smaller.
+
+    Pixels of which the file's last edge cuts off a part come first where the image is turned.
+    """
+    if found.reduced_by == 1:
+        return None
+    height, width = found.size[::-1] if found.orientation in LYING else found.size
+    spare = [-side % found.reduced_by / found.reduced_by for side in (height, width)]
+    top, left = (part * (found.orientation in turned) for part, turned in zip(spare, _FROM_THE_END, strict=True))
+    return Reduced(found.reduced_by, height, width, top, left)
 
 
 def _kind(data: bytes) -> str:
@@ -147,3 +215,5 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda array: array[::-1, ::-1].swapaxes(0, 1),
     8: lambda array: np.rot90(array),
 }
+# Orientations in which the upright image's first row, or its first column, is a last one of the file's.
+_FROM_THE_END = ((3, 4, 7, 8), (2, 3, 6, 7))

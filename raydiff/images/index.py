@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -79,8 +79,7 @@ class IndexReport:
     misplaced: tuple[str, ...]
     unused_masks: tuple[str, ...]
     findings: tuple[Finding, ...]
-    highest: int | None = None  # of the values stored in 16-bit files
-    deep: int = 0  # how many of these there are
+    depths: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of a category's 16-bit files: highest, number
     levels: Levels | None = None  # with which the images were read
 
 
@@ -103,10 +102,13 @@ def index(
         which: which pages of a file are images; by default a file of several is none.
 
     Raises:
+        SettingsError: if there are levels of a category that is not there.
         DataError: if the layout is none that is known, or not clear.
         StorageError: if a folder cannot be listed or the table cannot be written.
     """
     found = survey(data_uri, score_uri, named, part_from, which)
+    if levels:
+        levels.check(found.images["category"].unique().to_pylist())
     table.write(out_uri, found.images)
     given = roles(found.images)
     compared = to_compare(found.images, given)
@@ -120,7 +122,7 @@ def index(
     noted: list[Problem] = []
     bad_masks: list[Problem] = []
     other_sizes: list[OtherSize] = []
-    tops: list[int] = []
+    depths: dict[str, tuple[int, int]] = {}
     look = partial(examine, threading.Semaphore(DECODES_AT_ONCE), levels=levels, fetch=Shared())
     with phase("index", total=len(found.images)) as progress, ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
         # In batches, so that not all wait in the pool's queue.
@@ -142,7 +144,8 @@ def index(
                 if found_out.thumbnail is not None:
                     thumbnails[row["uri"]] = found_out.thumbnail
                 if found_out.highest is not None:
-                    tops.append(found_out.highest)
+                    highest, count = depths.get(row["category"], (0, 0))
+                    depths[row["category"]] = max(highest, found_out.highest), count + 1
                 if found_out.note:
                     noted.append(found_out.note)
                 if found_out.mask:
@@ -168,8 +171,7 @@ def index(
         misplaced=found.misplaced,
         unused_masks=found.unused_masks,
         findings=(*found.findings, repeats) if repeats else found.findings,
-        highest=max(tops, default=None),
-        deep=len(tops),
+        depths=depths,
         levels=levels,
     )
 
@@ -216,8 +218,9 @@ def _findings(report: IndexReport) -> list[Finding]:
         ("files that are no images, left out", report.ignored),
     )
     findings = [Finding(what, tuple(names), len(names)) for what, names in found if names]
-    if not report.levels and report.highest is not None and (said := advice(report.highest)):
-        findings.append(Finding(said, (), report.deep))
+    if not report.levels:
+        for said, names in advice({category: highest for category, (highest, _) in report.depths.items()}):
+            findings.append(Finding(said, (), sum(report.depths[category][1] for category in names)))
     if said := one_factor(report.other_sizes):
         findings.append(Finding("masks of another size than their image", (said,), len(report.other_sizes)))
     return findings
@@ -238,7 +241,8 @@ def examine(
     try:
         data = fetch(row["uri"])
         with decoding:
-            pixels, said, highest = decode_noted(data.data, levels=levels, page=data.page)
+            by = levels.of(row["category"]) if levels else None
+            pixels, said, highest, _ = decode_noted(data.data, levels=by, page=data.page)
             shape = pixels.shape
             small = thumbnail(pixels) if compared else None
             del pixels  # a hundred times its file

@@ -14,7 +14,8 @@ from PIL import JpegImagePlugin
 
 from raydiff.errors import ImageError
 from raydiff.images import pillow
-from raydiff.images.samples import Samples, check_size
+from raydiff.images.samples import LYING, Samples, check_size
+from raydiff.views import Reduction
 
 _SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # frame headers; the three are tables
 _SEQUENTIAL, _PROGRESSIVE, _ARITHMETIC = {0xC0, 0xC1}, {0xC2}, {0xC9, 0xCA}
@@ -44,11 +45,15 @@ class Frame:
     scans: bool  # whether there must be more of them
 
 
-def read(data: bytes, max_pixels: int) -> Samples:
+def read(data: bytes, max_pixels: int, reduction: Reduction | None = None) -> Samples:
     """The pixels of a JPEG file, of several pictures (MPO) the first.
 
     A file that lacks its end marker is read if all pixels are there. So that this can be told, whatever comes behind
     the last byte of the pixels is tried: if other bytes make another picture, then there was something missing.
+
+    Args:
+        reduction: by how much it may be unpacked smaller. Files that only their whole picture tells to be complete
+            (no end marker, progressive or of several scans, small) are not.
 
     Raises:
         ImageError: if it is larger than `max_pixels`, of a kind that is not read, or incomplete.
@@ -64,16 +69,20 @@ def read(data: bytes, max_pixels: int) -> Samples:
     _check_restarts(data, frame)
     end = data.find(_END, frame.scan)
     whole = data if end >= 0 else _bare(data) + _END
-    image = _load(whole)
+    small = frame.width * frame.height <= _SMALL
+    plain = end >= 0 and frame.kind in _SEQUENTIAL and not frame.scans and not small
+    by = _reduced_by(whole, frame, reduction) if reduction and plain else 1
+    image = _load(whole, by)
     if end < 0:
         _check_whole(whole[:-2], frame, image, _TAILS)
-    elif frame.width * frame.height <= _SMALL:
+    elif small:
         _check_whole(data[:end], frame, image, _TAILS[:3])
     elif frame.kind in _PROGRESSIVE or frame.scans:
         _check_whole(data[:end], frame, image, _TAILS[:1])
-    elif frame.kind in _SEQUENTIAL and _grey_end(image):
-        _check_whole(data[:end], frame, _load(data, small=True), _TAILS[:1], small=True)
-    return replace(pillow.samples(image, blurred=True), note="" if end >= 0 else NO_END)
+    elif frame.kind in _SEQUENTIAL and _grey_end(image, 8 // by):
+        _check_whole(data[:end], frame, _load(data, light=True), _TAILS[:1], light=True)
+    note, size = "" if end >= 0 else NO_END, (frame.height, frame.width)
+    return replace(pillow.samples(image, blurred=True), note=note, reduced_by=by, size=size)
 
 
 def find_frame(data: bytes) -> Frame:
@@ -145,19 +154,30 @@ def _check_kind(frame: Frame) -> None:
         raise ImageError(f"the JPEG has {frame.bits} bits a channel, and 8 are read; save it as 16-bit PNG or TIFF")
 
 
-def _load(data: bytes, small: bool = False) -> JpegImagePlugin.JpegImageFile:
-    """`small`: the brightness of each block, in a quarter of the time."""
+def _reduced_by(data: bytes, frame: Frame, reduction: Reduction) -> int:
+    """What `reduction` says of the picture as it is upright."""
+    height, width = frame.height, frame.width
+    lies = pillow.orientation(JpegImagePlugin.JpegImageFile(io.BytesIO(data))) in LYING
+    return reduction(width, height) if lies else reduction(height, width)
+
+
+def _load(data: bytes, by: int = 1, light: bool = False) -> JpegImagePlugin.JpegImageFile:
+    """Unpacked smaller by 1, 2, 4 or 8; `light`: the brightness of each block alone, in a quarter of the time."""
     image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
-    if small:
+    if light:
         image.draft("L" if image.mode == "RGB" else None, (1, 1))
+    elif by > 1:
+        image.draft(None, (image.width // by, image.height // by))
     image.load()
     return image
 
 
-def _grey_end(image: JpegImagePlugin.JpegImageFile) -> bool:
-    """Whether the last block is of the middle grey that libjpeg gives, in silence, to blocks without data."""
+def _grey_end(image: JpegImagePlugin.JpegImageFile, block: int) -> bool:
+    """Whether the last block, of `block` pixels a side, is of the middle grey that libjpeg gives, in silence, to blocks
+    without data.
+    """
     width, height = image.size
-    left, top = (max((size - 1) // 8 * 8, size - 2) for size in (width, height))
+    left, top = (max((size - 1) // block * block, size - 2) for size in (width, height))
     corner = np.asarray(image.crop((left, top, width, height)).convert("L"), np.int16)
     return bool((abs(corner - 128) <= 1).all())
 
@@ -171,7 +191,7 @@ def _bare(data: bytes) -> bytes:
 
 
 def _check_whole(
-    bare: bytes, frame: Frame, image: JpegImagePlugin.JpegImageFile, tails: tuple[bytes, ...], small: bool = False
+    bare: bytes, frame: Frame, image: JpegImagePlugin.JpegImageFile, tails: tuple[bytes, ...], light: bool = False
 ) -> None:
     """Raises ImageError unless all that `image` shows is in `bare`, the file up to its end marker."""
     scans = [(body, place) for marker, body, place in _segments(bare, frame.scan) if marker == _SOS]
@@ -180,7 +200,7 @@ def _check_whole(
     restart = b"\xff" + bytes([0xD0 + (last[0][1] - 0xD0 + 1) % 8 if last else 0xD0])
     pixels = np.asarray(image)
     for tail in tails if whole else ():
-        other = _load(bare + tail + restart + tail + _END, small)
+        other = _load(bare + tail + restart + tail + _END, light=light)
         whole = whole and np.array_equal(np.asarray(other), pixels)
     if not whole:
         raise ImageError("the JPEG file is truncated: it ends before its last pixel")

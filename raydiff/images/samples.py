@@ -9,6 +9,8 @@ import numpy as np
 from raydiff.errors import ImageError
 from raydiff.images.levels import Levels, eight_bits
 
+LYING = (5, 6, 7, 8)  # orientations (EXIF, TIFF) of files whose rows are the upright image's columns
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -25,6 +27,8 @@ class Samples:
         inverted: where the file's lowest value is white, what its values were taken from to be `colours`.
         measured: its values are in a unit, which other files of its kind keep in other bits.
         reduced_from: bits of the file's colours, where only the high eight are here.
+        reduced_by: each pixel here is a square of so many of the file's, along each side.
+        size: (height, width) of the file's image, where a pixel here is several of it.
     """
 
     colours: np.ndarray
@@ -37,6 +41,8 @@ class Samples:
     inverted: int | None = None
     measured: bool = False
     reduced_from: int = 0
+    reduced_by: int = 1
+    size: tuple[int, int] = (0, 0)
 
     @property
     def sees_through(self) -> bool:

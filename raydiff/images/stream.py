@@ -22,7 +22,7 @@ import ray.data
 
 from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
 from raydiff.images import guarded, pack, pages, table
-from raydiff.images.decode import MAX_PIXELS, decode_noted
+from raydiff.images.decode import MAX_PIXELS, see
 from raydiff.images.levels import Levels
 from raydiff.images.pages import File, Shared, split
 from raydiff.images.regions import own_region
@@ -55,6 +55,10 @@ class Reading(NamedTuple):
     def described(cls, train: Mapping[str, Any], **more: Any) -> Reading:
         """The same, from the plain values in a model's description."""
         return cls(int(train["image_size"]), View.parse(train["view"]), levels=Levels.kept(train), **more)
+
+    def of_category(self, category: str | None) -> Reading:
+        """As images of a category are read, whose levels may be its own."""
+        return self._replace(levels=self.levels.of(category)) if self.levels else self
 
     @property
     def rows_per_part(self) -> int:
@@ -193,13 +197,19 @@ def read_image(
             raise file
         data = patiently(fetch, file) if isinstance(file, str) else file
         digest = data.digest()
-        pixels, note, _ = decode_noted(data.data, reading.max_pixels, reading.levels, data.page)
-        seen = reading.view.seen(pixels, reading.size, row.get("category"), own_region(row))
-        return Image(seen, pixels.shape[0], pixels.shape[1], digest, note=note)
+        own = reading.of_category(row.get("category"))
+        seen = see(
+            data.data, own.view, own.size, own.max_pixels, own.levels, data.page, row.get("category"), own_region(row)
+        )
+        return Image(seen.pixels, seen.height, seen.width, digest, note=seen.note)
     except StorageUnavailable:
         raise
     except (ImageError, StorageError) as error:
         return _nothing(reading.size, str(error), digest)
+
+
+def _called(call: Callable[[], Image]) -> Image:
+    return call()
 
 
 def _killed(reading: Reading) -> Image:

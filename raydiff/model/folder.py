@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from raydiff import methods, storage
 from raydiff.errors import ModelFolderError, SettingsError, StorageError
+from raydiff.images.decode import MAX_PIXELS, see
 from raydiff.images.levels import Levels
 from raydiff.methods.base import Method, ScoreSettings
 from raydiff.model.calibration import Calibration
@@ -69,7 +70,10 @@ class Model:
 
     @property
     def levels(self) -> Levels | None:
-        """Which stored values are black and white, for `images.decode`; None: as each file says."""
+        """Which stored values are black and white, for `images.decode`; None: as each file says.
+
+        Of a category that has its own, `levels.of(category)`.
+        """
         levels: Levels | None = self.method.settings.levels
         return levels
 
@@ -83,7 +87,8 @@ class Model:
     def score(self, images: Sequence[np.ndarray], categories: Sequence[str | None] | None = None) -> Scored:
         """Score RGB images: uint8 arrays (H, W, 3) of any sizes. Maps are at the scale that the model sees them at.
 
-        A file's image is as `decode(data, levels=model.levels)` gives it (`raydiff.images.decode`).
+        A file's image is as `decode(data, levels=model.levels)` gives it (`raydiff.images.decode`); where the model
+        sees large JPEGs unpacked at a part of their size, only `seen` gives what it sees, to the bit.
 
         Args:
             categories: what each image shows, where it is known; a category's normal images have odd places of their
@@ -104,6 +109,23 @@ class Model:
         shown = [None] * len(images) if categories is None else categories
         pairs = zip(images, shown, strict=True)
         return self.score_seen([self.view.seen(image, self.image_size, category) for image, category in pairs], shown)
+
+    def seen(
+        self, data: bytes, category: str | None = None, max_pixels: int = MAX_PIXELS, page: int | None = None
+    ) -> np.ndarray:
+        """What the model sees of an image file, for `score_seen`, which then tells the score of every other way.
+
+        Args:
+            data: the file's bytes.
+            category: what the image shows, where it is known; its levels and its region may be its own.
+            max_pixels: of a larger image nothing is unpacked.
+            page: which page of a file of several, from 1.
+
+        Raises:
+            ImageError: if the bytes are no image that is read, or the view's crop lies outside it.
+        """
+        levels = self.levels.of(category) if self.levels else None
+        return see(data, self.view, self.image_size, max_pixels, levels, page, category).pixels
 
     def score_seen(self, images: Arrays, categories: Sequence[str | None] | None = None) -> Scored:
         """Score images as the model's view has them (see `View.seen`)."""

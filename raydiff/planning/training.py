@@ -41,6 +41,7 @@ from raydiff.selection.pseudo_validation import PseudoValidationSettings
 from raydiff.selection.space import Stage, load_space
 from raydiff.selection.staged_search import GUESSED, StagedSearch
 from raydiff.training.examples import examples_key
+from raydiff.training.tile import with_tile
 from raydiff.training.train import CHECKPOINTS, CHECKPOINTS_KEPT
 from raydiff.training.workers import Workers, begins_with, planned, scaling
 
@@ -81,9 +82,14 @@ def plan_training(
     bounds = PseudoValidationSettings.at_most(pseudo_images)
     check_rate(rate)
     images = survey(data, named=named, part_from=part_from, pages=pages).images
+    levels = methods.levels_of(recipes)
+    if levels:
+        levels.check(images["category"].unique().to_pylist())
     given = roles(images)
     found = by_category(images, given, bounds)
     check_enough(images, given, per_category)
+    fit = images.filter(pa.array([role == "fit" for role in given]))
+    recipes = {name: with_tile(settings, fit) for name, settings in recipes.items()}
     trials = {name: trials_of(load_space(name), methods.get(name).ScoreSettings()) for name in recipes}
     cluster.connect(address)
     world = _workers(workers)
@@ -95,7 +101,7 @@ def plan_training(
     of_run = [round(statistics.fmean(of_each))] if per_category else of_each
     used = images.filter(pa.array([role in ("fit", "test") for role in given]))
     rows = used.take(random.Random(0).sample(range(len(used)), min(measure.ROWS, len(used))))
-    look = _look_seconds(rows, methods.levels_of(recipes))
+    look = _look_seconds(rows, levels)
     begin = [
         Item("start", age, "until Ray is there"),
         Item("index", len(images) * look, f"{len(images)} images, each looked at once"),

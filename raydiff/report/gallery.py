@@ -159,8 +159,9 @@ def _pictures(run: Run, row: int, scale: tuple[float, float] | None) -> tuple[by
     """Thumbnail, thumbnail with heat and outline, and why one of them is missing."""
     try:
         levels = Levels.kept(run.model["settings"]["train"]) if run.model else None
+        own = levels.of(run.cell("category", row)) if levels else None
         found = pages.read(run.cell("uri", row))
-        full = decode(found.data, levels=levels, page=found.page)
+        full = decode(found.data, levels=own, page=found.page)
     except RaydiffError as error:
         return None, None, str(error)
     shrink = THUMBNAIL / max(full.shape[:2])

@@ -24,7 +24,6 @@ from starlette.responses import JSONResponse
 
 from raydiff import cluster
 from raydiff.errors import ImageError
-from raydiff.images.decode import decode
 from raydiff.model.folder import load
 from raydiff.settings import Settings
 
@@ -75,15 +74,15 @@ class Service:
 
         Args:
             data: the file's bytes.
-            category: whose threshold and position statistics apply. One that the model does not know is guessed, where
-                the method can; else those of all categories together apply.
+            category: whose levels, threshold and position statistics apply. One that the model does not know is
+                guessed, where the method can, once the image is read; else those of all categories together apply.
             page: which page of a file of several, from 1.
 
         Raises:
             ImageError: if the bytes are no image, or one of too many pixels.
         """
-        image = decode(data, self.arguments.max_pixels, self.model.levels, page)
-        scored = self.model.score([image], [category])
+        seen = self.model.seen(data, category, self.arguments.max_pixels, page)
+        scored = self.model.score_seen([seen], [category])
         score, guessed = float(scored.scores[0]), scored.guessed[0]
         calibration = self.model.calibration
         own = calibration.of(guessed or category) if calibration else None

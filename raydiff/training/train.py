@@ -36,6 +36,7 @@ from raydiff.progress import console, duration
 from raydiff.training.examples import compute_examples
 from raydiff.training.loop import TrainingLoop
 from raydiff.training.store import ExampleStore
+from raydiff.training.tile import with_tile
 from raydiff.training.workers import Workers, planned, scaling
 
 # A worker that reports waits until the controller has looked, by default every 2 s: long in a training of a minute.
@@ -67,7 +68,7 @@ def train(
 
     Args:
         method: its name.
-        settings: its train settings.
+        settings: its train settings; a tile that they leave to be chosen is chosen here.
         table_uri: normal images, all of them used.
         model_uri: where the model folder goes.
         work_uri: where examples and checkpoints lie; may be deleted afterwards.
@@ -83,6 +84,8 @@ def train(
             f"batch_size {settings.batch_size} is too small for {workers.least} workers; each needs an image of every "
             "batch"
         )
+    rows = table.read(table_uri)
+    settings = with_tile(settings, rows)
     backbone: BackboneSettings | None = getattr(settings, "backbone", None)
     if backbone and backbone.weights == RANDOM:
         console.print(f"note: {UNTRAINED}", markup=False)
@@ -97,7 +100,6 @@ def train(
     kind = methods.get(method)
     fitted = kind.untrained(settings)
     fitted.load_trained(safetensors.torch.load(storage.read_bytes(fitted_uri)))
-    rows = table.read(table_uri)
     card: dict[str, Any] = {
         "trained": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seed": seed,

@@ -2,6 +2,7 @@
 
 from raydiff.views.layout import Layout, each_tile
 from raydiff.views.ragged import Arrays, ragged
+from raydiff.views.reduced import Reduced, Reduction
 from raydiff.views.view import View
 
-__all__ = ["Arrays", "Layout", "View", "each_tile", "ragged"]
+__all__ = ["Arrays", "Layout", "Reduced", "Reduction", "View", "each_tile", "ragged"]
