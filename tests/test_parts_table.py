@@ -16,6 +16,8 @@ import pytest
 
 from raydiff import storage
 from raydiff.errors import DataError
+from raydiff.images.listing import Listing
+from raydiff.images.parts import PartPattern
 from raydiff.model.calibration import Calibration
 from raydiff.scoring import by_part as grouping
 from raydiff.scoring import parts_table, table
@@ -270,3 +272,28 @@ def test_no_score_table_is_an_error(tmp_path):
 def test_a_score_table_that_knows_no_parts(tmp_path):
     table.write(table.part_uri(str(tmp_path), "0001-000000-1"), pa.Table.from_pylist([{"uri": "/1"}], table.SCHEMA))
     assert not has_parts(str(tmp_path))
+
+
+@pytest.mark.s3
+def test_in_a_bucket(s3_bucket):
+    rows = rows_of(60, 0, calibration())
+    out = f"{s3_bucket}/scores"
+    for start, count in ((0, 40), (40, 20)):  # the archive grows
+        some = pa.Table.from_pylist(rows[start : start + count], schema=SCHEMA)
+        table.write(table.part_uri(out, f"{1 + start:04d}-000000-{count}"), some)
+        write_parts(out, calibration(), start + count)
+        with storage.parquet(parts_table.table_uri(out)) as file:
+            found = file.read().to_pylist()
+        expected = by_hand(rows[: start + count])
+        assert len(found) == len(expected)
+        for row in found:
+            wanted = expected[row["category"], row["part"] or row["uri"], row["part"] is None]
+            assert (row["uri"], row["is_anomalous"]) == (wanted["uri"], wanted["is_anomalous"])
+    assert len(storage.list_files(f"{out}/parts")) == 1
+    for name in ("bolt/07_1.png", "bolt/extra.png"):
+        storage.write_bytes(f"{s3_bucket}/line4/{name}", b"")
+    (page,) = Listing(f"{s3_bucket}/line4", part_from=PartPattern(r"line4|(\d+)_"))
+    assert dict(zip(page["uri"].to_pylist(), page["part"].to_pylist(), strict=True)) == {
+        f"{s3_bucket}/line4/bolt/07_1.png": "07",
+        f"{s3_bucket}/line4/bolt/extra.png": None,
+    }

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from raydiff.images.table import PART
 
 ROWS_AT_ONCE = 2**17  # of a stretch
-ROWS_A_BUCKET = 2**19  # at most, for as many different parts as a hash spreads evenly
+ROWS_A_BUCKET = 2**18  # at most, for as many different parts as a hash spreads evenly
 
 VIEWS, NOT_SCORED = "views", "views_not_scored"  # the columns that are added
 

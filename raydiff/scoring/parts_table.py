@@ -123,7 +123,7 @@ def write_parts(scores_uri: str, calibration: Calibration | None, images: int) -
     """
     uris = table.parts(scores_uri)
     tally = _Tally(calibration)
-    with tempfile.TemporaryDirectory(prefix="raydiff-parts-") as folder, phase("parts", images) as shown:
+    with tempfile.TemporaryDirectory(prefix="raydiff-parts-") as folder, phase("table of parts", images) as shown:
         path = os.path.join(folder, "parts.parquet")
         rows = shown.counted(read_columns(uris, ["category", PART, *_OF_VIEW]))
         with pq.ParquetWriter(path, SCHEMA) as file:
