@@ -13,6 +13,7 @@ import typer
 from raydiff import cli
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.pages import Pages
+from raydiff.images.parts import PartPattern
 from raydiff.scoring.archive_run import score_archive
 from raydiff.scoring.summary import print_summary
 
@@ -27,17 +28,24 @@ def main(
     gpus: cli.Gpus = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Images with more become rows with an error.")] = MAX_PIXELS,
     pages: cli.PagesOption = None,
+    part_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Which part an image shows: a regular expression, searched for in its path; OUT/parts has a row each."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
 ) -> None:
     """Score every image there is into Parquet files, one row an image, bad ones too."""
-    which = Pages.parse(pages)
+    which, parts = Pages.parse(pages), PartPattern.parse(part_from)
     if dry_run:  # imported here, because planning loads all that a run may need
         from raydiff.planning.archive import plan_archive
         from raydiff.planning.plan import print_plan
 
-        print_plan(plan_archive(model, data, out, maps, replicas, max_pixels, address, pages=which))
+        plan = plan_archive(model, data, out, maps, replicas, max_pixels, address, pages=which, part_from=parts)
+        print_plan(plan)
         return
-    done, summary = score_archive(model, data, out, maps, replicas, max_pixels, address, gpus, which)
+    done, summary = score_archive(model, data, out, maps, replicas, max_pixels, address, gpus, which, parts)
     cli.print_scored(done)
     print_summary(summary)
 

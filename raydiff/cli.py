@@ -150,7 +150,7 @@ def index(
         if normal or anomalous:
             raise SettingsError("--pack makes an archive, whose images have no labels; leave out --normal, --anomalous")
         if part_from is not None:
-            raise SettingsError("--pack makes an archive, of which nothing is held out; leave out --part-from")
+            raise SettingsError("--pack keeps files as they are; give --part-from to jobs/score_archive.py instead")
         if by:
             raise SettingsError("--pack keeps files as they are; leave out --bit-depth and --levels")
         packing.print_packed(packing.pack(data, out, which), out)

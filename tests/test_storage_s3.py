@@ -35,7 +35,7 @@ from raydiff.model.folder import Model
 from raydiff.scoring import table as score_table
 from raydiff.scoring import unfinished
 from raydiff.scoring.archive_plan import Requests, packing, requests
-from raydiff.scoring.summary import _read_part
+from raydiff.scoring.columns import read_part
 from raydiff.storage import patience, s3_listing, uris
 from raydiff.storage.patience import patiently
 
@@ -377,7 +377,7 @@ def test_a_run_asks_for_what_its_plan_says(s3_bucket, s3_proxy):
     done = pa.Table.from_pylist([{"uri": uri} for uri in rows["uri"].to_pylist()], score_table.SCHEMA)
     score_table.write(unfinished.work_uri(scores, shard.name, 0), done)
     unfinished.finish(scores, shard)
-    assert _read_part(score_table.part_uri(scores, shard.name), ["uri"]).num_rows == 64
+    assert read_part(score_table.part_uri(scores, shard.name), ["uri"]).num_rows == 64
     rest = billed(s3_proxy.lines)
     assert Requests(*map(sum, zip(listed, read, rest, strict=True))) == requests(64)
 

@@ -23,7 +23,7 @@ from raydiff import progress, storage
 from raydiff.errors import DataError, ImageError, StorageError
 from raydiff.images.decode import decode
 from raydiff.model.calibration import Calibration
-from raydiff.scoring import summary, table
+from raydiff.scoring import columns, summary, table
 from raydiff.scoring.summary import ArchiveSummary, Day, Drift, print_summary, reason, summarise
 from raydiff.storage import files
 
@@ -115,12 +115,12 @@ def test_parts_are_read_only_a_little_ahead(monkeypatch: pytest.MonkeyPatch) -> 
         read.append(uri)
         return f"{columns[0]} of {uri}"
 
-    monkeypatch.setattr(summary, "_read_part", read_part)
+    monkeypatch.setattr(columns, "read_part", read_part)
     uris = [str(part) for part in range(100)]
-    parts = summary._read(uris, ["score"])
+    parts = columns.read_columns(uris, ["score"])
     for part, found in enumerate(parts):
         assert found == f"score of {part}"
-        assert len(read) <= part + 1 + summary.READS_AT_ONCE
+        assert len(read) <= part + 1 + columns.READS_AT_ONCE
     assert sorted(read) == sorted(uris)
 
 

@@ -23,6 +23,7 @@ from raydiff.images.names import (
     stem,
 )
 from raydiff.images.pages import Pages, expanded
+from raydiff.images.parts import PartPattern, with_column
 from raydiff.images.tables import own_table
 from raydiff.storage import walking
 from raydiff.storage.patience import patiently
@@ -54,15 +55,24 @@ class Listing:
         categories: those that the model knows. Images in no folder of such a name are counted as `unknown`, and the
             first folder's name is their category.
         pages: which pages of a file are images, each with a row of its own; by default a file is one image.
+        part_from: names the part that an image shows, in a column `part`, by its path below the folder, or below the
+            table's.
 
     Raises:
-        DataError: while it is iterated over, if a table does not fit.
+        DataError: while it is iterated over, if a table does not fit, or says itself which part an image shows.
         StorageError: if the folder cannot be listed.
     """
 
-    def __init__(self, uri: str, categories: Collection[str] = (), pages: Pages | None = None) -> None:
+    def __init__(
+        self,
+        uri: str,
+        categories: Collection[str] = (),
+        pages: Pages | None = None,
+        part_from: PartPattern | None = None,
+    ) -> None:
         self.uri = storage.absolute(uri)
         self.pages = pages
+        self.part_from = part_from
         self.categories = categories
         self._root = walking.root(*storage.filesystem(self.uri))
         self.unknown = 0
@@ -73,7 +83,12 @@ class Listing:
 
     def __iter__(self) -> Iterator[pa.Table]:
         found = own_table.read_batches(self.uri) if own_table.is_table(self.uri) else self._folder()
-        return (expanded(rows, self.pages) for rows in found)
+        listed = (expanded(rows, self.pages) for rows in found)
+        pattern = self.part_from
+        if pattern is None:
+            return listed
+        folder = folder_of(self.uri)
+        return (with_column(rows, pattern, [folder]) for rows in listed)
 
     def category(self, uri: str) -> str:
         """What an image of the folder shows."""
@@ -131,6 +146,11 @@ class Listing:
             self.left_out_folders[printable(folder) if few else "others"] += 1
         elif len(self.left_out_names) < NAMES_KEPT:
             self.left_out_names.append(printable(path))
+
+
+def folder_of(uri: str) -> str:
+    """What the paths of a source's images are below: the folder itself, or the folder of a table."""
+    return uri.rpartition("/")[0] if own_table.is_table(uri) else walking.root(*storage.filesystem(uri))
 
 
 def day_of(path: str) -> datetime.date | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -53,6 +53,24 @@ class PartPattern:
         match = self._compiled.search(path)
         return (match[self._group] or None) if match else None
 
+    def parts(self, uris: Sequence[str], folders: Collection[str]) -> list[str | None]:
+        """The parts that the images' paths below `folders` name; a path that is below none of them is taken whole."""
+        below = sorted((folder.rstrip("/") + "/" for folder in folders), key=len, reverse=True)
+        return [
+            self.part(next((uri.removeprefix(folder) for folder in below if uri.startswith(folder)), uri))
+            for uri in uris
+        ]
+
+    def claimed(self, source: str) -> str:
+        """What scores of a source's images, grouped so, are noted to be of."""
+        return f"{source} ({OPTION} {self.pattern!r})"
+
+    def unfit(self, uri: str) -> DataError:
+        """What is to be said where no path names a part; of `uri`, for one."""
+        return DataError(
+            f"{OPTION} {self.pattern!r} names a part in no image's path; mend it to fit paths as {few([uri])}"
+        )
+
 
 def with_parts(images: pa.Table, pattern: PartPattern, folders: Collection[str]) -> pa.Table:
     """An image table with the column `part`, as its images' paths below `folders` name them.
@@ -60,18 +78,21 @@ def with_parts(images: pa.Table, pattern: PartPattern, folders: Collection[str])
     Raises:
         DataError: if the table has such a column, or no path names a part.
     """
+    found = with_column(images, pattern, folders)
+    if len(found) and found[table.PART].null_count == len(found):
+        raise pattern.unfit(found["uri"][0].as_py())
+    return found
+
+
+def with_column(images: pa.Table, pattern: PartPattern, folders: Collection[str]) -> pa.Table:
+    """As `with_parts`, of some images of many: none of them need name a part.
+
+    Raises:
+        DataError: if the table has such a column.
+    """
     if table.PART in images.column_names:
         raise DataError(f"the table has a column {table.PART!r}; leave {OPTION} out, or the column")
-    below = sorted((folder.rstrip("/") + "/" for folder in folders), key=len, reverse=True)
-    paths = [
-        next((uri.removeprefix(folder) for folder in below if uri.startswith(folder)), uri)
-        for uri in images["uri"].to_pylist()
-    ]
-    parts = [pattern.part(path) for path in paths]
-    if paths and not any(parts):
-        raise DataError(
-            f"{OPTION} {pattern.pattern!r} names a part in no image's path; mend it to fit paths as {few(paths[:1])}"
-        )
+    parts = pattern.parts(images["uri"].to_pylist(), folders)
     return images.append_column(table.PART, pa.array(parts, pa.string()))
 
 

@@ -14,6 +14,7 @@ from raydiff.images import archive, pack
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.listing import Listing
 from raydiff.images.pages import Pages
+from raydiff.images.parts import PartPattern
 from raydiff.images.shards import ROWS_PER_SHARD, Shard, parts_of, read_rows, shards
 from raydiff.images.stream import Reading
 from raydiff.model.description import describe
@@ -22,7 +23,7 @@ from raydiff.planning.plan import Item, Plan, Section
 from raydiff.planning.timing import pipelined
 from raydiff.progress import Phase, phase
 from raydiff.scoring import archive_plan, table
-from raydiff.scoring.archive_run import categories_of, packed_shards, places, source_of, tell
+from raydiff.scoring.archive_run import categories_of, check_part_from, packed_shards, places, source_of, tell
 from raydiff.scoring.bulk import check_claim
 from raydiff.scoring.map_place import Maps
 from raydiff.scoring.unfinished import Unfinished, begun_parts
@@ -38,6 +39,7 @@ def plan_archive(
     address: str | None = None,
     seconds: float = measure.SECONDS,
     pages: Pages | None = None,
+    part_from: PartPattern | None = None,
 ) -> Plan:
     """What the job would do; nothing is written. Arguments as of `archive_run.score_archive`.
 
@@ -50,7 +52,10 @@ def plan_archive(
     model_uri, data_uri, out_uri = places(model_uri, data_uri, out_uri)
     model = describe(model_uri)
     there = shards(storage.join(out_uri, "images"))
-    check_claim(out_uri, model, storage.join(out_uri, "images"), maps, max_pixels, source_of(data_uri, pages))
+    source = source_of(data_uri, pages, part_from)
+    if part_from and not there:
+        check_part_from(data_uri, part_from, pages)
+    check_claim(out_uri, model, storage.join(out_uri, "images"), maps, max_pixels, source)
     packed = pack.is_packed(data_uri)
     packed_uri = data_uri if packed else None
     reading = Reading.described(model["settings"]["train"], max_pixels=max_pixels, packed_uri=packed_uri)

@@ -18,8 +18,8 @@ from raydiff.images.pack import ROWS_PER_PACK
 from raydiff.images.shards import ROWS_PER_PART, ROWS_PER_SHARD
 from raydiff.images.stream import FETCHES_AT_ONCE
 from raydiff.scoring.bulk import PARTS_PER_WAVE
+from raydiff.scoring.columns import READS_AT_ONCE as SUMMARY_READS
 from raydiff.scoring.summary import HASHES_AT_ONCE
-from raydiff.scoring.summary import READS_AT_ONCE as SUMMARY_READS
 from raydiff.storage.s3_listing import PAGE, REQUESTS_AT_ONCE
 
 REQUESTS_A_READ = 3  # of some rows of a Parquet file: its size, its end, the rows

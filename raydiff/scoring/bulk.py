@@ -148,6 +148,12 @@ def is_complete(scores_uri: str, table_uri: str) -> bool:
     return {shard.name for shard in shards(table_uri)} <= set(table.part_names(scores_uri))
 
 
+def finished_images(scores_uri: str) -> int:
+    """How many images are in a score table, as its manifest says."""
+    shards_there = storage.read_json(storage.join(scores_uri, MANIFEST))["shards"]
+    return sum(int(counts["images"]) for counts in shards_there.values())
+
+
 def claim(
     scores_uri: str, model: dict[str, Any], table_uri: str, maps: Maps, max_pixels: int, source: str = ""
 ) -> None:

@@ -7,25 +7,21 @@ with categories, days and calibration scores; of the images' hashes a bounded nu
 from __future__ import annotations
 
 import re
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 from scipy.special import kolmogorov
 
-from raydiff import storage
 from raydiff.model.calibration import Calibration, CategoryCalibration
 from raydiff.progress import console, phase
 from raydiff.scoring import table
-from raydiff.storage.patience import patiently
+from raydiff.scoring.columns import read_columns
+from raydiff.scoring.parts_table import PartsSummary
 
-READS_AT_ONCE = 8  # object stores answer slowly but many at a time
 HASHES_AT_ONCE = 4_000_000  # distinct ones of 8 bytes, 180 MB at the peak, while they are sorted
 REASONS = 20  # kinds of error that are told apart in a summary
 REASONS_COUNTED = 1_000  # and while counting, so that a frequent one is kept wherever in the table it begins
@@ -84,6 +80,7 @@ class ArchiveSummary(_Result):
     repeated: int  # images with the same bytes as another of the table, the first of each not counted
     days: list[Day]  # by category and day, the unknown day last
     drift: list[Drift]  # by category; empty without a calibration
+    parts: PartsSummary | None = None  # of the table of parts; None where nothing says which part an image shows
 
 
 def summarise(scores_uri: str, calibration: Calibration | None) -> ArchiveSummary:
@@ -106,7 +103,7 @@ def summarise(scores_uri: str, calibration: Calibration | None) -> ArchiveSummar
     hashed = distinct = 0
     hashes = _Hashes(0)
     with phase("summary", len(uris), "parts") as shown:
-        for part in _read(uris, _COLUMNS):
+        for part in read_columns(uris, _COLUMNS):
             _count_days(days, part)
             _count_reasons(reasons, part)
             if calibration is not None:
@@ -118,7 +115,7 @@ def summarise(scores_uri: str, calibration: Calibration | None) -> ArchiveSummar
             hashes = _Hashes(hashes.last + 1)
             # All hashes may be distinct; where they are not, the last readings fall away.
             shown.update(shown.done, total=len(uris) * -(-hashed // HASHES_AT_ONCE))
-            for part in _read(uris, ["content_hash"]):
+            for part in read_columns(uris, ["content_hash"]):
                 hashes.add(part)
                 shown.advance(note="repeated images")
             distinct += hashes.count()
@@ -163,6 +160,8 @@ def print_summary(summary: ArchiveSummary) -> None:
             "calibrate anew if their products are good"
         )
     _print_rest(len(drifted), "whose scores have drifted")
+    for line in summary.parts.sentences() if summary.parts else ():
+        _print(line)
 
 
 def reason(error: str, uri: str) -> str:
@@ -178,26 +177,6 @@ def reason(error: str, uri: str) -> str:
         text = outer
     text = " ".join(_NUMBER.sub(lambda found: found[1] or "…", text).split())
     return text if len(text) <= REASON_LENGTH else text[: REASON_LENGTH - 1] + "…"
-
-
-def _read(uris: Sequence[str], columns: list[str]) -> Iterator[pa.Table]:
-    """Columns of the parts in their order, a few parts ahead of what is asked for."""
-    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-        waiting: deque[Future[pa.Table]] = deque()
-        for uri in uris:
-            waiting.append(pool.submit(_read_part, uri, columns))
-            if len(waiting) > READS_AT_ONCE:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-def _read_part(uri: str, columns: list[str]) -> pa.Table:
-    # Parts are small: the whole file is one request, its footer and then its columns would be several.
-    with pq.ParquetFile(pa.BufferReader(patiently(storage.read_bytes, uri))) as file:
-        found = file.read(columns=columns, use_threads=False)
-    nothing = pa.schema([table.SCHEMA.field(name) for name in columns]).empty_table()
-    return pa.concat_tables([found, nothing], promote_options="default")  # a part of before may lack a column
 
 
 def _count_days(days: dict[tuple[str, str | None], Counter[str]], part: pa.Table) -> None:
