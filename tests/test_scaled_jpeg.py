@@ -163,6 +163,22 @@ def test_a_cut_file_is_refused_at_any_scale():
                 see(whole, SCALED, 32)
 
 
+@pytest.mark.parametrize("size", [24, 60, 128])
+def test_a_file_whose_last_blocks_are_missing_is_judged_alike(size):
+    """The last block is one pixel wide and high, so that at half its size a pixel beside it is another block's."""
+    data = jpeg(photo(513, 521), subsampling=0)
+    judged = []
+    for spare in range(2, 40):
+        for view in (View(), SCALED):
+            try:
+                see(data[:-spare] + b"\xff\xd9", view, size)
+                judged.append(True)
+            except ImageError:
+                judged.append(False)
+    assert judged[::2] == judged[1::2]
+    assert not all(judged)
+
+
 def test_the_limit_is_on_the_whole_image():
     with pytest.raises(ImageError, match="701 x 515 pixels, more than the limit of 300,000"):
         see(jpeg(BIG), SCALED, 32, max_pixels=300_000)
