@@ -236,16 +236,24 @@ def test_a_region_is_that_of_the_image_cropped_and_scaled():
     np.testing.assert_array_equal(found[50:, 40:, :3], np.broadcast_to(roi.PAINT, (14, 24, 3)))
 
 
-def test_auto_is_the_product_with_what_it_encloses():
+def test_auto_is_the_hull_of_the_product():
     image = np.full((300, 400, 3), 20, np.uint8)
     image[100:200, 150:250] = 200
     image[140:160, 190:210] = 20  # a hole
+    image[150:200, 220:235] = 20  # a piece is missing
+    image[20:26, 380:386] = 200  # a speck
     found = View(fit="pad", roi="auto").seen(image, 64)
     inside = found[..., 3] > 0
     assert found.shape == (48, 64, 4)
     assert inside[16:32, 24:40].all()
     assert not inside[:12].any()
     assert not inside[:, 46:].any()
+    triangle = np.zeros((64, 64, 3), np.uint8)
+    triangle[np.tri(64, dtype=bool)[::-1]] = 255
+    triangle[:8] = triangle[-8:] = triangle[:, :8] = triangle[:, -8:] = 0
+    shown = View(roi="auto").seen(triangle, 64)[..., 3] > 0
+    assert shown[10, 10]
+    assert not shown[50, 50]
     assert View(roi="auto").seen(noise(1, 64, 64)[0], 64)[..., 3].all()  # a texture is looked at everywhere
 
 

@@ -12,7 +12,7 @@ import io
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from raydiff.views.foreground import foreground
 from raydiff.views.ragged import Arrays
@@ -22,6 +22,7 @@ ANY = ""  # the category of a region that is every category's
 PAINT = (124, 116, 104)  # the mean colour of ImageNet, which is nothing to a pretrained network
 LOOKED_AT = 256  # pixels of an image's longer side in which its product is looked for
 REACH = 3  # of these around it: what sticks out of the product lies inside, too
+SPECK = 0.05  # of the largest piece's area: smaller pieces are no product
 
 
 def as_text(inside: np.ndarray) -> str:
@@ -57,15 +58,33 @@ def resized(inside: np.ndarray, height: int, width: int) -> np.ndarray:
 def product(seen: np.ndarray) -> np.ndarray:
     """The region (H, W) of an image (H, W, 3) in which it shows its product (see `foreground`).
 
-    With what the product encloses, and a little around it.
+    The convex hull of what stands out, specks left out, and a little around it: a piece that is missing of a product,
+    and a part of it that looks like the background, are places to look at, too.
     """
-    from scipy.ndimage import binary_dilation, binary_fill_holes  # slow to load, and no other region needs it
+    from scipy.ndimage import binary_dilation, label  # slow to load, and no other region needs them
 
     height, width = seen.shape[:2]
     factor = min(1.0, LOOKED_AT / max(height, width))
     small = Image.fromarray(seen).resize((max(1, round(width * factor)), max(1, round(height * factor))))
-    found = binary_fill_holes(foreground(np.asarray(small)))
-    return resized(binary_dilation(found, iterations=REACH), height, width)
+    found = foreground(np.asarray(small))
+    pieces, _ = label(found)
+    areas = np.bincount(pieces[found])
+    hull = _convex_hull(np.isin(pieces, np.flatnonzero(areas >= SPECK * areas.max())))
+    return resized(binary_dilation(hull, iterations=REACH), height, width)
+
+
+def _convex_hull(found: np.ndarray) -> np.ndarray:
+    """(H, W): the smallest convex region that holds each pixel of one that has some."""
+    from scipy.spatial import ConvexHull, QhullError
+
+    rows, columns = np.nonzero(found)
+    try:
+        corners = ConvexHull(np.stack([columns, rows], 1))
+    except QhullError:  # all in one line
+        return found
+    hull = Image.new("1", found.shape[::-1])
+    ImageDraw.Draw(hull).polygon([(int(x), int(y)) for x, y in corners.points[corners.vertices]], fill=1, outline=1)
+    return np.array(hull)
 
 
 def painted(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
