@@ -186,7 +186,7 @@ def _score_chunk(
         standing = positions.standardised(standing, [*categories, *[None] * spare])
     read = standing
     if inside is not None:
-        looked_at = filled(torch.from_numpy(inside), chunk).to(standing.device)
+        looked_at = filled(torch.tensor(inside), chunk).to(standing.device)
         read, standing = _inside_alone(standing, looked_at), torch.where(looked_at, standing, 0)
     of_images = method.scores(read, score) if found.scores is None else found.scores
     told = {name: values[:count].double().cpu().numpy() for name, values in found.details.items()}
