@@ -24,7 +24,7 @@ PICTURE_SIDE = 2048  # of the picture that is sent back of an image, pixels
 _JPEG_QUALITY = 90
 
 
-class Wishes(Settings):
+class Parameters(Settings):
     """What a request may say beside its images, in its address or as fields of its form."""
 
     category: str | None = Field(
@@ -119,19 +119,12 @@ class Described(BaseModel):
     limits: Limits
 
 
-def answer(
-    model: Model, model_id: str, decoded: Decoded, scored: Scored, category: str | None, wishes: Wishes
-) -> dict[str, Any]:
-    """`Answer` of one image.
-
-    Args:
-        scored: of this one image.
-        category: as it was given.
-    """
+def answer(model: Model, model_id: str, decoded: Decoded, scored: Scored, parameters: Parameters) -> dict[str, Any]:
+    """`Answer` of one image, the only one that was `scored`."""
     height, width = decoded.pixels.shape[:2]
     score, guessed = float(scored.scores[0]), scored.guessed[0]
     calibration = model.calibration
-    shown = guessed or category
+    shown = guessed or parameters.category
     own = calibration.of(shown) if calibration else None
     return {
         "name": None,
@@ -146,9 +139,9 @@ def answer(
         "height": height,
         "note": decoded.note or None,
         "details": {name: _number(values[0]) for name, values in scored.details.items()},
-        "map": _data("image/png", layer(scored.maps[0], *own.colour_scale())) if own and wishes.maps else None,
+        "map": _data("image/png", layer(scored.maps[0], *own.colour_scale())) if own and parameters.maps else None,
         "map_box": list(model.view.box(height, width)),
-        "picture": _data("image/jpeg", _jpeg(decoded.pixels)) if wishes.picture else None,
+        "picture": _data("image/jpeg", _jpeg(decoded.pixels)) if parameters.picture else None,
     }
 
 

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 import raydiff
 from raydiff.errors import ImageError, SettingsError
 from raydiff.scoring import uploads
-from raydiff.scoring.answers import Answer, Answers, Described, Error, Wishes
+from raydiff.scoring.answers import Answer, Answers, Described, Error, Parameters
 from raydiff.scoring.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -78,13 +78,14 @@ def http_app(service: Service) -> FastAPI:
     )
     async def score(request: Request) -> Response:
         """Score the image that the body is, or the images of a form; one that cannot be read says so in its place."""
+        said, kind = dict(request.query_params), request.headers.get("content-type", "")
+        parameters = _parameters(said)
         async with service.gate.place():
             data = await uploads.body(request, service.arguments.max_bytes)
-            kind = request.headers.get("content-type", "")
             if uploads.is_form(kind):
-                return await _form(service, data, kind, dict(request.query_params))
+                return await _form(service, data, kind, said)
             try:
-                found = await service.answered(data, _wishes(dict(request.query_params)))
+                found = await service.answered(data, parameters)
             except ImageError as error:
                 raise Refusal(422, str(error)) from None
             return JSONResponse(found, headers=_ANSWERED)
@@ -102,11 +103,11 @@ async def _form(service: Service, data: bytes, kind: str, said: dict[str, str]) 
     if len(files) > most:
         raise Refusal(413, f"the form has {len(files)} images, and {most} are the limit here; send several forms")
     fields = {part.name: part.data.decode("utf-8", "replace") for part in found if part.filename is None}
-    wishes = _wishes({**said, **fields})
+    parameters = _parameters({**said, **fields})
     told: list[dict[str, Any]] = []
     for file in files:
         try:
-            told.append({**await service.answered(file.data, wishes), "name": file.filename})
+            told.append({**await service.answered(file.data, parameters), "name": file.filename})
         except ImageError as error:
             told.append({"name": file.filename, "error": str(error)})
     answers = {"images": told, "model_id": service.model_id}
@@ -116,9 +117,9 @@ async def _form(service: Service, data: bytes, kind: str, said: dict[str, str]) 
     return JSONResponse({"error": sentence, **answers}, 422, _ANSWERED)
 
 
-def _wishes(said: dict[str, str]) -> Wishes:
+def _parameters(said: dict[str, str]) -> Parameters:
     try:
-        return Wishes.parse(said)
+        return Parameters.parse(said)
     except SettingsError as error:
         raise Refusal(400, str(error)) from None
 
@@ -148,7 +149,7 @@ def _told(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def _taken() -> dict[str, Any]:
     """What `score` takes, for the API's description; it reads its request itself, within the limits."""
-    schema = Wishes.model_json_schema()
+    schema = Parameters.model_json_schema()
     image = {"type": "string", "format": "binary"}
     fields = {**schema["properties"], "image": {"type": "array", "items": image}}
     return {

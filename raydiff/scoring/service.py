@@ -28,7 +28,7 @@ from raydiff import cluster
 from raydiff.errors import SettingsError
 from raydiff.images.decode import decode_noted
 from raydiff.model.folder import load
-from raydiff.scoring.answers import Limits, Wishes, answer, described
+from raydiff.scoring.answers import Limits, Parameters, answer, described
 from raydiff.scoring.gate import RETRY_SECONDS, Gate
 from raydiff.scoring.http_app import http_app
 from raydiff.settings import Settings
@@ -79,9 +79,9 @@ class Service:
         """What Serve has answer the requests."""
         return http_app(self)
 
-    async def answered(self, data: bytes, wishes: Wishes) -> dict[str, Any]:
+    async def answered(self, data: bytes, parameters: Parameters) -> dict[str, Any]:
         """As `answer`, computed beside the event loop, one image after the other."""
-        return await asyncio.get_running_loop().run_in_executor(self._one_at_a_time, self._answer, data, wishes)
+        return await asyncio.get_running_loop().run_in_executor(self._one_at_a_time, self._answer, data, parameters)
 
     def answer(self, data: bytes, category: str | None = None, page: int | None = None) -> dict[str, Any]:
         """What is said of one image file (`Answer`), without pictures; alarm and p-value need a calibration.
@@ -95,12 +95,12 @@ class Service:
         Raises:
             ImageError: if the bytes are no image, or one of too many pixels.
         """
-        return self._answer(data, Wishes(category=category, page=page))
+        return self._answer(data, Parameters(category=category, page=page))
 
-    def _answer(self, data: bytes, wishes: Wishes) -> dict[str, Any]:
-        decoded = decode_noted(data, self.arguments.max_pixels, self.model.levels, wishes.page)
-        scored = self.model.score([decoded.pixels], [wishes.category])
-        return answer(self.model, self.model_id, decoded, scored, wishes.category, wishes)
+    def _answer(self, data: bytes, parameters: Parameters) -> dict[str, Any]:
+        decoded = decode_noted(data, self.arguments.max_pixels, self.model.levels, parameters.page)
+        scored = self.model.score([decoded.pixels], [parameters.category])
+        return answer(self.model, self.model_id, decoded, scored, parameters)
 
 
 def application(arguments: Arguments, **options: Any) -> Application:
