@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -164,8 +165,7 @@ def command(folder: str, port: int) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_serves_until_it_is_signalled(folder, image, job_environment, number, tmp_path):
+def test_the_command_serves_until_it_is_signalled(folder, image, job_environment, tmp_path):
     port = free_port()
     environment = {**job_environment, TOKEN: "horse-battery"}
     log = tmp_path / "log"
@@ -189,7 +189,7 @@ def test_the_command_serves_until_it_is_signalled(folder, image, job_environment
             assert requests.post(f"{page}v1/score", data, timeout=SECONDS).status_code == 401
             bearer = {"Authorization": "Bearer horse-battery"}
             assert requests.post(f"{page}v1/score", data, headers=bearer, timeout=SECONDS).status_code == 200
-            process.send_signal(number)
+            process.send_signal(signal.SIGTERM)
             assert process.wait(SECONDS) == 0
         finally:
             process.kill()
@@ -198,3 +198,13 @@ def test_the_command_serves_until_it_is_signalled(folder, image, job_environment
     assert "Traceback" not in said
     with pytest.raises(requests.ConnectionError):
         requests.get(page, timeout=SECONDS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_either_signal_ends_the_wait_and_handlers_come_back(number):
+    before = signal.getsignal(number)
+    with serving.signalled() as ended:
+        assert not ended.is_set()
+        os.kill(os.getpid(), number)
+        assert ended.wait(SECONDS)
+    assert signal.getsignal(number) is before

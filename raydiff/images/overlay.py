@@ -16,6 +16,7 @@ from raydiff.errors import DataError
 # weak heat is transparent.
 _COLOURS = colormaps["plasma"]
 OPACITY = 0.75  # of full heat: the defect stays visible below it
+_COMPRESSION = 3  # of a layer's PNG: half the time of Pillow's own 6
 _PIXELS_A_SIDE = 64  # a map is thinned to this before its quantiles are taken
 
 
@@ -57,7 +58,8 @@ def layer(anomaly_map: NDArray[np.float32], low: float, high: float) -> bytes:
     picture = Image.fromarray(np.rint(255.0 * _heat(anomaly_map, low, high)).astype(np.uint8))
     picture.putpalette(np.rint(255.0 * _COLOURS(steps)[:, :3]).astype(np.uint8).tobytes())
     sink = io.BytesIO()
-    picture.save(sink, "PNG", transparency=np.rint(255.0 * steps).astype(np.uint8).tobytes())
+    opacity = np.rint(255.0 * steps).astype(np.uint8).tobytes()
+    picture.save(sink, "PNG", transparency=opacity, compress_level=_COMPRESSION)
     return sink.getvalue()
 
 

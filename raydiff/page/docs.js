@@ -17,14 +17,14 @@ function kind(schema) {
   return schema.format === "binary" ? "file" : (schema.type ?? "");
 }
 
-function table(heads, rows) {
+function table(title, heads, rows) {
   const head = tag("tr", "", ...heads.map((text) => Object.assign(tag("th", text), { scope: "col" })));
   const body = rows.map(([first, ...others]) => tag("tr", "", tag("td", "", tag("code", first)), ...others.map((text) => tag("td", text))));
   const scroll = tag("div", "", tag("table", "", tag("thead", "", head), tag("tbody", "", ...body)));
   scroll.className = "scroll";
   scroll.tabIndex = 0;
   scroll.setAttribute("role", "region");
-  scroll.setAttribute("aria-label", heads.join(", "));
+  scroll.setAttribute("aria-label", title);
   return scroll;
 }
 
@@ -37,7 +37,7 @@ function route(path, method, said) {
       .filter(Boolean)
       .join("; "),
   ]);
-  if (taken.length) nodes.push(tag("h3", "Parameters, in the address or as fields of the form"), table(["name", "kind", ""], taken));
+  if (taken.length) nodes.push(tag("h3", "Parameters, in the address or as fields of the form"), table(`Parameters of ${path}`, ["name", "kind", "meaning"], taken));
   const kinds = Object.keys(said.requestBody?.content ?? {});
   if (kinds.length) nodes.push(tag("p", `Body: ${kinds.join(" or ")}`));
   const answers = Object.entries(said.responses).map(([status, { description, content }]) => [
@@ -45,13 +45,13 @@ function route(path, method, said) {
     kind(content?.["application/json"]?.schema),
     description,
   ]);
-  nodes.push(tag("h3", "Answers"), table(["status", "kind", ""], answers));
+  nodes.push(tag("h3", "Answers"), table(`Answers of ${path}`, ["status", "kind", "meaning"], answers));
   return nodes;
 }
 
 function part(name, { description, properties = {} }) {
   const rows = Object.entries(properties).map(([key, schema]) => [key, kind(schema), schema.description ?? ""]);
-  return [tag("h3", name), tag("p", description ?? ""), table(["name", "kind", ""], rows)];
+  return [tag("h3", name), tag("p", description ?? ""), table(name, ["name", "kind", "meaning"], rows)];
 }
 
 document.getElementById("shell").textContent = [

@@ -25,13 +25,13 @@ async function start() {
     trouble(error.message);
     return;
   }
-  $("model").textContent = `${model.name} · ${model.method} · ${model.model_id.slice(0, 8)}`;
+  const names = [...new Set([model.name, model.method])];
+  $("model").textContent = [...names, model.model_id.slice(0, 8)].join(" · ");
   $("model").title = `model ${model.model_id}, raydiff ${model.version}`;
-  const names = Object.keys(model.categories);
-  const any = model.guesses && names.length > 1 ? "what the model sees" : names.length > 1 ? "any category" : "";
-  if (names.length > 1) $("category").append(new Option(any, ""));
-  for (const name of names) $("category").append(new Option(name, name));
-  $("category").closest("label").hidden = names.length < 2;
+  const categories = Object.keys(model.categories);
+  $("category").append(new Option(model.guesses ? "what the model sees" : "any category", ""));
+  $("category").append(...categories.map((name) => new Option(name, name)));
+  $("category").closest("label").hidden = categories.length < 2;
   work();
 }
 

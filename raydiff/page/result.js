@@ -13,13 +13,13 @@ export class Result {
     if (!image) return;
     const [kind, words] = verdict(image);
     const { answer } = image;
+    const normals = answer && (answer.category === null ? model.all : model.categories[answer.category]);
     $("name").textContent = image.name;
     $("verdict").className = `verdict ${kind}`;
     $("verdict").textContent = kind === "waiting" ? words : HEADINGS[kind];
-    $("because").textContent = answer ? reason(answer) : (image.error ?? "");
+    $("because").textContent = answer ? reason(answer, normals) : (image.error ?? "");
     const numbers = answer ? facts(answer) : [];
     $("numbers").replaceChildren(...numbers.flatMap(([name, value]) => [tag("dt", name), tag("dd", value)]));
-    const normals = answer && (answer.category === null ? model.all : model.categories[answer.category]);
     $("standing").hidden = !normals;
     if (!normals) return;
     const whose = answer.category === null ? "all categories" : answer.category;
@@ -30,11 +30,13 @@ export class Result {
   }
 }
 
-function reason({ score, threshold, is_anomalous }) {
+function reason({ score, threshold, p_value, is_anomalous }, normals) {
   if (threshold === null) return "The model is not calibrated, so there is no threshold, no verdict and no heat map.";
-  return is_anomalous
-    ? `Its score ${shown(score)} is above the threshold ${shown(threshold)}.`
-    : `Its score ${shown(score)} is not above the threshold ${shown(threshold)}.`;
+  const higher = Math.round(p_value * (normals.normals + 1)) - 1;
+  return (
+    `Its score ${shown(score)} is ${is_anomalous ? "" : "not "}above the threshold ${shown(threshold)}. ` +
+    `Of ${normals.normals} normal images ${higher || "none"} ${higher > 1 ? "have" : "has"} one as high.`
+  );
 }
 
 function facts(answer) {
@@ -45,7 +47,7 @@ function facts(answer) {
   if (shows) found.push(["Category", answer.category_guessed ? `${shows} (the model's guess)` : shows]);
   found.push(["Size", `${answer.width.toLocaleString("en")} × ${answer.height.toLocaleString("en")} px`]);
   for (const [name, value] of Object.entries(answer.details)) {
-    if (value !== null) found.push([name.replaceAll("_", " "), shown(value)]);
+    if (value !== null) found.push([`${name[0].toUpperCase()}${name.slice(1).replaceAll("_", " ")}`, shown(value)]);
   }
   if (answer.note) found.push(["Note", answer.note]);
   return found;

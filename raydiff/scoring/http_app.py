@@ -59,12 +59,18 @@ def http_app(service: Service) -> FastAPI:
                 401, "this service asks for its token: send Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
             )
 
-    @app.get("/healthz")
+    @app.get("/healthz", response_description="it is up")
     async def healthz() -> dict[str, str]:
         """Whether the service is up: its model is loaded. Asks for no token."""
         return {"status": "ok"}
 
-    @app.get("/v1/model", dependencies=[Depends(known)], response_model=Described, responses=_told(401))
+    @app.get(
+        "/v1/model",
+        dependencies=[Depends(known)],
+        response_model=Described,
+        response_description="the model",
+        responses=_told(401),
+    )
     async def model() -> Response:
         """The model: its categories, thresholds and normal images' scores, and what a request may bring."""
         return JSONResponse(service.described.model_dump(mode="json"), headers=_ANSWERED)
@@ -73,6 +79,7 @@ def http_app(service: Service) -> FastAPI:
         "/v1/score",
         dependencies=[Depends(known)],
         response_model=Answer | Answers,
+        response_description="Answer to a body that is an image, Answers to a form",
         responses=_told(*_REFUSED),
         openapi_extra=_taken(),
     )

@@ -117,7 +117,9 @@ def _check_listening(host: str, port: int) -> None:
     Raises:
         ClusterError: if it listens elsewhere, or nowhere.
     """
-    options = _get_global_client().http_config
+    client = _get_global_client()
+    assert client is not None, "Serve has been started"
+    options = client.http_config
     if (options.host, options.port) == (host, port):
         return
     place = f"at {options.host}:{options.port}" if options.host else "without HTTP"

@@ -88,8 +88,8 @@ def _part(head: bytes, data: bytes) -> Part:
     """A part with its headers (lines that each end in CRLF) read."""
     disposition = ""
     for text in head.decode("utf-8", "replace").split("\r\n"):
-        name, _, value = text.partition(":")
-        if name.strip().lower() == "content-disposition":
+        header, _, value = text.partition(":")
+        if header.strip().lower() == "content-disposition":
             disposition = value.strip()
     read = _header(disposition)
     name, filename = (read.get_param(key) for key in ("name", "filename"))
