@@ -11,6 +11,7 @@ const $ = (id) => document.getElementById(id);
 const images = [];
 let model = null;
 let selected = null;
+let drawn = null; // the address of what the viewer shows
 let running = 0;
 
 const viewer = new Viewer($("stage"));
@@ -123,8 +124,6 @@ function refresh(image) {
 }
 
 function select(image) {
-  if (selected?.url) URL.revokeObjectURL(selected.url);
-  if (selected) selected.url = null;
   selected = image;
   gallery.select(image);
   show();
@@ -135,20 +134,17 @@ function show() {
   result.show(image, model);
   const answer = image?.answer;
   $("waiting").textContent = image?.state === "failed" ? "There is nothing to show of this file." : "";
-  if (!image || image.state === "failed") {
+  if (!image || image.state === "failed" || (!answer && !image.thumbnail)) {
+    if (image && image.state !== "failed") $("waiting").textContent = "Waiting for the service…";
     viewer.show(null);
-    return;
-  }
-  if (!answer && !image.thumbnail) {
-    viewer.show(null);
-    $("waiting").textContent = "Waiting for the service…";
+    drawn = null;
     return;
   }
   image.url ??= URL.createObjectURL(image.file);
   const url = answer?.picture ?? image.url;
   const [width, height] = answer ? [answer.width, answer.height] : image.size;
-  if (image.drawn !== url) viewer.show(url, width, height, image.name);
-  image.drawn = url;
+  if (drawn !== url) viewer.show(url, width, height, image.name);
+  drawn = url;
   viewer.warm(answer?.map ?? null, answer?.map_box ?? []);
 }
 
@@ -176,6 +172,7 @@ function clear() {
   for (const image of images.splice(0)) {
     image.state = "gone";
     image.abort?.abort();
+    if (image.url) URL.revokeObjectURL(image.url); // until then it costs nothing: the bytes stay in their file
   }
   gallery.clear();
   select(null);
