@@ -32,7 +32,7 @@ _GUARDED = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-_BEARER = HTTPBearer(auto_error=False, description="RAYDIFF_SERVE_TOKEN, where the service was started with it")
+_BEARER = HTTPBearer(auto_error=False, description="RAYDIFF_SERVE_TOKEN")
 _ANSWERED = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _REFUSED = {
     400: "a parameter or the form means nothing",
@@ -54,10 +54,12 @@ def http_app(service: Service) -> FastAPI:
     def known(bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]) -> None:
         """Let through who brings the token."""
         given = hashlib.sha256(bearer.credentials.encode() if bearer else b"").hexdigest()
-        if service.token_hash is not None and not hmac.compare_digest(given, service.token_hash):
+        if not hmac.compare_digest(given, service.token_hash or ""):
             raise Refusal(
                 401, "this service asks for its token: send Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
             )
+
+    guarded = [Depends(known)] if service.token_hash else []
 
     @app.get("/healthz", response_description="it is up")
     async def healthz() -> dict[str, str]:
@@ -66,7 +68,7 @@ def http_app(service: Service) -> FastAPI:
 
     @app.get(
         "/v1/model",
-        dependencies=[Depends(known)],
+        dependencies=guarded,
         response_model=Described,
         response_description="the model",
         responses=_told(401),
@@ -77,7 +79,7 @@ def http_app(service: Service) -> FastAPI:
 
     @app.post(
         "/v1/score",
-        dependencies=[Depends(known)],
+        dependencies=guarded,
         response_model=Answer | Answers,
         response_description="Answer to a body that is an image, Answers to a form",
         responses=_told(*_REFUSED),
