@@ -220,7 +220,10 @@ def test_it_waits_while_the_service_is_busy(tab, folder, files, monkeypatch):
         tab.open(page)
         tab.wait("document.getElementById('model').textContent.includes('nearest_patch')")
         tab.choose("#files", *files[:3])
+        told = tab.wait("document.querySelector('.chip.waiting')?.getBoundingClientRect().toJSON()")
+        assert 0 < told["width"] < 200  # in its row
         tab.wait(DONE)
+        assert tab.ask("document.getElementById('told').textContent").startswith("All done: ")
         assert {words for _, words in tab.ask(ROWS)} <= {"normal", "anomalous"}
 
 

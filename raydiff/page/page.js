@@ -160,6 +160,7 @@ function summarise() {
   ];
   const told = parts.filter(([number]) => number).map(([number, words]) => `${number} ${words}`);
   $("summary").textContent = told.join(" · ");
+  if (!waiting) $("told").textContent = `All done: ${told.join(", ")}.`; // to screen readers, once and not at each image
 }
 
 function trouble(sentence) {

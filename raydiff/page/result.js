@@ -17,7 +17,7 @@ export class Result {
     $("name").textContent = image.name;
     $("verdict").className = `verdict ${kind}`;
     $("verdict").textContent = kind === "waiting" ? words : HEADINGS[kind];
-    $("because").textContent = answer ? reason(answer, normals) : (image.error ?? "");
+    $("because").textContent = answer ? reason(answer, normals) : sentence(image.error ?? "");
     const numbers = answer ? facts(answer) : [];
     $("numbers").replaceChildren(...numbers.flatMap(([name, value]) => [tag("dt", name), tag("dd", value)]));
     $("standing").hidden = !normals;
@@ -59,7 +59,7 @@ function percent(share) {
 
 /** A sentence with its capital and its full stop. */
 function sentence(text) {
-  return `${text[0].toUpperCase()}${text.slice(1)}.`;
+  return text && `${text[0].toUpperCase()}${text.slice(1)}${/[.?!]$/.test(text) ? "" : "."}`;
 }
 
 function tag(name, text) {

@@ -14,7 +14,7 @@ from ray import serve
 from ray.serve.context import _get_global_client  # Serve's public status does not tell where it listens
 from ray.serve.schema import LoggingConfig
 
-from raydiff import cluster
+from raydiff import cluster, storage
 from raydiff.cluster.worker_progress import told_if_pending
 from raydiff.errors import ClusterError
 from raydiff.model.description import describe
@@ -57,6 +57,7 @@ def serving(arguments: Arguments, host: str, port: int, replicas: int, address: 
         ClusterError: if the port is taken, or the cluster cannot hold the replicas.
     """
     describe(arguments.model)
+    arguments = arguments.changed(model=storage.absolute(arguments.model))  # for processes that are elsewhere
     if not (address or os.environ.get(cluster.ADDRESS) or ray.is_initialized()):
         _check_free(host, port)
     cluster.connect(address)
