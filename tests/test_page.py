@@ -158,6 +158,21 @@ def test_dropped_images_are_gone_through_by_keys(tab, page, files):
     assert tab.ask("document.querySelectorAll('#list li').length") == 0
 
 
+def test_a_page_of_several_can_be_named(tab, page, folder, tmp_path):
+    pages = made_images(3, 40, seed=2)
+    first, *others = map(Image.fromarray, pages)
+    first.save(tmp_path / "stack.tif", save_all=True, append_images=others)
+    tab.open(page)
+    tab.wait("document.getElementById('model').textContent.includes('nearest_patch')")
+    tab.choose("#files", tmp_path / "stack.tif")
+    tab.wait(DONE)
+    assert "holds 3 pages" in shown(tab)["because"]
+    tab.ask("document.getElementById('page').value = 2; document.querySelector('#pages button').click()")
+    tab.wait("document.getElementById('because').textContent.includes('score')")
+    score = float(raydiff.load(folder, "cpu").score([pages[1]], [""]).scores[0])
+    assert f"{float(f'{score:.4g}'):,}" in shown(tab)["because"]
+
+
 def test_a_category_can_be_named(tab, page, folder, files):
     tab.open(page)
     tab.wait("document.querySelectorAll('#category option').length == 3")

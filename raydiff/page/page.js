@@ -7,6 +7,8 @@ import { Viewer } from "./viewer.js";
 
 const AT_ONCE = 2; // one is on its way while another is scored
 
+const OF_PAGES = /\.(tiff?|dcm|dicom)$/i; // files that may hold several images
+
 const $ = (id) => document.getElementById(id);
 const images = [];
 let model = null;
@@ -97,15 +99,16 @@ async function score(image) {
 }
 
 function ask(image, picture) {
-  const wishes = new URLSearchParams({ maps: true, picture });
-  if (image.category) wishes.set("category", image.category);
+  const parameters = new URLSearchParams({ maps: true, picture });
+  if (image.category) parameters.set("category", image.category);
+  if (image.page) parameters.set("page", image.page);
   const options = {
     method: "POST",
     body: image.file,
     headers: { "Content-Type": "application/octet-stream" },
     signal: image.abort.signal,
   };
-  return call(`v1/score?${wishes}`, options, () => {
+  return call(`v1/score?${parameters}`, options, () => {
     image.busy = true;
     refresh(image);
   });
@@ -132,6 +135,8 @@ function select(image) {
 function show() {
   const image = selected;
   result.show(image, model);
+  $("pages").hidden = !(image?.page || (image?.state === "failed" && OF_PAGES.test(image.name)));
+  $("page").value = image?.page ?? 1;
   const answer = image?.answer;
   $("waiting").textContent = image?.state === "failed" ? "There is nothing to show of this file." : "";
   if (!image || image.state === "failed" || (!answer && !image.thumbnail)) {
@@ -214,6 +219,12 @@ function listen() {
   $("one").addEventListener("click", () => viewer.zoom(1 / viewer.scale / devicePixelRatio));
   viewer.zoomed = (scale) => ($("percent").value = `${Math.round(scale * devicePixelRatio * 100)} %`);
   $("clear").addEventListener("click", clear);
+  $("pages").addEventListener("submit", (event) => {
+    event.preventDefault();
+    Object.assign(selected, { page: $("page").value, state: "waiting", answer: undefined, error: undefined });
+    refresh(selected);
+    work();
+  });
   $("save").addEventListener("click", save);
   $("worst").addEventListener("click", (event) => {
     const on = event.target.getAttribute("aria-pressed") !== "true";
