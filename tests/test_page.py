@@ -229,8 +229,7 @@ def test_the_token_is_asked_for_and_kept_in_this_tab_alone(tab, folder, files, m
 
 
 def test_it_waits_while_the_service_is_busy(tab, folder, files, monkeypatch):
-    monkeypatch.setattr(module, "ONGOING", 1)
-    monkeypatch.setattr(module, "WAITING", 0)
+    monkeypatch.setattr(module, "PLACES", 1)
     with site(folder) as page:
         tab.open(page)
         tab.wait("document.getElementById('model').textContent.includes('nearest_patch')")

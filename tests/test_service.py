@@ -362,8 +362,7 @@ def test_replicas_are_told_the_tokens_hash_alone(monkeypatch):
 
 
 def test_who_comes_when_all_places_are_taken_is_sent_away(folder, monkeypatch):
-    monkeypatch.setattr(module, "ONGOING", 1)
-    monkeypatch.setattr(module, "WAITING", 1)
+    monkeypatch.setattr(module, "PLACES", 2)
     service = started(folder, monkeypatch)
 
     async def crowd():

@@ -1,4 +1,4 @@
-"""How many requests a replica takes in hand: some at a time, some waiting, the others sent away to come again."""
+"""How many requests a replica takes in hand: some, each for a time, and the others are sent away to come again."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ RETRY = {"Retry-After": str(RETRY_SECONDS)}
 class Gate:
     """Places of a replica for requests that bring images.
 
-    A request that waits has not been read yet: its body is in the memory of no replica.
+    Each is read as soon as it has a place, before others are answered: Serve takes from the network what arrives of a
+    body whether it is read or not, and only who reads it counts it.
     """
 
-    def __init__(self, at_once: int, waiting: int, seconds: float) -> None:
-        """Places for `at_once` requests to be read and answered side by side, and for `waiting` to wait for one.
+    def __init__(self, places: int, seconds: float) -> None:
+        """So many places.
 
         Args:
-            seconds: that a request may take, its waiting and its reading included.
+            seconds: that a request may take, its reading and its waiting for others included.
         """
-        self._free = asyncio.Semaphore(at_once)
-        self._places = at_once + waiting
+        self._places = places
         self._taken = 0
         self._seconds = seconds
 
@@ -37,10 +37,10 @@ class Gate:
             Refusal: if there is none, or the time is over.
         """
         if self._taken >= self._places:
-            raise Refusal(503, f"{self._taken} requests are waiting here already; send this one again later", RETRY)
+            raise Refusal(503, f"{self._taken} requests are in hand here already; send this one again later", RETRY)
         self._taken += 1
         try:
-            async with asyncio.timeout(self._seconds), self._free:
+            async with asyncio.timeout(self._seconds):
                 yield
         except TimeoutError:
             raise Refusal(

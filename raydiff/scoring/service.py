@@ -35,9 +35,9 @@ from raydiff.settings import Settings
 
 TOKEN = "RAYDIFF_SERVE_TOKEN"
 NAME = "service"  # of the deployment
-# Requests at a time: in a replica, each with its body in memory, and waiting there unread. Who comes after them is sent
-# away with status 503.
-ONGOING, WAITING = 4, 32
+# Requests with images that a replica takes in hand, each with its body in memory: one is scored and the others wait.
+# Who comes after them is sent away with status 503.
+PLACES = 16
 # What Serve lets through to a replica: those, and room for the page and for questions after its health. Serve's own
 # queue is for what comes beyond.
 LET_IN, QUEUED = 64, 32
@@ -72,7 +72,7 @@ class Service:
             raydiff.__version__,
             Limits.model_validate(arguments.model_dump(exclude={"model"})),
         )
-        self.gate = Gate(ONGOING, WAITING, arguments.max_seconds)
+        self.gate = Gate(PLACES, arguments.max_seconds)
         self._one_at_a_time = ThreadPoolExecutor(1)  # beside the event loop, which goes on reading other bodies
 
     def __serve_build_asgi_app__(self) -> FastAPI:
