@@ -242,6 +242,18 @@ def test_what_is_no_image_is_refused_with_a_reason(service, body, reason):
     assert reason in told.answer["error"]
 
 
+def test_a_file_of_several_pages_is_told_how_to_name_one(service):
+    sink = io.BytesIO()
+    first, *others = (Image.fromarray(image) for image in made_images(3, 40))
+    first.save(sink, "TIFF", save_all=True, append_images=others)
+    for path in ("/v1/score", "/v1/score?page=4"):
+        told = ask(service, sink.getvalue(), path)
+        assert (told.status, told.answer["error"].endswith("; say which one is meant with page=NUMBER")) == (422, True)
+        assert "--" not in told.answer["error"]
+        assert ask(service, **form([("a.tif", sink.getvalue())])).answer["error"].endswith("page=NUMBER")
+    assert ask(service, sink.getvalue(), "/v1/score?page=3").status == 200
+
+
 @pytest.mark.parametrize(
     ("query", "reason"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import importlib.resources
+import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +33,7 @@ _GUARDED = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+_OPTION = re.compile(r"; (say|give) [^;]*--pages .*")
 _BEARER = HTTPBearer(auto_error=False, description="RAYDIFF_SERVE_TOKEN")
 _ANSWERED = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _REFUSED = {
@@ -96,7 +98,7 @@ def http_app(service: Service) -> FastAPI:
             try:
                 found = await service.answered(data, parameters)
             except ImageError as error:
-                raise Refusal(422, str(error)) from None
+                raise Refusal(422, _sentence(error)) from None
             return JSONResponse(found, headers=_ANSWERED)
 
     return app
@@ -118,12 +120,17 @@ async def _form(service: Service, data: bytes, kind: str, said: dict[str, str]) 
         try:
             told.append({**await service.answered(file.data, parameters), "name": file.filename})
         except ImageError as error:
-            told.append({"name": file.filename, "error": str(error)})
+            told.append({"name": file.filename, "error": _sentence(error)})
     answers = {"images": told, "model_id": service.model_id}
     if any("error" not in each for each in told):
         return JSONResponse(answers, headers=_ANSWERED)
     sentence = told[0]["error"] if len(told) == 1 else f"none of the {len(told)} images can be scored"
     return JSONResponse({"error": sentence, **answers}, 422, _ANSWERED)
+
+
+def _sentence(error: ImageError) -> str:
+    """What is wrong with an image, with the parameter in place of the option that names a page elsewhere."""
+    return _OPTION.sub("; say which one is meant with page=NUMBER", str(error))
 
 
 def _parameters(said: dict[str, str]) -> Parameters:
