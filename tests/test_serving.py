@@ -57,6 +57,16 @@ def image(tmp_path):
     return tmp_path / "image.png"
 
 
+# The first, because it ends the Serve that the others share.
+def test_serve_that_bulk_runs_have_left_is_started_anew(local_ray, folder):
+    serve.shutdown()
+    with deployed(folder, replicas=1):
+        pass
+    with serving.serving(Arguments(model=folder), "127.0.0.1", free_port(), 1) as place:
+        assert requests.get(f"{place}healthz", timeout=SECONDS).status_code == 200
+    serve.shutdown()
+
+
 def test_a_file_has_the_score_of_a_bulk_run(page, folder, tmp_path):
     root = write_mvtec(tmp_path / "mvtec", train=1, test=2)
     place = root / "bolt/test/spot/000.png"
@@ -137,6 +147,17 @@ def test_another_place_is_refused_while_serve_listens(page, folder):
         serving.serving(Arguments(model=folder), "127.0.0.1", free_port(), 1),
     ):
         pass
+
+
+def test_another_application_at_the_same_place_is_refused(page, folder, monkeypatch):
+    monkeypatch.setattr(serving.deployment, "APP", "other")  # as another job's would be called
+    host, port = page.removeprefix("http://").rstrip("/").split(":")
+    with (
+        pytest.raises(ClusterError, match="another application is served there already"),
+        serving.serving(Arguments(model=folder), host, int(port), 1),
+    ):
+        pass
+    assert requests.get(f"{page}healthz", timeout=SECONDS).status_code == 200
 
 
 def test_a_port_that_is_taken_is_told_before_ray_starts(folder, job_environment):

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 
 import ray
 from ray import serve
+from ray.serve import Application
 from ray.serve.context import _get_global_client  # Serve's public status does not tell where it listens
+from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
 from raydiff import cluster, storage
@@ -62,9 +64,9 @@ def serving(arguments: Arguments, host: str, port: int, replicas: int, address: 
         _check_free(host, port)
     cluster.connect(address)
     cluster.check_room(replicas, "replicas")
+    deployment.take_down_left_over()
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
-    serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, logging_config=quiet)
-    _check_listening(host, port)
+    _listen(host, port, quiet)
     served = application(
         arguments,
         num_replicas=replicas,
@@ -72,11 +74,10 @@ def serving(arguments: Arguments, host: str, port: int, replicas: int, address: 
         graceful_shutdown_timeout_s=5,
         logging_config=quiet,
     )
-    deployment.take_down_left_over()
     name = f"{deployment.APP}-{ray.get_runtime_context().get_job_id()}-http"  # as `take_down_left_over` reads it
     try:
         with told_if_pending("the model's replicas"):
-            deployment.run(served, name, "/")
+            _run(served, name)
         shown = _ALL.get(host) or (f"[{host}]" if ":" in host else host)
         yield f"http://{shown}:{port}/"
     finally:
@@ -112,19 +113,40 @@ def _check_free(host: str, port: int) -> None:
         ) from None
 
 
-def _check_listening(host: str, port: int) -> None:
-    """Whether the Serve that runs listens there; one that ran already keeps its own place.
+def _listen(host: str, port: int, quiet: LoggingConfig) -> None:
+    """Start Serve. One that runs already keeps its own place; it is started anew if nothing is deployed on it.
 
     Raises:
-        ClusterError: if it listens elsewhere, or nowhere.
+        ClusterError: if it listens elsewhere, or nowhere, and somebody uses it.
     """
-    client = _get_global_client()
-    assert client is not None, "Serve has been started"
-    options = client.http_config
-    if (options.host, options.port) == (host, port):
-        return
-    place = f"at {options.host}:{options.port}" if options.host else "without HTTP"
-    raise ClusterError(
-        f"Ray Serve runs on this cluster already, {place}; give that place with --host and --port, or end it with "
-        "`serve shutdown` if nobody uses it"
-    )
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is not None:
+        options, status = client.http_config, serve.status()
+        if status.proxies and (options.host, options.port) == (host, port):
+            return
+        if status.applications:
+            place = f"at {options.host}:{options.port}" if status.proxies else "without HTTP"
+            raise ClusterError(
+                f"Ray Serve runs on this cluster already, {place}, with {', '.join(status.applications)} deployed; "
+                "give its place with --host and --port, or wait until that has ended"
+            )
+        serve.shutdown()  # what bulk runs have left: they need no HTTP
+    serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, logging_config=quiet)
+
+
+def _run(served: Application, name: str) -> None:
+    """Deploy the application at the root.
+
+    Raises:
+        ClusterError: if another one is there.
+    """
+    try:
+        deployment.run(served, name, "/")
+    except RayServeException as error:
+        others = [other for other in serve.status().applications if other != name]
+        if "Prefix / is being used" not in str(error):
+            raise
+        raise ClusterError(
+            f"another application is served there already ({', '.join(others)}); end it first, or serve on another "
+            "cluster"
+        ) from None
