@@ -1,4 +1,4 @@
-"""The command line, `raydiff index | train | tune | calibrate | score | evaluate | report | cluster`, and a job's."""
+"""The command line, `raydiff index | train | tune | calibrate | score | evaluate | report | serve | cluster`."""
 
 from __future__ import annotations
 
@@ -261,6 +261,33 @@ def report(out: Out) -> None:
     from raydiff import steps
 
     console.print(f"report: {steps.report(out)}", markup=False)
+
+
+@app.command(epilog="Example: raydiff serve --model runs/may/models/lafite")
+def serve(
+    model: Annotated[str, typer.Option(help="URI of a model folder, as OUT/models/lafite.")],
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; 0.0.0.0 lets in whoever reaches this machine.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    replicas: Annotated[int, typer.Option(min=1, help="Copies of the model, each on a GPU or a CPU of its own.")] = 1,
+    limits: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A limit on requests: max_bytes, max_pixels, max_images or max_seconds, =NUMBER."),
+    ] = None,
+    address: Address = None,
+) -> None:
+    """Serve a model over HTTP: a page to inspect images with, and an API. RAYDIFF_SERVE_TOKEN guards it."""
+    from raydiff.scoring.service import Arguments
+    from raydiff.scoring.serving import serve_model
+
+    given: dict[str, str] = {}
+    for item in limits or []:
+        name, equals, value = item.partition("=")
+        if not equals or name == "model":
+            raise SettingsError(f"--set {item!r} is no limit, as --set max_pixels=100000000 is one")
+        given[name] = value
+    serve_model(Arguments.parse({"model": model, **given}), host, port, replicas, address)
 
 
 @app.command(epilog="Example: raydiff demo-images --out demo/images")

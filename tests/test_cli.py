@@ -16,7 +16,7 @@ from raydiff.cli import changes
 from raydiff.errors import SettingsError
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ["index", "train", "tune", "calibrate", "score", "evaluate", "report", "demo-images"]
+COMMANDS = ["index", "train", "tune", "calibrate", "score", "evaluate", "report", "serve", "demo-images"]
 
 
 def python(*arguments):
@@ -169,6 +169,25 @@ def test_an_error_of_ours_is_one_line_and_status_1(monkeypatch, capsys, tmp_path
     assert sentence in err
     assert err.count("\n") == 1
     assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "nowhere is not a model folder"),
+        (["--set", "max_pixel=5"], "did you mean 'max_pixels'"),
+        (["--set", "max_pixels"], "is no limit"),
+        (["--set", "model=other"], "is no limit"),
+        (["--set", "max_seconds=0"], "greater than 0"),
+    ],
+)
+def test_what_cannot_be_served_is_told_before_ray_starts(monkeypatch, capsys, tmp_path, arguments, sentence):
+    model = str(tmp_path / "nowhere")
+    status, out, err = said_by_main(monkeypatch, capsys, "serve", "--model", model, *arguments)
+    assert status == 1
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert out == ""
 
 
 def test_a_misspelt_option_is_status_2_and_not_ours(monkeypatch, capsys):

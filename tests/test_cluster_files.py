@@ -261,8 +261,9 @@ def test_no_credentials_in_the_files():
                 assert "value" not in value, name
         for role, pod in pods(manifest).items():
             (container,) = pod["containers"]
-            secret = [{"secretRef": {"name": "raydiff-object-store"}}]
-            assert container.get("envFrom", []) == ([] if role == "submitter" else secret)
+            secrets = ["raydiff-object-store", *(["raydiff-serve"] if name == "serve" else [])]
+            given = [] if role == "submitter" else [{"secretRef": {"name": secret}} for secret in secrets]
+            assert container.get("envFrom", []) == given
 
 
 def test_aws_against_rays_schema():

@@ -83,7 +83,7 @@ def test_a_model_reads_each_category_by_its_own(tmp_path: Path, monkeypatch: pyt
         seen = np.rint(shown(white)).astype(np.uint8)
         wanted = model.score([np.repeat(seen[..., None], 3, 2)], [category]).scores[0]
         assert service.answer(png(TWELVE), category)["score"] == wanted
-        assert model.score_seen([model.seen(png(TWELVE), category)], [category]).scores[0] == wanted
+        assert model.score_seen([model.seen(png(TWELVE), category).pixels], [category]).scores[0] == wanted
 
 
 def write_deep(folder: Path, highest: dict[str, int]) -> Path:

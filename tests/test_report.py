@@ -22,7 +22,7 @@ from sklearn import metrics as reference
 from raydiff import storage
 from raydiff.errors import DataError, SettingsError
 from raydiff.evaluation.evaluate import Evaluation
-from raydiff.images.overlay import map_scale, overlay
+from raydiff.images.overlay import OPACITY, layer, map_scale, overlay
 from raydiff.model.calibration import Calibration
 from raydiff.report import facts, figures, gallery, runs
 from raydiff.report.report import ReportEntry, write_report
@@ -598,6 +598,17 @@ def test_overlay_keeps_what_is_normal_and_heats_what_is_not() -> None:
     assert (image == 120).all()
     with pytest.raises(DataError, match="resize the map"):
         overlay(image, heat[:2], 1.0, 2.0)
+
+
+def test_a_layer_laid_over_its_image_is_the_overlay() -> None:
+    heat = np.linspace(-1.0, 4.0, 400, dtype=np.float32).reshape(20, 20)
+    heat[3, 3] = np.nan
+    image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    seen = np.asarray(Image.open(io.BytesIO(layer(heat, 0.5, 3.0))).convert("RGBA"), dtype=float)
+    share = OPACITY * seen[..., 3:] / 255
+    np.testing.assert_allclose(share * seen[..., :3] + (1 - share) * image, overlay(image, heat, 0.5, 3.0), atol=3)
+    assert (seen[..., 3][(heat <= 0.5) | np.isnan(heat)] == 0).all()
+    assert (seen[..., 3][heat >= 3] == 255).all()
 
 
 def test_overlay_of_a_scale_without_width_is_all_or_nothing() -> None:

@@ -208,7 +208,7 @@ def test_a_model_keeps_how_it_sees_and_one_without_a_choice_keeps_its_id(tmp_pat
     assert again.view == SCALED
     assert again.id == scaled.id
     data = jpeg(BIG)
-    seen = again.seen(data)
+    seen = again.seen(data).pixels
     np.testing.assert_array_equal(seen, see(data, SCALED, 32).pixels)
     np.testing.assert_array_equal(again.score_seen([seen]).scores, scaled.score_seen([seen]).scores)
-    np.testing.assert_array_equal(whole.seen(data), View().seen(decode(data), 32))
+    np.testing.assert_array_equal(whole.seen(data).pixels, View().seen(decode(data), 32))

@@ -90,10 +90,10 @@ def test_an_error_in_a_replicas_start_is_told(monkeypatch):
     status = SimpleNamespace(applications={"x": app})
     monkeypatch.setattr(deployment, "serve", SimpleNamespace(run=failing, status=lambda: status))
     with pytest.raises(ModelFolderError, match="no part of"):
-        deployment._run(None, "x")
+        deployment.run(None, "x")
     status.applications.clear()
     with pytest.raises(RuntimeError, match="Deploying"):
-        deployment._run(None, "x")
+        deployment.run(None, "x")
 
 
 # What can be known is looked at before anything starts

@@ -59,6 +59,7 @@ class Seen(NamedTuple):
     height: int  # of the image in its file, upright, pixels
     width: int
     note: str
+    image: np.ndarray  # uint8 (H, W, 3), the whole of it as it was unpacked
 
 
 def decode(
@@ -126,7 +127,7 @@ def see(
         ImageError: as `decode`, or if the view's crop lies outside the image.
     """
     found = decode_noted(data, max_pixels, levels, page, partial(view.reduction, size=size))
-    return Seen(view.seen(found.pixels, size, category, own, found.reduced), *found.size, found.note)
+    return Seen(view.seen(found.pixels, size, category, own, found.reduced), *found.size, found.note, found.pixels)
 
 
 def decode_mask(data: bytes, max_pixels: int = MAX_PIXELS, page: int | None = None) -> np.ndarray:

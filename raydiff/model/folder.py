@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from raydiff import methods, storage
 from raydiff.errors import ModelFolderError, SettingsError, StorageError
-from raydiff.images.decode import MAX_PIXELS, see
+from raydiff.images.decode import MAX_PIXELS, Seen, see
 from raydiff.images.levels import Levels
 from raydiff.methods.base import Method, ScoreSettings
 from raydiff.model.calibration import Calibration
@@ -112,8 +112,8 @@ class Model:
 
     def seen(
         self, data: bytes, category: str | None = None, max_pixels: int = MAX_PIXELS, page: int | None = None
-    ) -> np.ndarray:
-        """What the model sees of an image file, for `score_seen`, which then tells the score of every other way.
+    ) -> Seen:
+        """What the model sees of an image file; `score_seen` of its pixels is the score that every other way tells.
 
         Args:
             data: the file's bytes.
@@ -125,7 +125,7 @@ class Model:
             ImageError: if the bytes are no image that is read, or the view's crop lies outside it.
         """
         levels = self.levels.of(category) if self.levels else None
-        return see(data, self.view, self.image_size, max_pixels, levels, page, category).pixels
+        return see(data, self.view, self.image_size, max_pixels, levels, page, category)
 
     def score_seen(self, images: Arrays, categories: Sequence[str | None] | None = None) -> Scored:
         """Score images as the model's view has them (see `View.seen`)."""

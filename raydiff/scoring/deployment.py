@@ -67,30 +67,30 @@ def deployed(model_uri: str, replicas: int | None = None) -> Iterator[Deployment
         graceful_shutdown_timeout_s=5,
         logging_config=quiet,
     )
-    _take_down_left_over()
+    take_down_left_over()
     name = f"{APP}-{ray.get_runtime_context().get_job_id()}"
     try:
         with told_if_pending("the model's replicas"):
-            handle = _run(scorer.bind(model_uri), name)
+            handle = run(scorer.bind(model_uri), name)
         yield handle
     finally:
         serve.delete(name)
 
 
-def _run(application: Any, name: str) -> DeploymentHandle:
+def run(application: Any, name: str, route_prefix: str | None = None) -> DeploymentHandle:
     """Serve's `run`, which says of an error in a replica's start only that there was one."""
     try:
-        return serve.run(application, name=name, route_prefix=None)
+        return serve.run(application, name=name, route_prefix=route_prefix)
     except RuntimeError as error:
         app = serve.status().applications.get(name)
         told = [each.message for each in app.deployments.values()] if app else []
         raise told_in("\n".join(told)) or error from None
 
 
-def _take_down_left_over() -> None:
+def take_down_left_over() -> None:
     """Take down what jobs of ours that were killed have left: a deployment outlives its job and holds its GPUs."""
     running = {job["JobID"] for job in jobs() if not job["IsDead"]}
     for name in serve.status().applications:
-        app, _, job = name.partition("-")
-        if app == APP and job not in running:
+        app, *job = name.split("-")
+        if app == APP and job[:1] and job[0] not in running:
             serve.delete(name)

@@ -1,35 +1,45 @@
-"""The deployed model over HTTP: POST the bytes of an image file, get its score as JSON.
+"""The deployed model over HTTP: an API, and the inspection page that uses it (docs/serving.md).
 
-    serve run raydiff.scoring.service:build model=s3://plant/runs/may/models/lafite
-    curl --data-binary @image.png 'http://127.0.0.1:8000/?category=bolt'
+    raydiff serve --model s3://plant/runs/may/models/lafite
+    curl --data-binary @image.png 'http://127.0.0.1:8000/v1/score?category=bolt'
 
-Of a TIFF of several pages `page=3` says which one is meant.
-
-The score is the one that a bulk run gives the same bytes. Who may ask is not asked here: Ray's token guards Ray, not
-this port, so put a proxy with authentication and TLS before it.
+The score is the one that a bulk run gives the same bytes. Who may ask is said by RAYDIFF_SERVE_TOKEN: where it is set,
+the API answers only those who send it. It encrypts nothing, so a network needs a proxy with TLS before this port.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import os
+import posixpath
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from fastapi import FastAPI
 from pydantic import Field
 from ray import serve
 from ray.serve import Application
-from starlette.requests import Request
-from starlette.responses import JSONResponse
+from ray.serve.config import BackpressureConfig
 
+import raydiff
 from raydiff import cluster
-from raydiff.errors import ImageError
+from raydiff.errors import SettingsError
 from raydiff.model.folder import load
+from raydiff.scoring.answers import Limits, Parameters, answer, described
+from raydiff.scoring.gate import RETRY_SECONDS, Gate
+from raydiff.scoring.http_app import http_app
 from raydiff.settings import Settings
 
-# Requests at a time: in a replica, each with its body in memory, and waiting for one at a proxy. Who comes after them
-# is sent away with status 503.
-ONGOING, QUEUED = 4, 32
+TOKEN = "RAYDIFF_SERVE_TOKEN"
+NAME = "service"  # of the deployment
+# Requests with images that a replica takes in hand, each with its body in memory: one is scored and the others wait.
+# Who comes after them is sent away with status 503.
+PLACES = 16
+# What Serve lets through to a replica: those, and room for the page and for questions after its health. Serve's own
+# queue is for what comes beyond.
+LET_IN, QUEUED = 64, 32
 
 
 class Arguments(Settings):
@@ -38,39 +48,42 @@ class Arguments(Settings):
     model: str = Field(min_length=1)  # URI of a model folder
     max_bytes: int = Field(64 * 2**20, ge=1)  # of a request's body
     max_pixels: int = Field(50_000_000, ge=1)  # told from the image's header; unpacked it takes three bytes each
+    max_images: int = Field(32, ge=1)  # of a form
+    max_seconds: float = Field(60, gt=0)  # that a request may take, its waiting and its upload included
 
 
 class Service:
     """A replica: a loaded model that answers HTTP requests."""
 
-    def __init__(self, arguments: Arguments) -> None:
+    def __init__(self, arguments: Arguments, token_hash: str | None = None) -> None:
+        """Load the model.
+
+        Args:
+            token_hash: SHA-256 of the token that requests must bring, in hexadecimal digits; None asks for none.
+        """
         self.arguments = arguments
+        self.token_hash = token_hash
         self.model = load(arguments.model, cluster.use_assigned_device())
         self.model_id = self.model.id
+        self.described = described(
+            self.model,
+            posixpath.basename(arguments.model.rstrip("/")),
+            raydiff.__version__,
+            Limits.model_validate(arguments.model_dump(exclude={"model"})),
+        )
+        self.gate = Gate(PLACES, arguments.max_seconds)
         self._one_at_a_time = ThreadPoolExecutor(1)  # beside the event loop, which goes on reading other bodies
 
-    async def __call__(self, request: Request) -> JSONResponse:
-        """The answer to one request."""
-        if request.method != "POST":
-            return JSONResponse({"error": "POST the bytes of an image file"}, 405, {"Allow": "POST"})
-        data = bytearray()
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > self.arguments.max_bytes:  # counted, because a Content-Length may lie or be missing
-                return JSONResponse({"error": f"the body has more than {self.arguments.max_bytes:,} bytes"}, 413)
-        category, page = (request.query_params.get(name) for name in ("category", "page"))
-        if page is not None and not (page.isdecimal() and int(page)):
-            return JSONResponse({"error": f"page={page} is no number from 1"}, 400)
-        try:
-            found = await asyncio.get_running_loop().run_in_executor(
-                self._one_at_a_time, self.answer, bytes(data), category, int(page) if page else None
-            )
-        except ImageError as error:
-            return JSONResponse({"error": str(error)}, 422)
-        return JSONResponse(found)
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """What Serve has answer the requests."""
+        return http_app(self)
+
+    async def answered(self, data: bytes, parameters: Parameters) -> dict[str, Any]:
+        """As `answer`, computed beside the event loop, one image after the other."""
+        return await asyncio.get_running_loop().run_in_executor(self._one_at_a_time, self._answer, data, parameters)
 
     def answer(self, data: bytes, category: str | None = None, page: int | None = None) -> dict[str, Any]:
-        """What is said of one image file; alarm and p-value are null without a calibration.
+        """What is said of one image file (`Answer`), without pictures; alarm and p-value need a calibration.
 
         Args:
             data: the file's bytes.
@@ -81,29 +94,59 @@ class Service:
         Raises:
             ImageError: if the bytes are no image, or one of too many pixels.
         """
-        seen = self.model.seen(data, category, self.arguments.max_pixels, page)
-        scored = self.model.score_seen([seen], [category])
-        score, guessed = float(scored.scores[0]), scored.guessed[0]
-        calibration = self.model.calibration
-        own = calibration.of(guessed or category) if calibration else None
-        return {
-            "score": score,
-            "p_value": own.p_value(score) if own else None,
-            "threshold": own.threshold if own else None,
-            "is_anomalous": score > own.threshold if own else None,
-            "category_guessed": guessed,
-            "model_id": self.model_id,
-        }
+        return self._answer(data, Parameters(category=category, page=page))
+
+    def _answer(self, data: bytes, parameters: Parameters) -> dict[str, Any]:
+        seen = self.model.seen(data, parameters.category, self.arguments.max_pixels, parameters.page)
+        scored = self.model.score_seen([seen.pixels], [parameters.category])
+        return answer(self.model, self.model_id, seen, scored, parameters)
+
+
+def application(arguments: Arguments, **options: Any) -> Application:
+    """The Serve application.
+
+    The token is taken from the environment of the process that calls this. Replicas get its hash alone, since what they
+    are given can be read in Ray's dashboard.
+
+    Args:
+        options: of the deployment, beside those that it always has.
+
+    Raises:
+        SettingsError: if the token cannot be sent.
+    """
+    deployment: Any = serve.deployment(
+        serve.ingress()(Service),
+        name=NAME,
+        max_ongoing_requests=LET_IN,
+        max_queued_requests=QUEUED,
+        backpressure_config=BackpressureConfig(retry_after_s=RETRY_SECONDS),
+        **options,
+    )
+    bound: Application = deployment.bind(arguments, hashed_token())
+    return bound
 
 
 def build(arguments: Mapping[str, Any]) -> Application:
-    """The Serve application; what a replica needs of the cluster is the Serve config's to say.
+    """The application by a Serve config or `serve run`; what a replica needs of the cluster is the config's to say.
 
     Raises:
-        SettingsError: if an argument is unknown, missing or out of its range.
+        SettingsError: if an argument is unknown, missing or out of its range, or the token cannot be sent.
     """
-    deployment: Any = serve.deployment(
-        Service, name="service", max_ongoing_requests=ONGOING, max_queued_requests=QUEUED
-    )
-    application: Application = deployment.bind(Arguments.parse(arguments))
-    return application
+    return application(Arguments.parse(arguments))
+
+
+def hashed_token() -> str | None:
+    """SHA-256 of the token in the environment, in hexadecimal digits; None where there is none.
+
+    Raises:
+        SettingsError: if it is empty, or cannot be sent in a header.
+    """
+    token = os.environ.get(TOKEN)
+    if token is None:
+        return None
+    if not token or not all("!" <= letter <= "~" for letter in token):
+        raise SettingsError(
+            f"{TOKEN} is empty or has other characters than printable ASCII; take letters and digits, as "
+            "`openssl rand -hex 32` makes them, or unset it to ask for no token"
+        )
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -231,6 +231,15 @@ class View(Settings):
             )
         return roi.from_text(text)
 
+    def box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Where the crop lies in an image: x and y of its upper left corner, width, height.
+
+        Raises:
+            ImageError: if it lies outside the image.
+        """
+        rows, columns = self._place(height, width)
+        return columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start
+
     def _scaled(self, height: int, width: int, size: int) -> tuple[int, int]:
         if self.is_stretched:
             return size, size
