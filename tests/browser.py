@@ -28,7 +28,6 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
-    "--remote-debugging-port=0",
 )
 
 
@@ -122,7 +121,7 @@ def opened(folder: Path) -> Iterator[Tab]:
     if chromium is None:
         assert not os.environ.get("CI"), "Chromium is not installed; CI needs it (Debian package chromium)"
         pytest.skip("CHROMIUM IS NOT INSTALLED: the page was not opened in a browser (Debian package chromium)")
-    command = [chromium, *FLAGS, f"--user-data-dir={folder}", "about:blank"]
+    command = [chromium, *FLAGS, "--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             tab = Tab(*_place(folder, process))

@@ -14,14 +14,13 @@ import pytest
 import typer.testing
 from conftest import fitted, made_images
 from image_files import Tiff
+from index_report import look
 from PIL import Image
-from rich.console import Console
 
 import raydiff
 from raydiff import cli, cluster, methods
 from raydiff.errors import ImageError, SettingsError
 from raydiff.images.decode import decode, decode_mask
-from raydiff.images.index import index, print_report
 from raydiff.images.levels import Levels
 from raydiff.images.stream import Reading, decode_rows, read_image
 from raydiff.model.description import describe
@@ -273,12 +272,6 @@ def test_a_decoding_task_reads_by_its_levels(tmp_path: Path) -> None:
     assert plain.max() <= 16
     rows = decode_rows(pa.table({"uri": [uri]}), Reading(40, levels=BY_DEPTH))
     np.testing.assert_array_equal(rows["image"][0], by)
-
-
-def look(folder: Path, levels: Levels | None = None) -> str:
-    to = Console(file=io.StringIO(), width=80, soft_wrap=True, highlight=False)
-    print_report(index(str(folder), str(folder.parent / "images.parquet"), levels=levels), to)
-    return to.file.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,13 @@ import pyarrow as pa
 import pytest
 import typer.testing
 from conftest import fitted, made_images
+from index_report import look
 from PIL import Image
-from rich.console import Console
 
 import raydiff
 from raydiff import cli, cluster, steps
 from raydiff.errors import SettingsError
 from raydiff.images.decode import decode
-from raydiff.images.index import index, print_report
 from raydiff.images.levels import Levels
 from raydiff.images.stream import Reading, decode_rows
 from raydiff.model.description import describe
@@ -95,12 +94,6 @@ def write_deep(folder: Path, highest: dict[str, int]) -> Path:
             values[number, 0] = value
             (folder / category / f"{number}.png").write_bytes(png(values))
     return folder
-
-
-def look(folder: Path, levels: Levels | None = None) -> str:
-    to = Console(file=io.StringIO(), width=80, soft_wrap=True, highlight=False)
-    print_report(index(str(folder), str(folder.parent / "images.parquet"), levels=levels), to)
-    return to.file.getvalue()
 
 
 @pytest.mark.parametrize(

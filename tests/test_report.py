@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from browser import FLAGS
 from PIL import Image
 from sklearn import metrics as reference
 
@@ -717,13 +718,7 @@ def test_a_browser_shows_every_picture(make: Make, tmp_path: Path, kind: str) ->
     def run(*flags: str) -> str:
         command = [
             chromium,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--no-first-run",
+            *FLAGS,
             f"--user-data-dir={tmp_path / 'profile'}",
             *flags,
         ]

@@ -14,7 +14,7 @@ from raydiff.errors import ImageError
 from raydiff.images import avif, bmp, dicom, jpeg, jpeg2000, pillow, png, pnm, samples, tiff, tiff_file, webp
 from raydiff.images.levels import Levels
 from raydiff.images.samples import LYING, Samples
-from raydiff.views import Reduced, Reduction, View
+from raydiff.views import Reduced, Reduction, View, roi
 
 MAX_PIXELS = 200_000_000
 NO_ALPHA = "its alpha is zero everywhere, which would show nothing: the colours were taken as they are"
@@ -121,12 +121,14 @@ def see(
     """What a network of `size` pixels sees of an image file: the one way from a file to a score.
 
     Args:
-        category, own: whose region of interest applies, as of `View.seen`.
+        levels: of all categories (see `Levels.of`).
+        category, own: whose levels and region of interest apply, as of `View.seen`.
 
     Raises:
         ImageError: as `decode`, or if the view's crop lies outside the image.
     """
-    found = decode_noted(data, max_pixels, levels, page, partial(view.reduction, size=size))
+    theirs = levels.of(category) if levels else None
+    found = decode_noted(data, max_pixels, theirs, page, partial(view.reduction, size=size))
     return Seen(view.seen(found.pixels, size, category, own, found.reduced), *found.size, found.note, found.pixels)
 
 
@@ -149,7 +151,7 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 
 def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
     """bool (height, width) to (size, size): each pixel takes the nearest one's value."""
-    return np.array(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST))
+    return roi.resized(mask, size, size)
 
 
 def _read(

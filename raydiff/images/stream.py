@@ -56,10 +56,6 @@ class Reading(NamedTuple):
         """The same, from the plain values in a model's description."""
         return cls(int(train["image_size"]), View.parse(train["view"]), levels=Levels.kept(train), **more)
 
-    def of_category(self, category: str | None) -> Reading:
-        """As images of a category are read, whose levels may be its own."""
-        return self._replace(levels=self.levels.of(category)) if self.levels else self
-
     @property
     def rows_per_part(self) -> int:
         """How many images are read by a task, and held by each worker that they come to."""
@@ -197,19 +193,21 @@ def read_image(
             raise file
         data = patiently(fetch, file) if isinstance(file, str) else file
         digest = data.digest()
-        own = reading.of_category(row.get("category"))
         seen = see(
-            data.data, own.view, own.size, own.max_pixels, own.levels, data.page, row.get("category"), own_region(row)
+            data.data,
+            reading.view,
+            reading.size,
+            reading.max_pixels,
+            reading.levels,
+            data.page,
+            row.get("category"),
+            own_region(row),
         )
         return Image(seen.pixels, seen.height, seen.width, digest, note=seen.note)
     except StorageUnavailable:
         raise
     except (ImageError, StorageError) as error:
         return _nothing(reading.size, str(error), digest)
-
-
-def _called(call: Callable[[], Image]) -> Image:
-    return call()
 
 
 def _killed(reading: Reading) -> Image:

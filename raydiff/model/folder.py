@@ -124,8 +124,7 @@ class Model:
         Raises:
             ImageError: if the bytes are no image that is read, or the view's crop lies outside it.
         """
-        levels = self.levels.of(category) if self.levels else None
-        return see(data, self.view, self.image_size, max_pixels, levels, page, category)
+        return see(data, self.view, self.image_size, max_pixels, self.levels, page, category)
 
     def score_seen(self, images: Arrays, categories: Sequence[str | None] | None = None) -> Scored:
         """Score images as the model's view has them (see `View.seen`)."""

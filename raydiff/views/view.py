@@ -167,8 +167,7 @@ class View(Settings):
     def seen_mask(self, mask: np.ndarray, size: int) -> np.ndarray:
         """As `seen`, of a bool mask (H, W): each pixel takes the nearest one's value."""
         cut = mask[self._place(mask.shape[0], mask.shape[1])]
-        height, width = self._scaled(cut.shape[0], cut.shape[1], size)
-        return np.array(Image.fromarray(cut).resize((width, height), Image.Resampling.NEAREST))
+        return roi.resized(cut, *self._scaled(cut.shape[0], cut.shape[1], size))
 
     def layout(self, shape: tuple[int, ...], size: int) -> Layout:
         """How an image that was `seen`, (H, W, ...), is cut into inputs of a network of `size` pixels."""
