@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from raydiff import cli
+from raydiff.cli import options
+from raydiff.cli.shown import print_scored
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
@@ -22,12 +24,12 @@ def main(
     model: Annotated[str, typer.Option(help="A model folder: a path or an object-storage URI.")],
     data: Annotated[str, typer.Option(help="A folder of images, a table, or a packed archive (raydiff index --pack).")],
     out: Annotated[str, typer.Option(help="Folder for the score table, the summary and the maps.")],
-    maps: cli.MapsOption = "none",
+    maps: options.MapsOption = "none",
     replicas: Annotated[int | None, typer.Option(help="Model replicas; one a GPU, or one a CPU, by default.")] = None,
-    address: cli.Address = None,
-    gpus: cli.Gpus = None,
+    address: options.Address = None,
+    gpus: options.Gpus = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Images with more become rows with an error.")] = MAX_PIXELS,
-    pages: cli.PagesOption = None,
+    pages: options.PagesOption = None,
     part_from: Annotated[
         str | None,
         typer.Option(
@@ -46,7 +48,7 @@ def main(
         print_plan(plan)
         return
     done, summary = score_archive(model, data, out, maps, replicas, max_pixels, address, gpus, which, parts)
-    cli.print_scored(done)
+    print_scored(done)
     print_summary(summary)
 
 
