@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 
 from raydiff import cli
-from raydiff.cli import options
+from raydiff.cli import documents, options
+from raydiff.cli.answer import Answer, answering
+from raydiff.cli.settings_file import configurable
 from raydiff.cli.shown import print_scored
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.pages import Pages
@@ -20,6 +22,8 @@ from raydiff.scoring.archive_run import score_archive
 from raydiff.scoring.summary import print_summary
 
 
+@configurable
+@answering
 def main(
     model: Annotated[str, typer.Option(help="A model folder: a path or an object-storage URI.")],
     data: Annotated[str, typer.Option(help="A folder of images, a table, or a packed archive (raydiff index --pack).")],
@@ -37,7 +41,7 @@ def main(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
-) -> None:
+) -> Answer:
     """Score every image there is into Parquet files, one row an image, bad ones too."""
     which, parts = Pages.parse(pages), PartPattern.parse(part_from)
     if dry_run:  # imported here, because planning loads all that a run may need
@@ -46,10 +50,11 @@ def main(
 
         plan = plan_archive(model, data, out, maps, replicas, max_pixels, address, pages=which, part_from=parts)
         print_plan(plan)
-        return
+        return Answer(documents.planned(plan))
     done, summary = score_archive(model, data, out, maps, replicas, max_pixels, address, gpus, which, parts)
     print_scored(done)
     print_summary(summary)
+    return Answer({**documents.scored(done, out), "summary": summary})
 
 
 if __name__ == "__main__":

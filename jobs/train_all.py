@@ -13,8 +13,10 @@ import typer
 
 from raydiff import cli, cluster, methods, steps, storage
 from raydiff.at_work import at_work
-from raydiff.cli import options
+from raydiff.cli import documents, options
+from raydiff.cli.answer import Answer, answering
 from raydiff.cli.method_settings import changes, with_levels
+from raydiff.cli.settings_file import configurable
 from raydiff.cli.shown import print_results, print_scored
 from raydiff.images.index import print_report
 from raydiff.images.layouts.folder_names import FolderNames
@@ -29,6 +31,8 @@ from raydiff.selection.search_settings import SearchSettings
 from raydiff.training.workers import Workers
 
 
+@configurable
+@answering
 def main(
     data: options.Data,
     out: options.Out,
@@ -57,7 +61,7 @@ def main(
     levels: options.LevelsOption = None,
     pages: options.PagesOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
-) -> None:
+) -> Answer:
     """Train, tune, calibrate, score and evaluate every method on one set of images."""
     names = methods_.split(",")
     plain = {name: changes(name, backbone, backbone_weights, settings, names, view, roi) for name in names}
@@ -76,8 +80,9 @@ def main(
         from raydiff.planning.training import plan_training
 
         planned = data, out, recipes, per_category, asked, pseudo_images, false_alarm_rate, maps, address
-        print_plan(plan_training(*planned, named=named, part_from=parts, pages=which))
-        return
+        plan = plan_training(*planned, named=named, part_from=parts, pages=which)
+        print_plan(plan)
+        return Answer(documents.planned(plan))
     for place in (data, out):
         storage.probe(place)
     methods.check(recipes)
@@ -109,6 +114,7 @@ def main(
                 command = archive_command(RunFolder(run).model(chosen))
                 console.print(f"there are no test images; to score an archive: {command}", markup=False)
             console.print(f"report: {place}", markup=False)
+        return Answer({"runs": [documents.run(run, place) for run, place in zip(runs, reports, strict=True)]})
 
 
 if __name__ == "__main__":

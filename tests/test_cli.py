@@ -17,7 +17,7 @@ from raydiff.cli.method_settings import changes
 from raydiff.errors import SettingsError
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ["index", "train", "tune", "calibrate", "score", "evaluate", "report", "serve", "demo-images"]
+COMMANDS = ["index", "train", "tune", "calibrate", "score", "evaluate", "report", "serve", "demo-images", "doctor"]
 
 
 def python(*arguments):

@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 import typer
 
 from raydiff.cli import options
+from raydiff.cli.settings_file import configurable
 
 app = typer.Typer()
 
 
 @app.command(epilog="Example: raydiff demo-images --out demo/images")
+@configurable
 def demo_images(
     out: Annotated[str, typer.Option(help="A local folder, new or drawn by this command before.")],
     kind: Annotated[

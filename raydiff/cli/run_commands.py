@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
-from raydiff.cli import options
+from raydiff.cli import documents, options
+from raydiff.cli.answer import Answer, answering
 from raydiff.cli.method_settings import changes, with_levels
+from raydiff.cli.settings_file import configurable
 from raydiff.cli.shown import print_results, print_scored
 from raydiff.errors import SettingsError
 from raydiff.model.rate import DEFAULT_RATE
@@ -20,6 +22,8 @@ DEFAULT_SEARCH = SearchSettings()
 
 
 @app.command(epilog="Example: raydiff index --data s3://plant/line4 --out s3://plant/runs/may")
+@configurable
+@answering
 def index(
     data: options.Data,
     out: options.Out,
@@ -33,7 +37,7 @@ def index(
     bit_depth: options.BitDepth = None,
     levels: options.LevelsOption = None,
     pages: options.PagesOption = None,
-) -> None:
+) -> Answer:
     """Find the images, write the image table and say what is in it."""
     from raydiff import steps
     from raydiff.images import pack as packing
@@ -54,14 +58,19 @@ def index(
             raise SettingsError("--pack keeps files as they are; give --part-from to jobs/score_archive.py instead")
         if by:
             raise SettingsError("--pack keeps files as they are; leave out --bit-depth and --levels")
-        packing.print_packed(packing.pack(data, out, which), out)
-        return
+        packed = packing.pack(data, out, which)
+        packing.print_packed(packed, out)
+        return Answer({"packed": out, **packed._asdict()})
 
     named = FolderNames.parse(normal, anomalous)
-    print_report(steps.index(data, out, score, named, PartPattern.parse(part_from), by, which))
+    found = steps.index(data, out, score, named, PartPattern.parse(part_from), by, which)
+    print_report(found)
+    return Answer(documents.indexed(found))
 
 
 @app.command(epilog="Example: raydiff train --out runs/may --method lafite --preset small --backbone-weights hub")
+@configurable
+@answering
 def train(
     out: options.Out,
     method: options.Method,
@@ -76,18 +85,22 @@ def train(
     save_as: Annotated[str | None, typer.Option(help="The model's name, by default the method's.")] = None,
     bit_depth: options.BitDepth = None,
     levels: options.LevelsOption = None,
-) -> None:
+) -> Answer:
     """Fit a method on the run's normal images."""
     from raydiff import steps
+    from raydiff.run_folder import RunFolder
     from raydiff.training.workers import Workers
 
     asked = Workers.parse(workers) if workers else None
     given = with_levels(changes(method, backbone, backbone_weights, settings, view=view, roi=roi), bit_depth, levels)
     steps.check_recipe(out, method, preset, given)
-    steps.train(out, method, preset, given, asked, seed, save_as)
+    model = steps.train(out, method, preset, given, asked, seed, save_as)
+    return Answer(documents.trained(model, RunFolder(out).model(save_as or method)))
 
 
 @app.command(epilog="Example: raydiff tune --out runs/may --model lafite,glad --scheduler asha --trials-per-gpu 4")
+@configurable
+@answering
 def tune(
     out: options.Out,
     model: Annotated[
@@ -104,7 +117,7 @@ def tune(
     seed: options.Seed = DEFAULT_SEARCH.seed,
     address: options.Address = None,
     gpus: options.Gpus = None,
-) -> None:
+) -> Answer:
     """Choose score settings on made anomalies; no labelled defect is looked at.
 
     Run again after it was killed, it takes the trials that were finished from OUT/work.
@@ -128,42 +141,62 @@ def tune(
     console.print(trials_table(found))
     run = RunFolder(out)
     console.print(f"all trials of the run: {run.trials}, drawn in {run.trials_plot}", markup=False)
+    return Answer(documents.tuned(run, found))
 
 
 @app.command(epilog="Example: raydiff calibrate --out runs/may --model lafite --false-alarm-rate 0.01")
+@configurable
+@answering
 def calibrate(
     out: options.Out,
     model: options.Name,
     false_alarm_rate: options.Rate = DEFAULT_RATE,
     pseudo_images: options.PseudoImages = None,
-) -> None:
+) -> Answer:
     """Set the alarm threshold from held-out normal images."""
     from raydiff import steps
+    from raydiff.run_folder import RunFolder
 
     with steps.serving(out, model) as handle:
-        steps.calibrate(handle, out, model, false_alarm_rate, pseudo_images)
+        found = steps.calibrate(handle, out, model, false_alarm_rate, pseudo_images)
+    return Answer(documents.calibrated(found, RunFolder(out).model(model)))
 
 
 @app.command(epilog="Example: raydiff score --out runs/may --model lafite --maps tiff")
-def score(out: options.Out, model: options.Name, maps: options.MapsOption = "none") -> None:
+@configurable
+@answering
+def score(out: options.Out, model: options.Name, maps: options.MapsOption = "none") -> Answer:
     """Score the run's test images (jobs/score_archive.py scores any other images)."""
     from raydiff import steps
+    from raydiff.model.description import describe
+    from raydiff.run_folder import RunFolder
 
     with steps.serving(out, model) as handle:
-        print_scored(steps.score(handle, out, model, maps))
+        found = steps.score(handle, out, model, maps)
+    print_scored(found)
+    run = RunFolder(out)
+    return Answer(documents.scored(found, run.scores(model, describe(run.model(model))["id"])))
 
 
 @app.command(epilog="Example: raydiff evaluate --out runs/may --model lafite")
-def evaluate(out: options.Out, model: options.Name, size: options.Size = None) -> None:
+@configurable
+@answering
+def evaluate(out: options.Out, model: options.Name, size: options.Size = None) -> Answer:
     """Metrics of the test images' scores and maps, where the data has labels."""
     from raydiff import steps
 
-    print_results([(model, steps.evaluate(out, model, size))])
+    found = steps.evaluate(out, model, size)
+    print_results([(model, found)])
+    return Answer(found)
 
 
 @app.command(epilog="Example: raydiff report --out runs/may")
-def report(out: options.Out) -> None:
+@configurable
+@answering
+def report(out: options.Out) -> Answer:
     """Write the run's report: one HTML file."""
     from raydiff import steps
 
-    console.print(f"report: {steps.report(out)}", markup=False)
+    place = steps.report(out)
+    console.print(f"report: {place}", markup=False)
+    return Answer({"report": place})

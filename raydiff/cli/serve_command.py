@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 from raydiff.cli import options
+from raydiff.cli.settings_file import configurable
 from raydiff.errors import SettingsError
 
 app = typer.Typer()
 
 
 @app.command(epilog="Example: raydiff serve --model runs/may/models/lafite")
+@configurable
 def serve(
     model: Annotated[str, typer.Option(help="URI of a model folder, as OUT/models/lafite.")],
     host: Annotated[
