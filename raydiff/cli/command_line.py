@@ -13,7 +13,7 @@ from raydiff.cli import cluster_commands, demo_command, doctor_command, run_comm
 from raydiff.errors import RaydiffError
 from raydiff.stopping import stop, stop_at_sigterm
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 for commands in (run_commands, serve_command, demo_command, doctor_command):
     app.add_typer(commands.app)
 app.add_typer(cluster_commands.app, name="cluster")
