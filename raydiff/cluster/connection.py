@@ -36,8 +36,9 @@ def connect(address: str | None = None, gpus: int | None = None) -> None:
 
     Raises:
         ClusterError: if nothing answers at the address or the token is refused, it is a job server's, or the GPUs do
-            not come.
+            not come; at once if none can, because the Ray is this machine's own.
     """
+    here = False
     at_sigterm = signal.getsignal(signal.SIGTERM)
     if not ray.is_initialized():
         address = address or os.environ.get(ADDRESS)
@@ -45,6 +46,7 @@ def connect(address: str | None = None, gpus: int | None = None) -> None:
         if address:
             _join(address, quiet)
         else:
+            here = True
             console.print(f"{ADDRESS} is not set: starting a Ray on this machine")
             use_private_token()
             # Nobody looks at a dashboard that comes and goes with one command, and its processes are not for nothing.
@@ -59,7 +61,9 @@ def connect(address: str | None = None, gpus: int | None = None) -> None:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it remarks on the missing bars
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    if gpus:
+    if gpus and here:
+        _check_here(gpus)
+    elif gpus:
         _wait_for_gpus(gpus)
 
 
@@ -78,11 +82,19 @@ def _join(address: str, quiet: ray.LoggingConfig) -> None:
         ) from None
 
 
+def _check_here(count: int) -> None:
+    if gpus() < count:
+        raise ClusterError(
+            f"--gpus {count} were asked for, but this machine has {gpus()}, and the Ray started here cannot get more; "
+            f"leave out --gpus, or name an autoscaling cluster with {ADDRESS} or --address"
+        )
+
+
 def _wait_for_gpus(count: int) -> None:
     request_resources(bundles=[{"GPU": 1}] * count)
     atexit.register(request_resources, bundles=[])  # what was asked for is kept until somebody asks for something else
     deadline = time.monotonic() + 60 * GPU_MINUTES
-    with phase("waiting for GPUs", count, "GPUs") as shown:
+    with phase(f"waiting for GPUs, up to {GPU_MINUTES:g} minutes", count, "GPUs") as shown:
         while (there := gpus()) < count:
             if time.monotonic() > deadline:
                 raise ClusterError(
