@@ -34,8 +34,8 @@ def _job_server(address: str) -> str:
         version = JobSubmissionClient(address)._server_ray_version
     except AuthenticationError:
         raise ClusterError(
-            f"the job server at {address} refuses this token, or asks for one; give its own with RAY_AUTH_MODE=token and "
-            "RAY_AUTH_TOKEN_PATH"
+            f"the job server at {address} refuses this token, or asks for one; give its own (RAY_AUTH_MODE=token, "
+            "RAY_AUTH_TOKEN_PATH)"
         ) from None
     except Exception as error:  # Ray's, and those of the HTTP client that it happens to use
         reason = " ".join(str(error).split()) or type(error).__name__
