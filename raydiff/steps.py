@@ -29,6 +29,7 @@ from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
 from raydiff.images.regions import check_regions
 from raydiff.images.survey import AS_FOLDERS_SAY
+from raydiff.model.calibration import Calibration
 from raydiff.model.description import describe
 from raydiff.model.folder import Model, load
 from raydiff.model.rate import DEFAULT_RATE
@@ -37,6 +38,7 @@ from raydiff.report.figures import trials_plot
 from raydiff.report.report import write_report
 from raydiff.report.runs import ReportEntry
 from raydiff.run_folder import ROLES, RunFolder
+from raydiff.scoring import parts_table
 from raydiff.scoring.bulk import Summary, score_table
 from raydiff.scoring.deployment import deployed
 from raydiff.scoring.map_place import Maps
@@ -279,7 +281,7 @@ def has_test_images(out: str) -> bool:
 
 
 def score(handle: DeploymentHandle, out: str, name: str, maps: Maps = "none") -> Summary:
-    """Score the run's test images.
+    """Score the run's test images; where a column `part` says which part an image shows, a table of parts lies beside.
 
     Raises:
         DataError: if it has none.
@@ -287,7 +289,14 @@ def score(handle: DeploymentHandle, out: str, name: str, maps: Maps = "none") ->
     run = _existing(out)
     _check_tested(out)
     uri = run.model(name)
-    return score_table(handle, uri, run.table("test"), run.scores(name, describe(uri)["id"]), maps)
+    model = describe(uri)
+    scores = run.scores(name, model["id"])
+    summary = score_table(handle, uri, run.table("test"), scores, maps)
+    if parts_table.has_parts(scores):
+        calibration = Calibration.parse(model["calibration"]) if model["calibration"] else None
+        for sentence in parts_table.write_parts(scores, calibration, summary.images).sentences():
+            console.print(sentence, markup=False)
+    return summary
 
 
 def evaluate(out: str, name: str, size: int | None = None) -> Evaluation:
