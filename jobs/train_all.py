@@ -13,6 +13,11 @@ import typer
 
 from raydiff import cli, cluster, methods, steps, storage
 from raydiff.at_work import at_work
+from raydiff.cli import documents, options
+from raydiff.cli.answer import Answer, answering
+from raydiff.cli.method_settings import changes, with_levels
+from raydiff.cli.settings_file import configurable
+from raydiff.cli.shown import print_results, print_scored
 from raydiff.images.index import print_report
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.pages import Pages
@@ -26,41 +31,43 @@ from raydiff.selection.search_settings import SearchSettings
 from raydiff.training.workers import Workers
 
 
+@configurable
+@answering
 def main(
-    data: cli.Data,
-    out: cli.Out,
+    data: options.Data,
+    out: options.Out,
     methods_: Annotated[str, typer.Option("--methods", help="Which methods, with commas between.")] = ",".join(
         methods.names()
     ),
-    preset: cli.Preset = "small",
-    backbone: cli.Backbone = None,
-    backbone_weights: cli.Weights = None,
-    view: cli.ViewOption = None,
-    roi: cli.RoiOption = None,
-    settings: cli.Set = None,
-    workers: cli.WorkersOption = None,
-    seed: cli.Seed = 0,
-    pseudo_images: cli.PseudoImages = None,
-    false_alarm_rate: cli.Rate = DEFAULT_RATE,
-    maps: cli.MapsOption = "tiff",
-    size: cli.Size = None,
-    address: cli.Address = None,
-    gpus: cli.Gpus = None,
+    preset: options.Preset = "small",
+    backbone: options.Backbone = None,
+    backbone_weights: options.Weights = None,
+    view: options.ViewOption = None,
+    roi: options.RoiOption = None,
+    settings: options.Set = None,
+    workers: options.WorkersOption = None,
+    seed: options.Seed = 0,
+    pseudo_images: options.PseudoImages = None,
+    false_alarm_rate: options.Rate = DEFAULT_RATE,
+    maps: options.MapsOption = "tiff",
+    size: options.Size = None,
+    address: options.Address = None,
+    gpus: options.Gpus = None,
     per_category: Annotated[bool, typer.Option("--per-category", help="A model for each category.")] = False,
-    normal: cli.NormalOption = None,
-    anomalous: cli.AnomalousOption = None,
-    part_from: cli.PartFromOption = None,
-    bit_depth: cli.BitDepth = None,
-    levels: cli.LevelsOption = None,
-    pages: cli.PagesOption = None,
+    normal: options.NormalOption = None,
+    anomalous: options.AnomalousOption = None,
+    part_from: options.PartFromOption = None,
+    bit_depth: options.BitDepth = None,
+    levels: options.LevelsOption = None,
+    pages: options.PagesOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
-) -> None:
+) -> Answer:
     """Train, tune, calibrate, score and evaluate every method on one set of images."""
     names = methods_.split(",")
-    plain = {name: cli.changes(name, backbone, backbone_weights, settings, names, view, roi) for name in names}
-    changes = {name: cli.with_levels(given, bit_depth, levels) for name, given in plain.items()}
+    plain = {name: changes(name, backbone, backbone_weights, settings, names, view, roi) for name in names}
+    given = {name: with_levels(values, bit_depth, levels) for name, values in plain.items()}
     # a mistake in the settings should show before an hour of work, not after
-    recipes = {name: methods.recipe(name, preset, changes[name]) for name in names}
+    recipes = {name: methods.recipe(name, preset, given[name]) for name in names}
     by = methods.levels_of(recipes)
     asked = Workers.parse(workers) if workers else None
     check_rate(false_alarm_rate)
@@ -72,9 +79,10 @@ def main(
         from raydiff.planning.plan import print_plan
         from raydiff.planning.training import plan_training
 
-        given = data, out, recipes, per_category, asked, pseudo_images, false_alarm_rate, maps, address
-        print_plan(plan_training(*given, named=named, part_from=parts, pages=which))
-        return
+        planned = data, out, recipes, per_category, asked, pseudo_images, false_alarm_rate, maps, address
+        plan = plan_training(*planned, named=named, part_from=parts, pages=which)
+        print_plan(plan)
+        return Answer(documents.planned(plan))
     for place in (data, out):
         storage.probe(place)
     methods.check(recipes)
@@ -87,17 +95,17 @@ def main(
         reports = []
         for run in runs:
             for name in names:
-                steps.train(run, name, preset, changes[name], asked, seed)
+                steps.train(run, name, preset, given[name], asked, seed)
                 steps.tune(run, name, SearchSettings(seed=seed), pseudo_images=pseudo_images)
                 tested = steps.has_test_images(run)
                 with steps.serving(run, name) as handle:
                     steps.calibrate(handle, run, name, false_alarm_rate, pseudo_images)
                     if tested:
-                        cli.print_scored(steps.score(handle, run, name, maps))
+                        print_scored(steps.score(handle, run, name, maps))
                 if tested:
                     steps.evaluate(run, name, size)
             reports.append(steps.report(run))
-        cli.print_results(pair for run in runs for pair in steps.results(run).items())
+        print_results(pair for run in runs for pair in steps.results(run).items())
         for run, place in zip(runs, reports, strict=True):
             chosen = steps.chosen(run)
             for sentence in steps.choice(run):
@@ -106,6 +114,7 @@ def main(
                 command = archive_command(RunFolder(run).model(chosen))
                 console.print(f"there are no test images; to score an archive: {command}", markup=False)
             console.print(f"report: {place}", markup=False)
+        return Answer({"runs": [documents.run(run, place) for run, place in zip(runs, reports, strict=True)]})
 
 
 if __name__ == "__main__":
