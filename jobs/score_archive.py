@@ -14,8 +14,6 @@ from raydiff import cli
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
-from raydiff.scoring.archive_run import score_archive
-from raydiff.scoring.summary import print_summary
 
 
 def main(
@@ -35,6 +33,7 @@ def main(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
+    verbose: cli.Verbose = False,
 ) -> None:
     """Score every image there is into Parquet files, one row an image, bad ones too."""
     which, parts = Pages.parse(pages), PartPattern.parse(part_from)
@@ -45,6 +44,9 @@ def main(
         plan = plan_archive(model, data, out, maps, replicas, max_pixels, address, pages=which, part_from=parts)
         print_plan(plan)
         return
+    from raydiff.scoring.archive_run import score_archive  # here, because what Ray says is settled before it is loaded
+    from raydiff.scoring.summary import print_summary
+
     done, summary = score_archive(model, data, out, maps, replicas, max_pixels, address, gpus, which, parts)
     cli.print_scored(done)
     print_summary(summary)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from raydiff import methods
+from raydiff import methods, verbosity
 from raydiff.errors import RaydiffError, SettingsError
+from raydiff.greeting import greet
 from raydiff.model.rate import DEFAULT_RATE
 from raydiff.progress import console, duration
 from raydiff.scoring.map_place import Maps
@@ -25,12 +26,27 @@ if TYPE_CHECKING:
 
 DEFAULT_SEARCH = SearchSettings()
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(
+    invoke_without_command=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
 
 cluster_app = typer.Typer(no_args_is_help=True, help="A Ray cluster of one's own on this machine, for trying things.")
 app.add_typer(cluster_app, name="cluster")
 
 
+def _settle_verbosity(verbose: bool) -> bool:
+    """Called while a command line is read, and so before Ray is loaded."""
+    if verbose:
+        verbosity.show_all()
+    else:
+        verbosity.hush()
+    return verbose
+
+
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", callback=_settle_verbosity, help="Show what Ray says, too; otherwise only its warnings."),
+]
 Data = Annotated[
     str, typer.Option(help="Images: a folder, file:// or s3:// URI, or a table (CSV, JSON lines, Parquet, URIs).")
 ]
@@ -118,6 +134,13 @@ SchedulerOption = Annotated[
 TrialsPerGpu = Annotated[int, typer.Option(help="Trials that share a GPU at the same time.")]
 
 
+@app.callback()
+def first(context: typer.Context) -> None:
+    """Find defects in inspection images with diffusion models, on a Ray cluster."""
+    if context.invoked_subcommand is None:
+        greet()
+
+
 @app.command(epilog="Example: raydiff index --data s3://plant/line4 --out s3://plant/runs/may")
 def index(
     data: Data,
@@ -132,6 +155,7 @@ def index(
     bit_depth: BitDepth = None,
     levels: LevelsOption = None,
     pages: PagesOption = None,
+    verbose: Verbose = False,
 ) -> None:
     """Find the images, write the image table and say what is in it."""
     from raydiff import steps
@@ -175,6 +199,7 @@ def train(
     save_as: Annotated[str | None, typer.Option(help="The model's name, by default the method's.")] = None,
     bit_depth: BitDepth = None,
     levels: LevelsOption = None,
+    verbose: Verbose = False,
 ) -> None:
     """Fit a method on the run's normal images."""
     from raydiff import steps
@@ -203,6 +228,7 @@ def tune(
     seed: Seed = DEFAULT_SEARCH.seed,
     address: Address = None,
     gpus: Gpus = None,
+    verbose: Verbose = False,
 ) -> None:
     """Choose score settings on made anomalies; no labelled defect is looked at.
 
@@ -230,7 +256,13 @@ def tune(
 
 
 @app.command(epilog="Example: raydiff calibrate --out runs/may --model lafite --false-alarm-rate 0.01")
-def calibrate(out: Out, model: Name, false_alarm_rate: Rate = DEFAULT_RATE, pseudo_images: PseudoImages = None) -> None:
+def calibrate(
+    out: Out,
+    model: Name,
+    false_alarm_rate: Rate = DEFAULT_RATE,
+    pseudo_images: PseudoImages = None,
+    verbose: Verbose = False,
+) -> None:
     """Set the alarm threshold from held-out normal images."""
     from raydiff import steps
 
@@ -239,7 +271,7 @@ def calibrate(out: Out, model: Name, false_alarm_rate: Rate = DEFAULT_RATE, pseu
 
 
 @app.command(epilog="Example: raydiff score --out runs/may --model lafite --maps tiff")
-def score(out: Out, model: Name, maps: MapsOption = "none") -> None:
+def score(out: Out, model: Name, maps: MapsOption = "none", verbose: Verbose = False) -> None:
     """Score the run's test images (jobs/score_archive.py scores any other images)."""
     from raydiff import steps
 
@@ -276,6 +308,7 @@ def serve(
         typer.Option("--set", help="A limit on requests: max_bytes, max_pixels, max_images or max_seconds, =NUMBER."),
     ] = None,
     address: Address = None,
+    verbose: Verbose = False,
 ) -> None:
     """Serve a model over HTTP: a page to inspect images with, and an API. RAYDIFF_SERVE_TOKEN guards it."""
     from raydiff.scoring.service import Arguments

@@ -18,10 +18,11 @@ from ray.data import ActorPoolStrategy
 from ray.serve.handle import DeploymentHandle
 
 from raydiff import at_work, cluster, storage
+from raydiff.cluster.notes import topic
 from raydiff.errors import DataError, SettingsError, Stopped
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.shards import is_one_file, shards
-from raydiff.images.stream import Attempts, Reading, stream
+from raydiff.images.stream import Reading, stream
 from raydiff.model.description import describe
 from raydiff.progress import Phase, console, phase
 from raydiff.scoring import table
@@ -114,8 +115,7 @@ def score_table(
     meter = Meter()
     if missing:
         patiently(_write_manifest, scores_uri, done, False)
-        attempts: Any = Attempts.options(max_restarts=-1, max_task_retries=-1).remote()  # type: ignore[attr-defined]
-        with phase("scoring", rows) as shown:
+        with topic() as attempts, phase("scoring", rows) as shown:
             for wave in _waves(missing):
                 parts = [part for each in wave for part in each.parts]
                 scored = stream(parts, reading, cluster.SHARED_CPU, attempts).map_batches(

@@ -19,6 +19,7 @@ from ray import tune as ray_tune
 
 import raydiff
 from raydiff import cluster, storage
+from raydiff.cluster.notes import Topic
 from raydiff.cluster.task_errors import as_ours, ours
 from raydiff.cluster.worker_progress import shown_progress
 from raydiff.errors import ClusterError, ImageError, StorageError, StorageUnavailable
@@ -192,7 +193,7 @@ def _depends(model_uri: str, sets: tuple[ScoringSet, ScoringSet | None]) -> dict
 
 @ray.remote(max_retries=2)
 def _make_sets(
-    model_uri: str, table_uri: str, test_table_uri: str | None, size: PseudoValidationSettings, seed: int, board: Any
+    model_uri: str, table_uri: str, test_table_uri: str | None, size: PseudoValidationSettings, seed: int, board: Topic
 ) -> tuple[ScoringSet, ScoringSet | None]:
     model = load(model_uri, cluster.use_assigned_device())
     method, image_size, view = model.method, model.image_size, model.view
@@ -200,11 +201,11 @@ def _make_sets(
     normals: dict[str, np.ndarray] = {}
     rows = sample(table.read(table_uri), size.normals)
     for category, group in rows.items():
-        board.write.remote("making anomalies", len(normals), len(rows))
+        board.write("making anomalies", len(normals), len(rows))
         images = decode_rows(group, reading)
         good = images["image"][images["error"] == ""]
         normals[category] = regions(good, view, image_size, seed) if len(good) else good
-    board.write.remote("making anomalies", len(rows), len(rows))
+    board.write("making anomalies", len(rows), len(rows))
     pseudo = pseudo_validation_set(method, normals, size, seed)
     if test_table_uri is None:
         return pseudo, None

@@ -6,7 +6,6 @@ import datetime
 import hashlib
 import importlib.metadata
 import inspect
-import logging
 import os
 import platform
 import tempfile
@@ -19,12 +18,13 @@ import ray.train
 import safetensors.torch
 import torch
 import torch.distributed
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, TrainingFailedError
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 from torch.nn.parallel import DistributedDataParallel
 
 import raydiff
-from raydiff import cluster, methods, storage
+from raydiff import cluster, methods, storage, verbosity
+from raydiff.cluster.notes import Topic
 from raydiff.cluster.task_errors import as_ours
 from raydiff.cluster.worker_progress import shown_progress
 from raydiff.errors import ClusterError, SettingsError
@@ -129,13 +129,13 @@ def _fit_statistics(method: str, settings: TrainSettings, examples_uri: str, run
 
 
 @ray.remote(max_retries=MAX_FAILURES)
-def _statistics(method: str, settings: Any, examples_uri: str, target: str, seed: int, board: Any) -> None:
+def _statistics(method: str, settings: Any, examples_uri: str, target: str, seed: int, board: Topic) -> None:
     device = cluster.use_assigned_device()
     torch.manual_seed(seed)
     fitted = methods.get(method)(settings).to(device).eval()
 
     def report(what: str, done: int, total: int) -> None:
-        ray.get(board.write.remote(what, done, total))
+        ray.get(board.write(what, done, total))
 
     with torch.no_grad():
         fitted.fit_statistics(ExampleStore(examples_uri), seed, report)
@@ -173,6 +173,7 @@ def _fit_gradients(
                 storage_filesystem=fs,
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
+                logging_config=LoggingConfig(log_level=verbosity.level()),  # it remarks on every checkpoint
             ),
         )
         try:
@@ -186,7 +187,6 @@ def _fit_gradients(
 
 def _train_worker(config: dict[str, Any]) -> None:
     """One of the workers of a training; Ray Train starts it, again after a failure."""
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it remarks on every checkpoint
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     cluster.use_assigned_device()
@@ -217,7 +217,7 @@ def _train_worker(config: dict[str, Any]) -> None:
             losses.clear()
             curve.append([loop.step, loss])
             if rank == 0:
-                config["board"].write.remote("training", loop.step, settings.train_steps, f"loss {loss:.4f}")
+                config["board"].write("training", loop.step, settings.train_steps, f"loss {loss:.4f}")
         if loop.step % saves == 0 or loop.finished:
             _report(loop, curve, rank)
     if rank == 0:
