@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from raydiff.cluster import LOOPBACK
-from raydiff.cluster.idle_workers import keep_idle_workers
+from raydiff.cluster.own_ray import spare_processes
 from raydiff.cluster.processes import POLL_SECONDS, Process, end_families, running
 from raydiff.cluster.submitting import run_job
 from raydiff.errors import ClusterError
@@ -204,7 +204,7 @@ def _launch(
     command += options
     environment = os.environ | cluster.environment | more | {"PYTHONUNBUFFERED": "1"}  # its log is read
     del environment["RAY_ADDRESS"]
-    keep_idle_workers(environment)
+    spare_processes(environment)
     log = cluster.folder / f"{name}.log"
     with log.open("w") as output:
         process = subprocess.Popen(
