@@ -18,8 +18,6 @@ from raydiff.cli.shown import print_scored
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
-from raydiff.scoring.archive_run import score_archive
-from raydiff.scoring.summary import print_summary
 
 
 @configurable
@@ -41,6 +39,7 @@ def main(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
+    verbose: options.Verbose = False,
 ) -> Answer:
     """Score every image there is into Parquet files, one row an image, bad ones too."""
     which, parts = Pages.parse(pages), PartPattern.parse(part_from)
@@ -51,6 +50,9 @@ def main(
         plan = plan_archive(model, data, out, maps, replicas, max_pixels, address, pages=which, part_from=parts)
         print_plan(plan)
         return Answer(documents.planned(plan))
+    from raydiff.scoring.archive_run import score_archive  # here, because what Ray says is settled before it is loaded
+    from raydiff.scoring.summary import print_summary
+
     done, summary = score_archive(model, data, out, maps, replicas, max_pixels, address, gpus, which, parts)
     print_scored(done)
     print_summary(summary)

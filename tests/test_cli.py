@@ -117,6 +117,17 @@ def test_the_help_names_every_command():
     assert sorted(typer.main.get_command(cli.app).commands) == sorted([*COMMANDS, "cluster"])
 
 
+def test_nothing_asked_is_answered_with_what_to_do_first(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["raydiff"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out = capsys.readouterr().out
+    assert ended.value.code == 0
+    named = re.findall(r"^  (?:\S*/)?(make demo|raydiff \w+|python jobs/\w+\.py)", out, re.MULTILINE)
+    assert named == ["make demo", "raydiff index", "python jobs/train_all.py", "raydiff serve"]
+    assert max(map(len, out.splitlines())) <= 120
+
+
 @pytest.mark.parametrize("job", ["train_all", "score_archive", "tune", "evaluate"])
 def test_a_job_shows_its_usage(monkeypatch, capsys, job):
     monkeypatch.setattr(sys, "argv", [f"jobs/{job}.py", "--help"])
@@ -238,7 +249,13 @@ def test_help_and_a_mistake_are_answered_before_anything_large_is_imported():
     code = "import sys; from raydiff import cli; cli.main(); "
     large = "{'torch', 'ray', 'pandas', 'scipy'} & {*sys.modules}"
     watch = f"import atexit, sys; atexit.register(lambda: print(sorted({large}))); "
-    for arguments in (["--help"], ["train", "--help"], ["train", "--nothing"], ["tune", "--out", "x", "--seed", "one"]):
+    for arguments in (
+        [],
+        ["--help"],
+        ["train", "--help"],
+        ["train", "--nothing"],
+        ["tune", "--out", "x", "--seed", "one"],
+    ):
         done = python("-c", watch + code, *arguments)
         assert done.stdout.endswith("[]\n"), (arguments, done.stdout, done.stderr)
 

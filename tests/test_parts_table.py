@@ -21,7 +21,7 @@ from raydiff.images.parts import PartPattern
 from raydiff.model.calibration import Calibration
 from raydiff.run_folder import RunFolder
 from raydiff.scoring import by_part as grouping
-from raydiff.scoring import parts_table, table
+from raydiff.scoring import bulk, parts_table, table
 from raydiff.scoring.bulk import Summary
 from raydiff.scoring.parts_table import has_parts, write_parts
 
@@ -138,7 +138,7 @@ def test_a_runs_test_images_have_a_table_of_parts_beside_their_scores(tmp_path, 
     monkeypatch.setattr(steps, "_existing", RunFolder)
     monkeypatch.setattr(steps, "has_test_images", lambda out: True)
     monkeypatch.setattr(steps, "describe", lambda uri: model)
-    monkeypatch.setattr(steps, "score_table", scored)
+    monkeypatch.setattr(bulk, "score_table", scored)
     steps.score(None, str(tmp_path), "lafite")
     found, expected = read(run.scores("lafite", "abc")), by_hand(rows)
     assert {key: row["is_anomalous"] for key, row in found.items()} == {
