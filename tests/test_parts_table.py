@@ -20,8 +20,8 @@ from raydiff.images.listing import Listing
 from raydiff.images.parts import PartPattern
 from raydiff.model.calibration import Calibration
 from raydiff.run_folder import RunFolder
-from raydiff.scoring import by_part as grouping
 from raydiff.scoring import bulk, parts_table, table
+from raydiff.scoring import by_part as grouping
 from raydiff.scoring.bulk import Summary
 from raydiff.scoring.parts_table import has_parts, write_parts
 
