@@ -227,6 +227,43 @@ def test_a_job_explains_errors_as_the_command_does(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: this is not good\n"
 
 
+# Completion
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["train", "--method", ""], methods.names()),
+        (["train", "--method", "la"], ["lafite"]),
+        (["train", "--preset", ""], ["demo", "small", "paper"]),
+        (["score", "--maps", ""], ["none", "tiff", "png"]),
+        (["tune", "--scheduler", "a"], ["asha"]),
+        (["train", "--bit"], ["--bit-depth"]),
+        (["cluster", ""], ["up", "down"]),
+        (["score", "--out", "RUN", "--model", ""], ["glad", "mine"]),
+        (["tune", "--out", "RUN", "--model", "glad,"], ["glad,mine"]),
+        (["score", "--model", ""], []),
+        (["score", "--out", "s3://no-such-bucket/run", "--model", ""], []),
+        (["score", "--out", "RUN/none", "--model", ""], []),
+    ],
+)
+def test_a_shell_is_offered_the_values(monkeypatch, capsys, tmp_path, words, offered):
+    for name in ("mine", "glad"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+    given = " ".join(["raydiff", *words]).replace("RUN", str(tmp_path))
+    for name, value in {"_RAYDIFF_COMPLETE": "complete_bash", "COMP_WORDS": given, "COMP_CWORD": len(words)}.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(SystemExit) as ended:
+        cli.app(prog_name="raydiff")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.split() == offered
+
+
+def test_every_method_has_the_presets_that_are_offered():
+    for name in methods.names():
+        assert tuple(methods.get(name).presets) == methods.PRESETS
+
+
 # The package
 
 
