@@ -19,7 +19,8 @@ import raydiff
 from raydiff import cluster
 from raydiff.images.decode import decode
 from raydiff.scoring import service as module
-from raydiff.scoring.service import TOKEN, Arguments, Service, hashed_token
+from raydiff.scoring.service import Arguments, Service
+from raydiff.scoring.tokens import TOKEN, hashed_token
 
 pytestmark = pytest.mark.browser
 
