@@ -1,4 +1,4 @@
-"""The command line, `raydiff index | train | tune | calibrate | score | evaluate | report | serve | review | cluster`."""
+"""The command line: `raydiff index`, `train`, `score`, `serve`, `review` and others; `raydiff --help` lists them."""
 
 from __future__ import annotations
 
@@ -292,7 +292,9 @@ def serve(
 
 @app.command(epilog="Example: raydiff review --out scores/2026-05")
 def review(
-    out: Annotated[str, typer.Option(help="A score table's folder: jobs/score_archive.py's --out, or RUN/scores/*/test.")],
+    out: Annotated[
+        str, typer.Option(help="A score table's folder: jobs/score_archive.py's --out, or RUN/scores/*/test.")
+    ],
     model: Annotated[
         str | None, typer.Option(help="The model folder that made the scores, for its levels and colours.")
     ] = None,

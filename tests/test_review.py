@@ -299,8 +299,8 @@ def decoded(uri: str) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def client(archive):
-    viewer = opened(str(archive), own_hosts_only=True)
-    with TestClient(review_app(viewer, None)) as made:
+    viewer = opened(str(archive))
+    with TestClient(review_app(viewer, None, {"testserver", "localhost"})) as made:
         yield made
     viewer.table.files.close()
 

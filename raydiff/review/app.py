@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import date
 from typing import Any, TypeVar
 
@@ -30,7 +30,6 @@ from raydiff.scoring.site import ANSWERED, add_pages, failed, refused
 from raydiff.settings import Settings
 
 PICTURES_AT_ONCE = 4
-_HOSTS = ("127.0.0.1", "localhost", "[::1]", "testserver")
 _GONE = 499  # nobody reads it
 
 T = TypeVar("T")
@@ -52,14 +51,13 @@ class Shown(Settings):
 class Review:
     """A score table that is looked through."""
 
-    def __init__(self, table: Table, pictures: Pictures, about: Callable[[], About], own_hosts_only: bool) -> None:
+    def __init__(self, table: Table, pictures: Pictures, about: Callable[[], About]) -> None:
         """Args:
         about: called at the first request for it, as it may have to read columns.
-        own_hosts_only: refuse requests that name another host than this machine's loopback: a page from elsewhere may
-            have its name lead here, and would be let in where no token is asked for.
         """
-        self.table, self.pictures, self.own_hosts_only = table, pictures, own_hosts_only
-        self._about, self._told = about, None
+        self.table, self.pictures = table, pictures
+        self._about = about
+        self._told: About | None = None
         self._places = asyncio.Semaphore(PICTURES_AT_ONCE)
 
     async def about(self, _: Request) -> Response:
@@ -108,19 +106,19 @@ class Review:
         return number
 
 
-def review_app(review: Review, token_hash: str | None) -> Starlette:
+def review_app(review: Review, token_hash: str | None, hosts: Collection[str] | None = None) -> Starlette:
     """The application.
 
     Args:
         token_hash: SHA-256 of the token that requests must bring, in hexadecimal digits; None asks for none.
+        hosts: names under which it answers, None for all. Where no token is asked for, a page from elsewhere whose name
+            is made to lead to this machine (DNS rebinding) would be let in under any other.
     """
 
     def guarded(endpoint: Callable[[Request], Any]) -> Callable[[Request], Any]:
         async def answered(request: Request) -> Response:
-            if review.own_hosts_only and request.headers.get("host", "").rsplit(":", 1)[0] not in _HOSTS:
-                raise Refusal(
-                    403, "set RAYDIFF_SERVE_TOKEN to have the viewer answer under another name than localhost"
-                )
+            if hosts is not None and request.headers.get("host", "").rsplit(":", 1)[0] not in hosts:
+                raise Refusal(403, f"set {tokens.TOKEN} to have the viewer answer under other names than localhost")
             scheme, _, token = request.headers.get("authorization", "").partition(" ")
             tokens.check(token_hash, token if scheme.lower() == "bearer" else "")
             found: Response = await endpoint(request)

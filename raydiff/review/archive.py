@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -57,7 +58,7 @@ def model_of(scores_uri: str, model_uri: str | None, model_id: str | None) -> di
     """The description of the model that made a table; None where it is not at hand.
 
     Args:
-        model_uri: where it is said to be; by default it is looked for where a run has it.
+        model_uri: where it is said to be; by default it is looked for beside the table, and where a run has it.
         model_id: that the table was made with.
 
     Raises:
@@ -69,15 +70,20 @@ def model_of(scores_uri: str, model_uri: str | None, model_id: str | None) -> di
         if model_id not in (None, found["id"], describe(model_uri, calibrated=False)["id"]):
             raise DataError(f"{model_uri} is model {found['id']}, and the scores are of {model_id}; give that one")
         return found
-    folders = storage.absolute(scores_uri).split("/")
-    if len(folders) < 4 or folders[-3] != "scores" or not model_id:  # RUN/scores/NAME-ID/ROLE
-        return None
-    name = folders[-2].removesuffix(f"-{model_id}")
-    try:
-        found = describe("/".join([*folders[:-3], "models", name]))
-    except RaydiffError:
-        return None
-    return found if found["id"] == model_id else None  # it was trained or calibrated anew
+    for place in _likely(storage.absolute(scores_uri), model_id):
+        with contextlib.suppress(RaydiffError):
+            found = describe(place)
+            if found["id"] == model_id:  # else it was trained or calibrated anew
+                return found
+    return None
+
+
+def _likely(scores_uri: str, model_id: str | None) -> list[str]:
+    """Where the description of a table's model may be: beside it, or in the folder of its run."""
+    folders = scores_uri.split("/")
+    if len(folders) < 4 or folders[-3] != "scores":  # RUN/scores/NAME-ID/ROLE
+        return [scores_uri]
+    return [scores_uri, "/".join([*folders[:-3], "models", folders[-2].removesuffix(f"-{model_id}")])]
 
 
 def about(table: Table, how: Known, has_model: bool) -> About:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 
 import uvicorn
 
 from raydiff import storage
+from raydiff.errors import RaydiffError
 from raydiff.progress import console
 from raydiff.review.app import Review, review_app
 from raydiff.review.archive import about, known, model_of
@@ -18,16 +20,17 @@ from raydiff.scoring import listening
 from raydiff.scoring.tokens import hashed_token
 
 _ENDING_SECONDS = 3  # for answers that are under way
+_OWN = ("127.0.0.1", "localhost", "[::1]")  # names of this machine for itself
 
 
-def opened(scores_uri: str, model_uri: str | None = None, own_hosts_only: bool = False) -> Review:
+def opened(scores_uri: str, model_uri: str | None = None) -> Review:
     """The viewer of a score table; see `review` for arguments and errors."""
     storage.probe(scores_uri)
     table = Table(Files(scores_uri))
     how = known(scores_uri)
     model = model_of(scores_uri, model_uri, how.model_id)
     pictures = Pictures(table, model, how.max_pixels)
-    return Review(table, pictures, lambda: about(table, how, model is not None), own_hosts_only)
+    return Review(table, pictures, lambda: about(table, how, model is not None))
 
 
 def review(scores_uri: str, host: str, port: int, model_uri: str | None = None) -> None:
@@ -46,20 +49,26 @@ def review(scores_uri: str, host: str, port: int, model_uri: str | None = None) 
         ClusterError: if the port is taken.
     """
     token_hash = hashed_token()
-    viewer = opened(scores_uri, model_uri, token_hash is None and listening.is_loopback(host))
-    app = review_app(viewer, token_hash)
+    viewer = opened(scores_uri, model_uri)
+    app = review_app(viewer, token_hash, {*_OWN, host} if token_hash is None and listening.is_loopback(host) else None)
     config = uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=_ENDING_SECONDS)
     server = uvicorn.Server(config)
     with listening.bound(host, port) as place, listening.signalled() as ended:
         served = threading.Thread(target=lambda: asyncio.run(server.serve([place])))
         served.start()
-        # What the page asks for first is made while the browser is opened.
-        threading.Thread(target=lambda: viewer.table.find(Filter(), Order()), daemon=True).start()
+        threading.Thread(target=_prepare, args=[viewer.table], daemon=True).start()
         rows = viewer.table.files.rows
         console.print(f"{rows:,} rows of {scores_uri} at {listening.address(host, port)}", markup=False)
         listening.tell_who_may_ask(token_hash is not None, host, port)
         console.print("Ctrl-C ends it")
-        ended.wait()
+        while served.is_alive() and not ended.wait(0.5):
+            pass
         server.should_exit = True
         served.join()
         viewer.table.files.close()
+
+
+def _prepare(table: Table) -> None:
+    """Make what the page asks for first, while the browser is opened; a failure is told where it asks."""
+    with contextlib.suppress(RaydiffError):
+        table.find(Filter(), Order())

@@ -60,8 +60,9 @@ class Pictures:
         self._table = table
         self._max_pixels = max_pixels
         self._scales = Scales(table, model)
-        self._levels = Levels.kept(model["settings"]["train"]) if model else None
-        self._view = View.parse(model["settings"]["train"]["view"]) if model else None
+        train = model["settings"]["train"] if model else {}
+        self._levels = Levels.kept(train)
+        self._view = View.parse(train["view"]) if "view" in train else None
         self._kept: Recent[Picture] = Recent(KEPT_BYTES)
         self._large = threading.Lock()
 
