@@ -13,6 +13,13 @@ const STAYED = 80; // milliseconds in sight, before a row is asked for
 const SLOW = 400; // milliseconds, before it is said that a search takes its time
 const DEFAULTS = { sort: "score", descending: "true" };
 const MOST_OPTIONS = 1000;
+const DIRECTIONS = {
+  score: ["highest first", "lowest first"],
+  p_value: ["highest first", "lowest first"],
+  time: ["latest first", "earliest first"],
+  uri: ["Z to A", "A to Z"],
+};
+const FALLING = { score: "true", p_value: "false", time: "true", uri: "false" }; // what is looked for first
 
 const $ = (id) => document.getElementById(id);
 const form = $("filters");
@@ -62,6 +69,11 @@ function options(name, values, told) {
   form.elements[name].append(...few.map((value) => new Option(told(value), `=${value}`)));
 }
 
+function nameDirections() {
+  const names = DIRECTIONS[form.elements.sort.value];
+  [...form.elements.descending.options].forEach((option, place) => (option.textContent = names[place]));
+}
+
 /** What the form says, as the API takes it. */
 function asked() {
   const found = new URLSearchParams();
@@ -80,6 +92,7 @@ function fromAddress() {
     const prefix = ["category", "reason"].includes(element.name) ? "=" : "";
     element.value = value === null ? (DEFAULTS[element.name] ?? "") : prefix + value;
   }
+  nameDirections();
   $("further").open ||= ["reason", "first_day", "last_day", "min_score", "max_score", "min_p", "max_p"].some((name) => said.has(name));
   search();
 }
@@ -242,6 +255,10 @@ function tag(name, className, text = "") {
 function listen() {
   let typing;
   form.addEventListener("input", (event) => {
+    if (event.target.name === "sort") {
+      form.elements.descending.value = FALLING[event.target.value];
+      nameDirections();
+    }
     clearTimeout(typing);
     typing = setTimeout(search, event.target.matches("select") ? 0 : TYPED);
   });

@@ -59,6 +59,7 @@ class Review:
         self._about = about
         self._told: About | None = None
         self._places = asyncio.Semaphore(PICTURES_AT_ONCE)
+        self._searching = asyncio.Semaphore(1)
 
     async def about(self, _: Request) -> Response:
         """The table as a whole."""
@@ -70,19 +71,22 @@ class Review:
         asked = _parsed(Rows, request.query_params)
         wanted, order = (kind.parse(asked.model_dump(include=set(kind.model_fields))) for kind in (Filter, Order))
 
-        def found() -> dict[str, Any]:
-            left = self.table.find(wanted, order)
-            numbers = left.rows[asked.offset : asked.offset + asked.limit].tolist()
-            rows = _plain(self.table.page(left, asked.offset, asked.limit))
-            return {
-                "total": len(left.rows),
-                "alarms": left.alarms,
-                "errors": left.errors,
-                "offset": asked.offset,
-                "rows": [{"row": number, **row} for number, row in zip(numbers, rows, strict=True)],
-            }
-
-        return JSONResponse(await _beside(found), headers=ANSWERED)
+        left = self.table.known(wanted, order)
+        if left is None:
+            async with self._searching:
+                if await request.is_disconnected():  # something else was asked for while it waited
+                    return Response(status_code=_GONE)
+                left = await _beside(lambda: self.table.find(wanted, order))
+        numbers = left.rows[asked.offset : asked.offset + asked.limit].tolist()
+        rows = await _beside(lambda: _plain(self.table.page(left, asked.offset, asked.limit)))
+        told = {
+            "total": len(left.rows),
+            "alarms": left.alarms,
+            "errors": left.errors,
+            "offset": asked.offset,
+            "rows": [{"row": number, **row} for number, row in zip(numbers, rows, strict=True)],
+        }
+        return JSONResponse(told, headers=ANSWERED)
 
     async def row(self, request: Request) -> Response:
         """All that the table says of a row."""

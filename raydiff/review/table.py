@@ -83,12 +83,16 @@ class Table:
             StorageError, DataError: as `Files.columns`.
         """
         with self._lock:
-            found = self._found.get((wanted, order))
+            found = self.known(wanted, order)
             if found is None:
                 left = self._left(wanted)
                 found = left._replace(rows=self._ordered(left.rows, order))
                 self._found.put((wanted, order), found, found.rows.nbytes)
             return found
+
+    def known(self, wanted: Filter, order: Order) -> Found | None:
+        """What `find` gives, if it was found lately."""
+        return self._found.get((wanted, order))
 
     def page(self, found: Found, offset: int, limit: int = PAGE) -> pa.Table:
         """Some of the rows that were found, with the columns SHOWN."""
