@@ -27,7 +27,8 @@ from raydiff.model.calibration import Calibration
 from raydiff.model.folder import Model
 from raydiff.scoring import service as module
 from raydiff.scoring.answers import DOTS
-from raydiff.scoring.service import TOKEN, Arguments, Service, build, hashed_token
+from raydiff.scoring.service import Arguments, Service, build
+from raydiff.scoring.tokens import TOKEN, hashed_token
 from raydiff.views import View
 
 

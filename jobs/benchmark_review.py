@@ -1,0 +1,173 @@
+"""How fast `raydiff review` is, and what it takes: a made score table of any size, asked as the page asks.
+
+python jobs/benchmark_review.py --rows 1000000 --out /tmp/review-million
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+import typer
+
+from raydiff import cli, storage
+from raydiff.images.shards import ROWS_PER_SHARD, shard_name
+from raydiff.progress import console, phase
+from raydiff.scoring import table
+
+CATEGORIES = ("bolt", "capsule", "gear", "fabric", "housing")
+BAD = ("the JPEG file is truncated: it ends before its last pixel", "the file is empty")
+THRESHOLD = 3.0
+
+
+def main(
+    out: Annotated[str, typer.Option(help="A local folder for the table; one that is there already is measured.")],
+    rows: Annotated[int, typer.Option(min=1, help="Of the made table.")] = 1_000_000,
+    port: Annotated[int, typer.Option(help="Where the viewer listens meanwhile.")] = 8901,
+) -> None:
+    """Make a score table, start the viewer on it and time what its page asks for."""
+    if not table.part_names(out):
+        make(out, rows)
+    measure(out, port)
+
+
+def make(out: str, rows: int) -> None:
+    """Write a score table in files as an archive's run writes them, sorted by URI."""
+    rng = np.random.default_rng(0)
+    with phase("table", rows) as shown:
+        for number, start in enumerate(range(0, rows, ROWS_PER_SHARD)):
+            count = min(ROWS_PER_SHARD, rows - start)
+            place = table.part_uri(out, shard_name(1, number, count))
+            table.write(place, made(np.arange(start, start + count), rng))
+            shown.advance(count)
+    storage.write_json(storage.join(out, "manifest.json"), {"complete": True, "shards": {}})
+    storage.write_json(storage.join(out, "run.json"), {"model_id": "0" * 16, "maps": "none"})
+
+
+def made(numbers: np.ndarray, rng: np.random.Generator) -> pa.Table:
+    """Rows with these numbers."""
+    count = len(numbers)
+    days = numbers // 20_000
+    which = rng.integers(len(CATEGORIES), size=count)
+    score = np.where(rng.random(count) < 0.01, rng.normal(4, 1, count), rng.normal(1, 0.5, count))
+    bad = rng.random(count) < 0.002
+    names = [
+        f"/archive/line4/2026-{day // 28 + 1:02d}-{day % 28 + 1:02d}/{number:09d}-{CATEGORIES[kind]}.jpg"
+        for number, day, kind in zip(numbers.tolist(), days.tolist(), which.tolist(), strict=True)
+    ]
+    columns = {
+        "uri": pa.array(names),
+        "dataset": pa.repeat("archive", count),
+        "category": pa.array(np.array(CATEGORIES)[which]),
+        "split": pa.repeat("test", count),
+        "day": pa.array([date(2026, 1, 1) + timedelta(days=day) for day in days.tolist()]),
+        "height": pa.array(np.full(count, 2000, np.int32), mask=bad),
+        "width": pa.array(np.full(count, 3000, np.int32), mask=bad),
+        "content_hash": pa.array([rng.bytes(32).hex() for _ in range(count)]),
+        "score": pa.array(score, mask=bad),
+        "p_value": pa.array(np.ceil(1000 * np.exp(-np.maximum(score, 0))) / 1001, mask=bad),
+        "threshold": pa.array(np.full(count, THRESHOLD), mask=bad),
+        "is_anomalous": pa.array(score > THRESHOLD, mask=bad),
+        "method": pa.repeat("nearest_patch", count),
+        "model_id": pa.repeat("0" * 16, count),
+        "error": pa.array(
+            [BAD[number % 2] if wrong else None for number, wrong in enumerate(bad.tolist())], pa.string()
+        ),
+    }
+    rows = [columns.get(field.name, pa.nulls(count, field.type)) for field in table.SCHEMA]
+    return pa.table(rows, names=table.SCHEMA.names).cast(table.SCHEMA)
+
+
+def measure(out: str, port: int) -> None:
+    """Start the viewer and ask for what its page asks for."""
+    command = [
+        sys.executable,
+        "-c",
+        "from raydiff.cli import main; main()",
+        "review",
+        "--out",
+        out,
+        "--port",
+        str(port),
+    ]
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            asked(port, "/healthz")
+            tell("command until it listens", time.perf_counter() - began, process.pid)
+            total = timed(process.pid, port, "table described", "/v1/table")["rows"]
+            timed(process.pid, port, "first page, highest score first", "/v1/rows")
+            tell("command until the first page is there", time.perf_counter() - began, process.pid)
+            for name, query in QUERIES.items():
+                timed(process.pid, port, name, f"/v1/rows?{query}")
+            places = np.random.default_rng(1).integers(0, max(1, total - 60), 40).tolist()
+            taken = []
+            for place in places:
+                start = time.perf_counter()
+                asked(port, f"/v1/rows?offset={place}")
+                taken.append(time.perf_counter() - start)
+            tell(f"a page anywhere, by score: median of {len(places)}", float(np.median(taken)), process.pid)
+            tell("  the slowest of them", max(taken), process.pid)
+        finally:
+            process.terminate()
+
+
+QUERIES = {
+    "next page": "offset=60",
+    "category and alarms": "category=gear&verdict=alarm",
+    "score range": "min_score=2&max_score=3",
+    "days": "first_day=2026-01-10&last_day=2026-01-12",
+    "kind of error": "reason=the file is empty".replace(" ", "%20"),
+    "p-value range, lowest first": "max_p=0.01&sort=p_value&descending=false",
+    "text in the path": "text=00012",
+    "text among one category's alarms": "text=0001&category=gear&verdict=alarm",
+    "all by p-value": "sort=p_value&descending=false",
+    "all by time": "sort=time",
+    "all by path": "sort=uri&descending=false",
+    "lowest score first": "descending=false",
+}
+
+
+def timed(process: int, port: int, name: str, path: str) -> dict[str, int]:
+    """Ask, and print how long that took."""
+    start = time.perf_counter()
+    found = asked(port, path)
+    left = f", {found['total']:,} rows" if "total" in found else ""
+    tell(f"{name}{left}", time.perf_counter() - start, process)
+    return found
+
+
+def asked(port: int, path: str) -> dict[str, int]:
+    """The answer, waited for until the viewer listens."""
+    deadline = time.perf_counter() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
+                found: dict[str, int] = json.load(answer)
+                return found
+        except (ConnectionError, urllib.error.URLError):
+            if time.perf_counter() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def tell(name: str, seconds: float, process: int) -> None:
+    """Print a line: seconds, and the process's memory now and at its highest."""
+    status = Path(f"/proc/{process}/status").read_text() if os.path.exists(f"/proc/{process}/status") else ""
+    now, most = (int(found[1]) / 1024 if (found := re.search(rf"{key}:\s+(\d+)", status)) else 0 for key in MEMORY)
+    console.print(f"{name:<60} {seconds:8.3f} s   {now:6.0f} MB now, {most:6.0f} MB at most", markup=False)
+
+
+MEMORY = ("VmRSS", "VmHWM")
+
+if __name__ == "__main__":
+    cli.run(main)
