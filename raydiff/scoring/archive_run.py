@@ -29,9 +29,7 @@ from raydiff.scoring import parts_table
 from raydiff.scoring.bulk import Summary, claim, finished_images, is_complete, score_table
 from raydiff.scoring.deployment import deployed
 from raydiff.scoring.map_place import Maps
-from raydiff.scoring.summary import ArchiveSummary, summarise
-
-SUMMARY = "summary.json"
+from raydiff.scoring.summary import SUMMARY, ArchiveSummary, summarise
 
 
 def score_archive(
