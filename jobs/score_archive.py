@@ -14,6 +14,8 @@ from raydiff import cli
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
+from raydiff.progress import console
+from raydiff.report.archive import write_archive_report
 from raydiff.scoring.archive_run import score_archive
 from raydiff.scoring.summary import print_summary
 
@@ -21,7 +23,7 @@ from raydiff.scoring.summary import print_summary
 def main(
     model: Annotated[str, typer.Option(help="A model folder: a path or an object-storage URI.")],
     data: Annotated[str, typer.Option(help="A folder of images, a table, or a packed archive (raydiff index --pack).")],
-    out: Annotated[str, typer.Option(help="Folder for the score table, the summary and the maps.")],
+    out: Annotated[str, typer.Option(help="Folder for the score table, the summary, the maps and the report.")],
     maps: cli.MapsOption = "none",
     replicas: Annotated[int | None, typer.Option(help="Model replicas; one a GPU, or one a CPU, by default.")] = None,
     address: cli.Address = None,
@@ -48,6 +50,7 @@ def main(
     done, summary = score_archive(model, data, out, maps, replicas, max_pixels, address, gpus, which, parts)
     cli.print_scored(done)
     print_summary(summary)
+    console.print(f"report: {write_archive_report(out)}", markup=False)
 
 
 if __name__ == "__main__":

@@ -256,11 +256,17 @@ def evaluate(out: Out, model: Name, size: Size = None) -> None:
 
 
 @app.command(epilog="Example: raydiff report --out runs/may")
-def report(out: Out) -> None:
-    """Write the run's report: one HTML file."""
+def report(
+    out: Annotated[str | None, typer.Option(help="A run's folder.")] = None,
+    scores: Annotated[str | None, typer.Option(help="Or a folder of jobs/score_archive.py.")] = None,
+) -> None:
+    """Write the report of a run, or of a scored archive: one HTML file."""
     from raydiff import steps
+    from raydiff.report.archive import write_archive_report
 
-    console.print(f"report: {steps.report(out)}", markup=False)
+    if (out is None) == (scores is None):
+        raise SettingsError("give either --out, a run's folder, or --scores, a folder of jobs/score_archive.py")
+    console.print(f"report: {write_archive_report(scores) if scores else steps.report(out or '')}", markup=False)
 
 
 @app.command(epilog="Example: raydiff serve --model runs/may/models/lafite")

@@ -26,6 +26,7 @@ from raydiff.evaluation.evaluate import Evaluation
 from raydiff.images.overlay import OPACITY, layer, map_scale, overlay
 from raydiff.model.calibration import Calibration
 from raydiff.report import facts, figures, gallery, runs
+from raydiff.report.pictures import outline
 from raydiff.report.report import ReportEntry, write_report
 from raydiff.scoring import table as score_table
 from raydiff.scoring.maps import write_map
@@ -636,7 +637,7 @@ def test_outline_surrounds_the_defect_even_a_tiny_one() -> None:
     image = np.full((40, 60, 3), 100, dtype=np.uint8)
     mask = np.zeros((400, 600), dtype=bool)
     mask[205, 305] = True
-    drawn = gallery.outline(image, mask)
+    drawn = outline(image, mask)
     assert (drawn[20, 30] == 100).all()
     assert (drawn == 255).all(axis=2).sum() >= 8
     changed = np.argwhere((drawn != 100).any(axis=2))
