@@ -147,16 +147,27 @@ def _tile(run: Run, row: int, scale: tuple[float, float] | None) -> Tile:
     )
 
 
-def shown(run: Run, row: int, scale: tuple[float, float] | None, outlined: bool = True) -> Pictures:
-    """The pictures of one row of a run's score table; the true defect is outlined, where it is known, if wanted."""
+def shown(
+    run: Run,
+    row: int,
+    scale: tuple[float, float] | None,
+    mapped: bool = True,
+    outlined: bool = True,
+    side: int = THUMBNAIL,
+) -> Pictures:
+    """The pictures of one row of a run's score table.
+
+    Args:
+        scale: ends of the map's colours; None where there are none.
+        mapped: whether its map is shown.
+        outlined: whether the true defect is outlined, where it is known.
+        side: the longest of a picture, pixels.
+    """
     levels = Levels.kept(run.model["settings"]["train"]) if run.model else None
-    return pictures(
-        run.cell("uri", row),
-        run.cell("map_uri", row),
-        scale,
-        levels.of(run.cell("category", row)) if levels else None,
-        run.cell("mask_uri", row) if outlined else None,
-    )
+    own = levels.of(run.cell("category", row)) if levels else None
+    map_uri = run.cell("map_uri", row) if mapped else None
+    mask_uri = run.cell("mask_uri", row) if outlined else None
+    return pictures(run.cell("uri", row), map_uri, scale, own, mask_uri, side=side)
 
 
 def colour_scale(run: Run, category: int) -> tuple[float, float] | None:

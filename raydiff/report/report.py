@@ -10,7 +10,7 @@ import numpy as np
 from raydiff.errors import SettingsError
 from raydiff.model.calibration import Calibration
 from raydiff.progress import Phase, phase
-from raydiff.report import facts, figures, gallery, runs
+from raydiff.report import facts, figures, gallery, runs, training
 from raydiff.report.page import write_page
 from raydiff.report.runs import ReportEntry, Run
 from raydiff.selection.trials import whole
@@ -64,7 +64,7 @@ def write_report(
         raise SettingsError(f"the champion {champion!r} is none of the entries ({', '.join(names)})")
     loaded = [runs.load(entry) for entry in entries]
     shown = _plotted_categories(loaded)
-    pictures = len(loaded) * gallery.PER_GROUP * 3 + len(shown)
+    pictures = len(loaded) * gallery.PER_GROUP * 3 + len(shown) + training.COMPARED
     with phase("report", pictures, "pictures") as progress:
         target = write_page(
             out_uri,
@@ -84,6 +84,9 @@ def write_report(
             unusable=_unusable_masks(loaded),
             defects=list(_defects(loaded)),
             tuning=[_tuning(run) for run in loaded if run.tuning],
+            losses=training.loss_curves(loaded),
+            false_alarms=training.false_alarms(loaded),
+            compared=training.compared(loaded, progress.advance),
             left_out=len(runs.categories(loaded)) - len(shown),
             plots=[_category_plots(loaded, category, progress) for category in shown],
             galleries=[(run.name, gallery.groups(run, told=progress.advance)) for run in loaded],
@@ -239,7 +242,7 @@ def _card(run: Run) -> dict[str, Any]:
     groups = {
         "Training settings": settings.get("train"),
         "Score settings": settings.get("score"),
-        "Card": model.get("card"),
+        "Card": {name: value for name, value in (model.get("card") or {}).items() if name != "loss_curve"},
         "Evaluation": run.evaluation and {key: run.evaluation[key] for key in ("size", "pixel_metrics", "images")},
     }
     return {
