@@ -15,7 +15,6 @@ from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
 from raydiff.progress import console
-from raydiff.report.archive import write_archive_report
 from raydiff.scoring.archive_run import score_archive
 from raydiff.scoring.summary import print_summary
 
@@ -50,6 +49,8 @@ def main(
     done, summary = score_archive(model, data, out, maps, replicas, max_pixels, address, gpus, which, parts)
     cli.print_scored(done)
     print_summary(summary)
+    from raydiff.report.archive import write_archive_report  # matplotlib, which scoring does without
+
     console.print(f"report: {write_archive_report(out)}", markup=False)
 
 

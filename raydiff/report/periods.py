@@ -42,15 +42,16 @@ class Periods:
             self.unit, self.starts, self._start = unit, np.unique(start(known)), start
             if len(self.starts) <= MOST:
                 break
+        self._of_day = dict(zip(known.astype(str).tolist(), self._numbers(known).tolist(), strict=True))
 
     def number(self, day: str) -> int:
-        """Which period a day belongs to."""
-        return int(np.searchsorted(self.starts, self._start(np.array([day], "datetime64[D]")))[0])
+        """Which period one of the days belongs to."""
+        return self._of_day[day]
 
     def numbers(self, days: pa.ChunkedArray) -> NDArray[np.int64]:
         """(N,) the same of a column of dates; -1 where there is none."""
         known = pc.fill_null(days.cast(pa.int32()), 0).to_numpy().astype("datetime64[D]")
-        found = np.searchsorted(self.starts, self._start(known)).astype(np.int64)
+        found = self._numbers(known)
         found[days.is_null().to_numpy()] = -1
         return found
 
@@ -62,3 +63,6 @@ class Periods:
         """A period as it is called: a day in ISO form, `2026-05` for a month."""
         start = str(self.starts[number])
         return {"day": start, "week": f"week of {start}", "month": start[:7], "year": start[:4]}[self.unit]
+
+    def _numbers(self, days: Days) -> NDArray[np.int64]:
+        return np.searchsorted(self.starts, self._start(days)).astype(np.int64)

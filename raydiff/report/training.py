@@ -129,7 +129,10 @@ def _places(run: Run) -> dict[str, int]:
 
 
 def _chosen(run: Run, places: Mapping[str, int], shared: Sequence[str]) -> list[str]:
-    """Images of each category in turn: two defective ones, a normal one, and so on; unlabelled ones if these run out."""
+    """Images of each category in turn: two defective ones, a normal one and so on; unlabelled ones when these run out.
+
+    In the order of their categories, defective ones first.
+    """
     mixed = [shared[place] for place in np.random.default_rng(SEED).permutation(len(shared))]
     chosen: list[str] = []
     queues: dict[int, dict[int, list[str]]] = {}
