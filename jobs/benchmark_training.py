@@ -13,6 +13,8 @@ from typing import Annotated
 import typer
 
 from raydiff import cli, cluster, methods, steps, storage
+from raydiff.cli import options
+from raydiff.cli.method_settings import changes
 from raydiff.errors import SettingsError
 from raydiff.methods.base import GradientSettings
 from raydiff.progress import console
@@ -22,18 +24,18 @@ from raydiff.training.workers import Workers
 
 
 def main(
-    data: cli.Data,
+    data: options.Data,
     out: Annotated[str, typer.Option(help="A new folder; benchmark.json goes there.")],
-    method: cli.Method,
-    preset: cli.Preset = "small",
-    backbone: cli.Backbone = None,
-    backbone_weights: cli.Weights = None,
-    settings: cli.Set = None,
+    method: options.Method,
+    preset: options.Preset = "small",
+    backbone: options.Backbone = None,
+    backbone_weights: options.Weights = None,
+    settings: options.Set = None,
     most: Annotated[int, typer.Option(min=2, help="The larger number of workers.")] = 2,
-    address: cli.Address = None,
+    address: options.Address = None,
 ) -> None:
     """Train with one worker and with several, and print the ratio of their speeds."""
-    recipe = methods.recipe(method, preset, cli.changes(method, backbone, backbone_weights, settings))
+    recipe = methods.recipe(method, preset, changes(method, backbone, backbone_weights, settings))
     if not isinstance(recipe, GradientSettings):
         raise SettingsError(f"{method} takes no gradient steps, so more workers do not help; choose another --method")
     steps.index(data, out)

@@ -4,6 +4,7 @@ ray job submit --working-dir . -- python jobs/evaluate.py --out s3://plant/runs/
 """
 
 from raydiff import cli
+from raydiff.cli.run_commands import evaluate
 
 if __name__ == "__main__":
-    cli.run(cli.evaluate)
+    cli.run(evaluate)

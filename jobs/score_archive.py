@@ -11,24 +11,28 @@ from typing import Annotated
 import typer
 
 from raydiff import cli
+from raydiff.cli import documents, options
+from raydiff.cli.answer import Answer, answering
+from raydiff.cli.settings_file import configurable
+from raydiff.cli.shown import print_scored
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
 from raydiff.progress import console
-from raydiff.scoring.archive_run import score_archive
-from raydiff.scoring.summary import print_summary
 
 
+@configurable
+@answering
 def main(
     model: Annotated[str, typer.Option(help="A model folder: a path or an object-storage URI.")],
     data: Annotated[str, typer.Option(help="A folder of images, a table, or a packed archive (raydiff index --pack).")],
     out: Annotated[str, typer.Option(help="Folder for the score table, the summary, the maps and the report.")],
-    maps: cli.MapsOption = "none",
+    maps: options.MapsOption = "none",
     replicas: Annotated[int | None, typer.Option(help="Model replicas; one a GPU, or one a CPU, by default.")] = None,
-    address: cli.Address = None,
-    gpus: cli.Gpus = None,
+    address: options.Address = None,
+    gpus: options.Gpus = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Images with more become rows with an error.")] = MAX_PIXELS,
-    pages: cli.PagesOption = None,
+    pages: options.PagesOption = None,
     part_from: Annotated[
         str | None,
         typer.Option(
@@ -36,7 +40,8 @@ def main(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
-) -> None:
+    verbose: options.Verbose = False,
+) -> Answer:
     """Score every image there is into Parquet files, one row an image, bad ones too."""
     which, parts = Pages.parse(pages), PartPattern.parse(part_from)
     if dry_run:  # imported here, because planning loads all that a run may need
@@ -45,13 +50,18 @@ def main(
 
         plan = plan_archive(model, data, out, maps, replicas, max_pixels, address, pages=which, part_from=parts)
         print_plan(plan)
-        return
+        return Answer(documents.planned(plan))
+    from raydiff.scoring.archive_run import score_archive  # here, because what Ray says is settled before it is loaded
+    from raydiff.scoring.summary import print_summary
+
     done, summary = score_archive(model, data, out, maps, replicas, max_pixels, address, gpus, which, parts)
-    cli.print_scored(done)
+    print_scored(done)
     print_summary(summary)
     from raydiff.report.archive import write_archive_report  # matplotlib, which scoring does without
 
-    console.print(f"report: {write_archive_report(out)}", markup=False)
+    report = write_archive_report(out)
+    console.print(f"report: {report}", markup=False)
+    return Answer({**documents.scored(done, out), "summary": summary, "report": report})
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ OUT/work private. Nothing of raydiff reads them.
 """
 
 from raydiff import cli
+from raydiff.cli.run_commands import tune
 
 if __name__ == "__main__":
-    cli.run(cli.tune)
+    cli.run(tune)

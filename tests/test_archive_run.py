@@ -27,7 +27,8 @@ import raydiff
 from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images.decode import decode
-from raydiff.images.pack import pack
+from raydiff.images.pack import pack, read_bytes, shards_of
+from raydiff.images.shards import Part
 from raydiff.model.description import describe
 from raydiff.report.archive import write_archive_report
 from raydiff.scoring import archive_run, table
@@ -309,6 +310,26 @@ def test_packed_images_score_the_same_and_new_ones_are_taken_in(scored, model, a
     by_uri = {row["uri"]: row["score"] for row in table.read(second).to_pylist()}
     for row in rows.to_pylist()[len(before) :]:
         assert row["score"] == by_uri[row["uri"]]
+
+
+def test_large_files_are_packed_so_that_eight_are_read_alone(local_ray, tmp_path):
+    content = np.random.default_rng(0).bytes(2**18 + 1)
+    for folder, count, size in (("large", 67, 2**18 + 1), ("small", 67, 100)):
+        (tmp_path / folder).mkdir()
+        for number in range(count):
+            (tmp_path / folder / f"{number:03d}.png").write_bytes(number.to_bytes() + content[1:size])
+        pack(str(tmp_path / folder), str(tmp_path / f"{folder}_packed"))
+
+    def rows_of_groups(name: str) -> list[int]:
+        (path,) = (tmp_path / f"{name}_packed/packed").iterdir()
+        metadata = pq.ParquetFile(path).metadata
+        return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+
+    assert rows_of_groups("large") == [8] * 8 + [3]  # the last three, less than 16 MB, would fit in one of 64
+    assert rows_of_groups("small") == [64, 3]
+    (shard,) = shards_of(str(tmp_path / "large_packed"))
+    found = read_bytes(str(tmp_path / "large_packed"), Part(0, shard.name, shard.uri, 60, 66))
+    assert found == [number.to_bytes() + content[1:] for number in range(60, 66)]
 
 
 def test_an_archive_without_images_is_named(model, tmp_path):

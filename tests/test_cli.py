@@ -8,15 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import raydiff
 from raydiff import cli, methods
-from raydiff.cli import changes
+from raydiff.cli.method_settings import changes
 from raydiff.errors import SettingsError
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ["index", "train", "tune", "calibrate", "score", "evaluate", "report", "serve", "demo-images"]
+COMMANDS = ["index", "train", "tune", "calibrate", "score", "evaluate", "report", "serve", "demo-images", "doctor"]
 
 
 def python(*arguments):
@@ -113,8 +114,18 @@ def test_the_help_names_every_command():
     assert shown.exit_code == 0
     for command in COMMANDS:
         assert re.search(rf"^\s+{command}\s+[A-Z]", shown.output, re.MULTILINE), command
-    registered = [c.name or c.callback.__name__.replace("_", "-") for c in cli.app.registered_commands]
-    assert sorted(registered) == sorted(COMMANDS)
+    assert sorted(typer.main.get_command(cli.app).commands) == sorted([*COMMANDS, "cluster"])
+
+
+def test_nothing_asked_is_answered_with_what_to_do_first(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["raydiff"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out = capsys.readouterr().out
+    assert ended.value.code == 0
+    named = re.findall(r"^  (?:\S*/)?(make demo|raydiff \w+|python jobs/\w+\.py)", out, re.MULTILINE)
+    assert named == ["make demo", "raydiff index", "python jobs/train_all.py", "raydiff serve"]
+    assert max(map(len, out.splitlines())) <= 120
 
 
 @pytest.mark.parametrize("job", ["train_all", "score_archive", "tune", "evaluate"])
@@ -238,7 +249,13 @@ def test_help_and_a_mistake_are_answered_before_anything_large_is_imported():
     code = "import sys; from raydiff import cli; cli.main(); "
     large = "{'torch', 'ray', 'pandas', 'scipy'} & {*sys.modules}"
     watch = f"import atexit, sys; atexit.register(lambda: print(sorted({large}))); "
-    for arguments in (["--help"], ["train", "--help"], ["train", "--nothing"], ["tune", "--out", "x", "--seed", "one"]):
+    for arguments in (
+        [],
+        ["--help"],
+        ["train", "--help"],
+        ["train", "--nothing"],
+        ["tune", "--out", "x", "--seed", "one"],
+    ):
         done = python("-c", watch + code, *arguments)
         assert done.stdout.endswith("[]\n"), (arguments, done.stdout, done.stderr)
 
@@ -277,11 +294,11 @@ def test_models_can_be_used_where_ray_is_not_installed():
 def test_a_setting_without_a_method_goes_to_those_that_have_it():
     given = ["bank_size=8", "image_size=64", "diffusion_ad.foreground=full"]
     among = ["diffusion_ad", "nearest_patch"]
-    changes = {name: cli.changes(name, None, "random", given, among) for name in among}
-    assert changes["nearest_patch"] == {"backbone": {"weights": "random"}, "bank_size": 8, "image_size": 64}
-    assert changes["diffusion_ad"] == {"backbone": {"weights": "random"}, "image_size": 64, "foreground": "full"}
-    alone = cli.changes("diffusion_ad", None, None, ["bank_size=8"], ["diffusion_ad"])
+    given_to = {name: changes(name, None, "random", given, among) for name in among}
+    assert given_to["nearest_patch"] == {"backbone": {"weights": "random"}, "bank_size": 8, "image_size": 64}
+    assert given_to["diffusion_ad"] == {"backbone": {"weights": "random"}, "image_size": 64, "foreground": "full"}
+    alone = changes("diffusion_ad", None, None, ["bank_size=8"], ["diffusion_ad"])
     with pytest.raises(SettingsError, match="no setting 'bank_size'"):
         methods.recipe("diffusion_ad", "demo", alone)
     with pytest.raises(SettingsError, match="did you mean 'image_size'"):
-        methods.recipe("diffusion_ad", "demo", cli.changes("diffusion_ad", None, None, ["imagesize=64"], among))
+        methods.recipe("diffusion_ad", "demo", changes("diffusion_ad", None, None, ["imagesize=64"], among))

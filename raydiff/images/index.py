@@ -195,7 +195,7 @@ def print_report(report: IndexReport, to: Console = console) -> None:
         to.print("the files were not read, so unreadable ones are not known", markup=False)
     if report.levels:
         to.print(f"images were read with {report.levels.option()}: train with it, too", markup=False)
-    for what, names, number in (*report.findings, *_findings(report)):
+    for what, names, number in attention(report):
         # Bold, and one below the other at the end, so that no eye slides over it.
         to.print(f"{what}: {number}", style="bold", markup=False)
         for name in names[:NAMES_PRINTED]:
@@ -204,8 +204,8 @@ def print_report(report: IndexReport, to: Console = console) -> None:
             to.print(f"    and {len(names) - NAMES_PRINTED} more", markup=False)
 
 
-def _findings(report: IndexReport) -> list[Finding]:
-    """What was found about the images and masks themselves, and what has no place."""
+def attention(report: IndexReport) -> list[Finding]:
+    """What deserves attention: of the layout, of the images and masks themselves, and what has no place."""
     found = (
         ("categories with no normals to train on", report.without_normals),
         ("images of unknown label under train, neither trained on nor tested", report.unlabelled),
@@ -217,7 +217,8 @@ def _findings(report: IndexReport) -> list[Finding]:
         ("images at no place that has a meaning, left out", report.misplaced),
         ("files that are no images, left out", report.ignored),
     )
-    findings = [Finding(what, tuple(names), len(names)) for what, names in found if names]
+    findings = [*report.findings]
+    findings += [Finding(what, tuple(names), len(names)) for what, names in found if names]
     if not report.levels:
         for said, names in advice({category: highest for category, (highest, _) in report.depths.items()}):
             findings.append(Finding(said, (), sum(report.depths[category][1] for category in names)))

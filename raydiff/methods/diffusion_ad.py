@@ -70,7 +70,7 @@ class DiffusionADScore(ScoreSettings):
 
 
 # What learns in minutes on two cores, where two networks that begin with nothing do not: pretrained features, and a
-# reconstruction of so few pixels that it costs no more than they do. What came out is in the README.
+# reconstruction of so few pixels that it costs no more than they do. What came out is in docs/accuracy.md.
 _QUICK: Mapping[str, Any] = {
     "texture_sources": ("procedural", "self"),
     "anomaly_parts": 3,

@@ -53,8 +53,8 @@ def check(repo: str, files: tuple[str, ...], revision: str | None = None) -> Non
     _within(DEADLINE_SECONDS, ask, constants.ENDPOINT)
 
 
-def check_url(url: str) -> None:
-    """Whether a web server gives a file.
+def check_url(url: str, seconds: float = DEADLINE_SECONDS) -> None:
+    """Whether a web server gives a file, and that within so many seconds.
 
     Raises:
         HubError: if it does not answer or refuses.
@@ -65,9 +65,10 @@ def check_url(url: str) -> None:
             with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=ANSWER_SECONDS):
                 pass
         except (OSError, ValueError) as error:
-            raise HubError(f"{url}: {_reason(error)}") from None
+            inner = getattr(error, "reason", None)  # of what never came to an answer, for which urllib has words around
+            raise HubError(f"{url}: {_reason(inner if isinstance(inner, OSError) else error)}") from None
 
-    _within(DEADLINE_SECONDS, ask, url)
+    _within(seconds, ask, url)
 
 
 def _within(seconds: float, ask: Callable[[], None], where: str) -> None:

@@ -75,9 +75,9 @@ def untested(runs: Sequence[Run]) -> str:
     )
 
 
-def archive_command(model_uri: str) -> str:
+def archive_command(model_uri: str, python: str = "python") -> str:
     """How an archive is scored with a model: what comes after a run."""
-    return f"python jobs/score_archive.py --model {shlex.quote(model_uri)} --data ARCHIVE --out SCORES"
+    return f"{python} jobs/score_archive.py --model {shlex.quote(model_uri)} --data ARCHIVE --out SCORES"
 
 
 def verdicts(runs: Sequence[Run]) -> list[Verdict]:

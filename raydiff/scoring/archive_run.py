@@ -86,6 +86,8 @@ def _scored(
     packed = list_images(model, data_uri, images, pages, part_from)
     done = None
     if not is_complete(out_uri, images):
+        if model["calibration"] and parts_table.says_part(shards(images)[0].uri):
+            console.print(parts_table.foretold(Calibration.parse(model["calibration"])), markup=False)
         cluster.connect(address, gpus)
         with deployed(model_uri, replicas) as handle:
             done = score_table(

@@ -16,7 +16,7 @@ from ray.serve.context import _get_global_client  # Serve's public status does n
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
-from raydiff import cluster, storage
+from raydiff import cluster, storage, verbosity
 from raydiff.cluster.worker_progress import told_if_pending
 from raydiff.errors import ClusterError
 from raydiff.model.description import describe
@@ -65,14 +65,14 @@ def serving(arguments: Arguments, host: str, port: int, replicas: int, address: 
     cluster.connect(address)
     cluster.check_room(replicas, "replicas")
     deployment.take_down_left_over()
-    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
-    _listen(host, port, quiet)
+    said = LoggingConfig(log_level=verbosity.level(), enable_access_log=False)
+    _listen(host, port, said)
     served = application(
         arguments,
         num_replicas=replicas,
         ray_actor_options={"num_cpus": 0, "num_gpus": 1} if cluster.gpus() else {"num_cpus": 1},
         graceful_shutdown_timeout_s=5,
-        logging_config=quiet,
+        logging_config=said,
     )
     name = f"{deployment.APP}-{ray.get_runtime_context().get_job_id()}-http"  # as `take_down_left_over` reads it
     try:
@@ -113,7 +113,7 @@ def _check_free(host: str, port: int) -> None:
         ) from None
 
 
-def _listen(host: str, port: int, quiet: LoggingConfig) -> None:
+def _listen(host: str, port: int, said: LoggingConfig) -> None:
     """Start Serve. One that runs already keeps its own place; it is started anew if nothing is deployed on it.
 
     Raises:
@@ -131,7 +131,7 @@ def _listen(host: str, port: int, quiet: LoggingConfig) -> None:
                 "give its place with --host and --port, or wait until that has ended"
             )
         serve.shutdown()  # what bulk runs have left: they need no HTTP
-    serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, logging_config=quiet)
+    serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, logging_config=said)
 
 
 def _run(served: Application, name: str) -> None:

@@ -1,0 +1,9 @@
+"""The command line, `raydiff index | train | tune | calibrate | score | evaluate | report | serve | cluster`.
+
+Commands lie in the `*_command.py` and `*_commands.py`, what several of them take in `options.py`; `command_line.py`
+puts them together.
+"""
+
+from raydiff.cli.command_line import app, main, run
+
+__all__ = ["app", "main", "run"]

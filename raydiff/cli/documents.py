@@ -1,0 +1,101 @@
+"""What commands and jobs have found, as `--json` tells it: bounded, places of the rest included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raydiff.images.index import IndexReport
+    from raydiff.model.folder import Model
+    from raydiff.planning.plan import Plan
+    from raydiff.run_folder import RunFolder
+    from raydiff.scoring.bulk import Summary
+
+
+def indexed(report: IndexReport) -> dict[str, Any]:
+    """The images by group, and what deserves attention, with some names each."""
+    from raydiff.images.index import NAMES_PRINTED, attention
+
+    return {
+        "table": report.table_uri,
+        "layout": report.layout,
+        "images": sum(group.images for group in report.groups),
+        "groups": [group._asdict() for group in report.groups],
+        "unreadable": len(report.unreadable),
+        "attention": [
+            {"what": found.what, "number": found.number, "first": found.names[:NAMES_PRINTED]}
+            for found in attention(report)
+        ],
+    }
+
+
+def trained(model: Model, uri: str) -> dict[str, Any]:
+    """A model that was fitted."""
+    return {"model": uri, "method": model.method.name, "id": model.id, "card": model.card}
+
+
+def tuned(run: RunFolder, tunings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Tunings by model, without their trials, which lie in a file."""
+    models = {
+        name: {key: value for key, value in tuning.items() if key != "stages"}
+        | {"chosen": {key: value for stage in tuning["stages"] for key, value in stage["chosen"].items()}}
+        for name, tuning in tunings.items()
+    }
+    return {"models": models, "trials": run.trials}
+
+
+def calibrated(model: Model, uri: str) -> dict[str, Any]:
+    """A calibration: each category's threshold, and what is promised of it."""
+    found = model.calibration
+    assert found is not None
+    return {
+        "model": uri,
+        "id": model.id,
+        "false_alarm_rate": found.rate,
+        "categories": {
+            name: {
+                "threshold": found.of(name).threshold,
+                "normals": own.normals,
+                "promised": found.of(name).promised,
+                "own": found.is_own(name),
+                "made_anomalies": model.card["made_anomalies"].get(name),
+            }
+            for name, own in found.categories.items()
+        },
+        "sentences": found.sentences(),
+    }
+
+
+def scored(summary: Summary | None, uri: str) -> dict[str, Any]:
+    """A score table, and what this run did for it; null where nothing was missing."""
+    return {"scores": uri, "run": summary and summary._asdict()}
+
+
+def run(uri: str, report: str) -> dict[str, Any]:
+    """A run's models with their evaluations, and which was chosen; null where there are no test images."""
+    from raydiff import steps
+    from raydiff.run_folder import RunFolder
+
+    folder, results = RunFolder(uri), steps.results(uri)
+    models = {name: {"model": folder.model(name), "evaluation": results.get(name)} for name in folder.models()}
+    return {"run": folder.uri, "chosen": steps.chosen(uri), "report": report, "models": models}
+
+
+def planned(plan: Plan) -> dict[str, Any]:
+    """A dry run's plan: seconds and bytes."""
+    return {
+        "images": plan.images,
+        "seconds": plan.seconds,
+        "stored_bytes": plan.stored,
+        "sections": [
+            {
+                "title": section.title,
+                "facts": section.facts,
+                "steps": [{"name": step.name, "seconds": step.amount, "note": step.note} for step in section.steps],
+                "stored": [{"name": each.name, "bytes": each.amount} for each in section.stored],
+            }
+            for section in plan.sections
+        ],
+        "notes": plan.notes,
+    }
