@@ -18,6 +18,7 @@ from raydiff.cli.shown import print_scored
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
+from raydiff.progress import console
 
 
 @configurable
@@ -25,7 +26,7 @@ from raydiff.images.parts import PartPattern
 def main(
     model: Annotated[str, typer.Option(help="A model folder: a path or an object-storage URI.")],
     data: Annotated[str, typer.Option(help="A folder of images, a table, or a packed archive (raydiff index --pack).")],
-    out: Annotated[str, typer.Option(help="Folder for the score table, the summary and the maps.")],
+    out: Annotated[str, typer.Option(help="Folder for the score table, the summary, the maps and the report.")],
     maps: options.MapsOption = "none",
     replicas: Annotated[int | None, typer.Option(help="Model replicas; one a GPU, or one a CPU, by default.")] = None,
     address: options.Address = None,
@@ -56,7 +57,11 @@ def main(
     done, summary = score_archive(model, data, out, maps, replicas, max_pixels, address, gpus, which, parts)
     print_scored(done)
     print_summary(summary)
-    return Answer({**documents.scored(done, out), "summary": summary})
+    from raydiff.report.archive import write_archive_report  # matplotlib, which scoring does without
+
+    report = write_archive_report(out)
+    console.print(f"report: {report}", markup=False)
+    return Answer({**documents.scored(done, out), "summary": summary, "report": report})
 
 
 if __name__ == "__main__":

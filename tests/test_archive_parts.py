@@ -251,10 +251,12 @@ def test_the_job_takes_the_option(monkeypatch, tmp_path):
     main = runpy.run_path(str(ROOT / "jobs/score_archive.py"))["main"]
     monkeypatch.setitem(main.__globals__, "score_archive", lambda *given: asked.append(given) or (None, None))
     monkeypatch.setitem(main.__globals__, "print_summary", lambda found: None)
+    monkeypatch.setattr("raydiff.report.archive.write_archive_report", lambda scores: f"{scores}/report.html")
     app = typer.Typer()
     app.command()(main)
     given = ["--model", "m", "--data", "d", "--out", str(tmp_path)]
-    CliRunner().invoke(app, [*given, "--part-from", r"_(\d+)_"], catch_exceptions=False)
+    done = CliRunner().invoke(app, [*given, "--part-from", r"_(\d+)_"], catch_exceptions=False)
+    assert f"report: {tmp_path}/report.html" in done.output
     CliRunner().invoke(app, given, catch_exceptions=False)
     assert asked[0][-1].part("a_12_b") == "12"
     assert asked[1][-1] is None

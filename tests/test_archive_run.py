@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import io
 import os
 import struct
@@ -29,6 +30,7 @@ from raydiff.images.decode import decode
 from raydiff.images.pack import pack, read_bytes, shards_of
 from raydiff.images.shards import Part
 from raydiff.model.description import describe
+from raydiff.report.archive import write_archive_report
 from raydiff.scoring import archive_run, table
 from raydiff.scoring.archive_run import list_images, score_archive
 
@@ -211,6 +213,16 @@ def test_the_summary_is_what_the_rows_say(scored):
         of = [row for row in rows if (row["category"], str(row["day"])) == (day.category, str(day.day))]
         assert (day.images, day.alarms) == (len(of), sum(row["is_anomalous"] is True for row in of))
     assert storage.read_json(str(out / "summary.json"))["images"] == len(rows)
+
+
+def test_its_report_needs_the_folder_alone(scored, model):
+    out, _, summary = scored
+    assert storage.read_json(str(out / "model.json")) == describe(model)
+    page = Path(write_archive_report(str(out))).read_text()
+    assert f"<b>{summary.images:,}</b>images" in page
+    assert f"<b>{summary.alarms:,}</b>alarms" in page
+    assert all(found in html.unescape(page) for found in summary.errors)
+    assert page.count('alt="anomaly map and true defect"') == page.count('alt="image"') == 24
 
 
 def test_a_finished_archive_is_left_alone_and_needs_no_ray(scored, model, archive, monkeypatch):

@@ -205,10 +205,16 @@ def evaluate(out: options.Out, model: options.Name, size: options.Size = None) -
 @app.command(epilog="Example: raydiff report --out runs/may")
 @configurable
 @answering
-def report(out: options.Out) -> Answer:
-    """Write the run's report: one HTML file."""
+def report(
+    out: Annotated[str | None, typer.Option(help="A run's folder.")] = None,
+    scores: Annotated[str | None, typer.Option(help="Or a folder of jobs/score_archive.py.")] = None,
+) -> Answer:
+    """Write the report of a run, or of a scored archive: one HTML file."""
     from raydiff import steps
+    from raydiff.report.archive import write_archive_report
 
-    place = steps.report(out)
+    if (out is None) == (scores is None):
+        raise SettingsError("give either --out, a run's folder, or --scores, a folder of jobs/score_archive.py")
+    place = write_archive_report(scores) if scores else steps.report(out or "")
     console.print(f"report: {place}", markup=False)
     return Answer({"report": place})

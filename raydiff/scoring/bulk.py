@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import ray
@@ -32,7 +33,6 @@ from raydiff.scoring.part_scorer import METRICS, PartScorer
 from raydiff.scoring.unfinished import READS_AT_ONCE, WORK, Counts, Unfinished, count, finish, unfinished
 from raydiff.storage.patience import patiently
 
-RUN = "run.json"
 MANIFEST = "manifest.json"
 # Ray Data keeps books on every block, so a run goes through the table in waves of bounded length.
 PARTS_PER_WAVE = 4096
@@ -162,9 +162,9 @@ def claim(
 ) -> None:
     """Note what a folder of scores is for, or check that it is for the same; arguments and errors as `check_claim`."""
     mine = check_claim(scores_uri, model, table_uri, maps, max_pixels, source)
-    place = storage.join(scores_uri, RUN)
+    place = storage.join(scores_uri, table.RUN)
     if not storage.exists(place):
-        storage.write_json(place, mine)
+        storage.write_json(place, mine | {"begun": datetime.now(UTC).isoformat(timespec="seconds")})
 
 
 def check_claim(
@@ -185,7 +185,7 @@ def check_claim(
         "max_pixels": max_pixels,
         "rows_per_part": Reading.described(model["settings"]["train"]).rows_per_part,
     }
-    place = storage.join(scores_uri, RUN)
+    place = storage.join(scores_uri, table.RUN)
     theirs = storage.read_json(place) if storage.exists(place) else mine
     other = [name for name in mine if theirs.get(name) != mine[name]]
     if other:
