@@ -17,7 +17,19 @@ from raydiff.cli.method_settings import changes
 from raydiff.errors import SettingsError
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ["index", "train", "tune", "calibrate", "score", "evaluate", "report", "serve", "demo-images", "doctor"]
+COMMANDS = [
+    "index",
+    "train",
+    "tune",
+    "calibrate",
+    "review",
+    "score",
+    "evaluate",
+    "report",
+    "serve",
+    "demo-images",
+    "doctor",
+]
 
 
 def python(*arguments):
