@@ -151,6 +151,7 @@ def test_the_score_is_that_of_the_one_scoring_path(service, folder, kind):
         "map": None,
         "map_box": [0, 0, 40, 40],
         "picture": None,
+        "reconstruction": None,
     }
 
 
