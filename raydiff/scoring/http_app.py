@@ -15,6 +15,7 @@ from raydiff.errors import ImageError, SettingsError
 from raydiff.scoring import tokens, uploads
 from raydiff.scoring.answers import Answer, Answers, Described, Error, Parameters
 from raydiff.scoring.refusal import Refusal
+from raydiff.scoring.service_metrics import CONTENT_TYPE
 from raydiff.scoring.site import ANSWERED, add_pages, failed, refused
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ def http_app(service: Service) -> FastAPI:
         """Whether the service is up: its model is loaded. Asks for no token."""
         return {"status": "ok"}
 
+    @app.get("/metrics", dependencies=guarded, include_in_schema=False)
+    async def metrics() -> Response:
+        """What this replica has done, for Prometheus."""
+        return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE, **ANSWERED})
+
     @app.get(
         "/v1/model",
         dependencies=guarded,
@@ -72,19 +78,30 @@ def http_app(service: Service) -> FastAPI:
     )
     async def score(request: Request) -> Response:
         """Score the image that the body is, or the images of a form; one that cannot be read says so in its place."""
-        said, kind = dict(request.query_params), request.headers.get("content-type", "")
-        parameters = _parameters(said)
-        async with service.gate.place():
-            data = await uploads.body(request, service.arguments.max_bytes)
-            if uploads.is_form(kind):
-                return await _form(service, data, kind, said)
-            try:
-                found = await service.answered(data, parameters)
-            except ImageError as error:
-                raise Refusal(422, _sentence(error)) from None
-            return JSONResponse(found, headers=ANSWERED)
+        try:
+            response = await _scored(service, request)
+        except Refusal as refusal:
+            service.metrics.request(refusal.status)
+            raise
+        service.metrics.request(response.status_code)
+        return response
 
     return app
+
+
+async def _scored(service: Service, request: Request) -> Response:
+    """What is said of a request's image or images."""
+    said, kind = dict(request.query_params), request.headers.get("content-type", "")
+    parameters = _parameters(said)
+    async with service.gate.place():
+        data = await uploads.body(request, service.arguments.max_bytes)
+        if uploads.is_form(kind):
+            return await _form(service, data, kind, said)
+        try:
+            found = await service.answered(data, parameters)
+        except ImageError as error:
+            raise Refusal(422, _sentence(error)) from None
+        return JSONResponse(found, headers=ANSWERED)
 
 
 async def _form(service: Service, data: bytes, kind: str, said: dict[str, str]) -> Response:

@@ -27,6 +27,7 @@ from raydiff.model.folder import load
 from raydiff.scoring.answers import Limits, Parameters, answer, described
 from raydiff.scoring.gate import RETRY_SECONDS, Gate
 from raydiff.scoring.http_app import http_app
+from raydiff.scoring.service_metrics import ServiceMetrics
 from raydiff.scoring.tokens import hashed_token
 from raydiff.settings import Settings
 
@@ -68,6 +69,7 @@ class Service:
             raydiff.__version__,
             Limits.model_validate(arguments.model_dump(exclude={"model"})),
         )
+        self.metrics = ServiceMetrics(self.model_id)
         self.gate = Gate(PLACES, arguments.max_seconds)
         self._one_at_a_time = ThreadPoolExecutor(1)  # beside the event loop, which goes on reading other bodies
 
@@ -94,9 +96,11 @@ class Service:
         return self._answer(data, Parameters(category=category, page=page))
 
     def _answer(self, data: bytes, parameters: Parameters) -> dict[str, Any]:
-        seen = self.model.seen(data, parameters.category, self.arguments.max_pixels, parameters.page)
-        scored = self.model.score_seen([seen.pixels], [parameters.category])
-        return answer(self.model, self.model_id, seen, scored, parameters)
+        with self.metrics.image() as said:
+            seen = self.model.seen(data, parameters.category, self.arguments.max_pixels, parameters.page)
+            scored = self.model.score_seen([seen.pixels], [parameters.category])
+            said.update(answer(self.model, self.model_id, seen, scored, parameters))
+        return said
 
 
 def application(arguments: Arguments, **options: Any) -> Application:
