@@ -21,6 +21,14 @@ _LASTING = {
     *("FileExistsError", "IsADirectoryError", "NotADirectoryError"),
     *("ParamValidationError", "NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"),
 }
+# What to do about what libraries say in their own words, by the name of the exception.
+_ADVICE = {
+    "NoCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, where this runs",
+    "PartialCredentialsError": "set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, where this runs",
+    "ProfileNotFound": "set AWS_PROFILE to one of those in ~/.aws",
+    "EndpointConnectionError": "is the endpoint (AWS_ENDPOINT_URL) right, up and reachable from here?",
+    "ConnectTimeoutError": "is the endpoint (AWS_ENDPOINT_URL) right, up and reachable from here?",
+}
 _LASTING_NUMBERS = {errno.EINVAL, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
@@ -44,8 +52,9 @@ def explained(uri: str, fs: fsspec.AbstractFileSystem) -> Iterator[None]:
         raise StorageError(f"{uri}: access refused ({reason}); check the credentials and their rights") from None
     except Exception as error:  # every kind of store has errors of its own
         reason = " ".join(str(error).split()) or type(error).__name__
+        advice = next((f"; {_ADVICE[kind.__name__]}" for kind in type(error).__mro__ if kind.__name__ in _ADVICE), "")
         kind = StorageUnavailable if _passes(error, isinstance(fs, LocalFileSystem)) else StorageError
-        raise kind(f"{uri}: {reason}") from error
+        raise kind(f"{uri}: {reason}{advice}") from error
 
 
 def _passes(error: Exception, local: bool) -> bool:
