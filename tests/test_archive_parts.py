@@ -249,8 +249,8 @@ def test_a_pattern_that_fits_no_path_is_refused_before_anything_is_noted(model, 
 def test_the_job_takes_the_option(monkeypatch, tmp_path):
     asked = []
     main = runpy.run_path(str(ROOT / "jobs/score_archive.py"))["main"]
-    monkeypatch.setitem(main.__globals__, "score_archive", lambda *given: asked.append(given) or (None, None))
-    monkeypatch.setitem(main.__globals__, "print_summary", lambda found: None)
+    monkeypatch.setattr(archive_run, "score_archive", lambda *given: asked.append(given) or (None, None))
+    monkeypatch.setattr(summary, "print_summary", lambda found: None)
     monkeypatch.setattr("raydiff.report.archive.write_archive_report", lambda scores: f"{scores}/report.html")
     app = typer.Typer()
     app.command()(main)

@@ -67,7 +67,7 @@ def false_alarms(runs: Sequence[Run]) -> dict[str, Any] | None:
                     "alarms": alarms,
                     "rate": rate,
                     "promised": all(
-                        facts.promised(run.calibration, each) for each in ([name] if name else run.categories)
+                        facts.promised(run.calibration, each) for each in (run.categories if name is None else [name])
                     ),
                     "low": float(low),
                     "high": float(high),
