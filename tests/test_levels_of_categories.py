@@ -16,6 +16,7 @@ from PIL import Image
 
 import raydiff
 from raydiff import cli, cluster, steps
+from raydiff.cli.method_settings import with_levels
 from raydiff.errors import DataError, SettingsError
 from raydiff.images.decode import decode
 from raydiff.images.levels import Levels
@@ -149,6 +150,6 @@ def test_the_command_line_reads_a_depth_for_each_category(tmp_path: Path) -> Non
     assert found.exception is None
     with pytest.raises(SettingsError, match="'blot', which is no category"):
         raise runner.invoke(cli.app, ["index", *where, "--levels", "blot=0,9"]).exception
-    settings = cli.with_levels({}, ["blot=12"], None)
+    settings = with_levels({}, ["blot=12"], None)
     with pytest.raises(SettingsError, match="'blot', which is no category"):
         steps.check_recipe(str(tmp_path / "run"), "nearest_patch", "demo", settings)

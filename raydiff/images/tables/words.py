@@ -98,7 +98,7 @@ class Cells:
         """
 
         def meaning(value: object) -> int | None:
-            word = _word(value)
+            word = re.sub(r"\.0+$", "", _word(value))  # what pandas makes of integers beside missing values
             if word in MISSING:
                 return None
             if word not in map(str, DEPTHS):
