@@ -21,6 +21,7 @@ from raydiff.model.scored import Scored
 
 APP = "raydiff"
 CALLS_PER_REPLICA = 2  # one being computed, one ready beside it; callers wait beyond that
+IDLE_SECONDS = 0.1  # a replica that is to end looks so often whether its last call is answered; Serve's 2 s are a wait
 
 
 class Scorer:
@@ -64,6 +65,7 @@ def deployed(model_uri: str, replicas: int | None = None) -> Iterator[Deployment
         num_replicas=count,
         ray_actor_options=gpu,
         max_ongoing_requests=CALLS_PER_REPLICA,
+        graceful_shutdown_wait_loop_s=IDLE_SECONDS,
         graceful_shutdown_timeout_s=5,
         logging_config=quiet,
     )
