@@ -210,11 +210,15 @@ def report(
     scores: Annotated[str | None, typer.Option(help="Or a folder of jobs/score_archive.py.")] = None,
 ) -> Answer:
     """Write the report of a run, or of a scored archive: one HTML file."""
-    from raydiff import steps
-    from raydiff.report.archive import write_archive_report
+    if out is not None and scores is None:
+        from raydiff import steps
 
-    if (out is None) == (scores is None):
+        place = steps.report(out)
+    elif scores is not None and out is None:
+        from raydiff.report.archive import write_archive_report
+
+        place = write_archive_report(scores)
+    else:
         raise SettingsError("give either --out, a run's folder, or --scores, a folder of jobs/score_archive.py")
-    place = write_archive_report(scores) if scores else steps.report(out or "")
     console.print(f"report: {place}", markup=False)
     return Answer({"report": place})

@@ -9,6 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from scipy.special import kolmogi
@@ -39,10 +40,10 @@ def alarms_figure(periods: Periods, scored: NDArray[np.int64], alarms: NDArray[n
     with np.errstate(invalid="ignore"):
         share = alarms / scored  # NaN where there is no image
     width = 0.8 * _DAYS[periods.unit]
-    above.plot(periods.dates(), share, "o-", color=BLUE, markersize=3, linewidth=1.4, label="images with an alarm")
+    above.plot(periods.starts, share, "o-", color=BLUE, markersize=3, linewidth=1.4, label="images with an alarm")
     if rate is not None:
         above.axhline(rate, color=INK, linestyle="--", linewidth=1.1, label="promised of normal images")
-    below.bar(periods.dates(), alarms, width, color=VERMILION)
+    below.bar(periods.starts, alarms, width, color=VERMILION)
     above.set(ylabel="share", ylim=(0, 1.15 * max(np.nanmax(share), rate or 0.0, 1e-4)))
     above.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     below.set(ylabel=f"alarms a {periods.unit}", ylim=(0, max(1, 1.1 * int(alarms.max()))))
@@ -106,23 +107,16 @@ def distribution_figure(counts: ScoreCounts) -> Markup:
 def drift_figure(periods: Periods, found: Sequence[tuple[int, Drift]]) -> Markup:
     """How far the scores of each period are from the calibration's."""
     made, axes = figure(4.6, 2.2)
-    dates = periods.dates()
-    axes.plot(
-        [dates[number] for number, _ in found],
-        [drift.distance for _, drift in found],
-        "o-",
-        color=BLUE,
-        markersize=3,
-        linewidth=1.4,
-        label="distance from the calibration",
-    )
-    drifted = [(dates[number], drift.distance) for number, drift in found if drift.drifted]
-    if drifted:
-        axes.plot(*zip(*drifted, strict=True), "s", color=VERMILION, markersize=4.5, label="drifted")
+    dates = periods.starts[[number for number, _ in found]]
+    distances = np.array([drift.distance for _, drift in found])
+    chance = np.array([_by_chance(drift) for _, drift in found])
+    drifted = np.array([drift.drifted for _, drift in found])
+    axes.plot(dates, distances, "o-", color=BLUE, markersize=3, linewidth=1.4, label="distance from the calibration")
+    if drifted.any():
+        axes.plot(dates[drifted], distances[drifted], "s", color=VERMILION, markersize=4.5, label="drifted")
     axes.axhline(DRIFT_DISTANCE, color=INK, linestyle="--", linewidth=1.1)
-    chance = [_by_chance(drift) for _, drift in found]
-    axes.plot([dates[number] for number, _ in found], chance, color=MUTED, linestyle=":", linewidth=1.2, label="chance")
-    top = max(2 * DRIFT_DISTANCE, *chance, *(drift.distance for _, drift in found))
+    axes.plot(dates, chance, color=MUTED, linestyle=":", linewidth=1.2, label="chance")
+    top = max(2 * DRIFT_DISTANCE, chance.max(), distances.max())
     axes.set(ylabel="distance", ylim=(0, 1.1 * min(1.0, top)))
     _over_time(axes)
     legend(axes)
@@ -145,5 +139,6 @@ def _over_time(axes: Axes) -> None:
 def _legend_of(above: Axes, below: Axes) -> None:
     """One legend above both plots."""
     for line, name in zip(*below.get_legend_handles_labels(), strict=True):
+        assert isinstance(line, Line2D)
         above.plot([], [], color=line.get_color(), linewidth=line.get_linewidth(), label=name)
     legend(above)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -54,10 +53,6 @@ class Periods:
         found = self._numbers(known)
         found[days.is_null().to_numpy()] = -1
         return found
-
-    def dates(self) -> list[datetime.date]:
-        """`starts` as Python's dates."""
-        return self.starts.tolist()
 
     def label(self, number: int) -> str:
         """A period as it is called: a day in ISO form, `2026-05` for a month."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from raydiff.report import facts, gallery
@@ -46,13 +47,13 @@ def false_alarms(runs: Sequence[Run]) -> dict[str, Any] | None:
 
     The interval is Clopper and Pearson's: rates that the count is compatible with at `CONFIDENCE`.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, run in enumerate(runs):
         if run.calibration is None or run.held_out:  # held-out images set the threshold themselves
             continue
         normal = run.scored & (run.label == NORMAL)
-        groups = [(name, normal & run.rows(name)) for name in run.categories]
-        groups = [(name, mine) for name, mine in groups if mine.any()]
+        by_category = {name: normal & run.rows(name) for name in run.categories}
+        groups: list[tuple[str | None, NDArray[np.bool_]]] = [each for each in by_category.items() if each[1].any()]
         if len(groups) > 1:
             groups.append((None, normal))
         for name, mine in groups:
