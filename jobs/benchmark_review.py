@@ -23,6 +23,7 @@ from raydiff import cli, storage
 from raydiff.images.shards import ROWS_PER_SHARD, shard_name
 from raydiff.progress import console, phase
 from raydiff.scoring import table
+from raydiff.scoring.summary import summarise
 
 CATEGORIES = ("bolt", "capsule", "gear", "fabric", "housing")
 BAD = ("the JPEG file is truncated: it ends before its last pixel", "the file is empty")
@@ -51,6 +52,7 @@ def make(out: str, rows: int) -> None:
             shown.advance(count)
     storage.write_json(storage.join(out, "manifest.json"), {"complete": True, "shards": {}})
     storage.write_json(storage.join(out, "run.json"), {"model_id": "0" * 16, "maps": "none"})
+    storage.write_json(storage.join(out, "summary.json"), summarise(out, None).model_dump(mode="json"))
 
 
 def made(numbers: np.ndarray, rng: np.random.Generator) -> pa.Table:

@@ -47,9 +47,9 @@ async function start() {
     trouble(error.message);
     return;
   }
-  $("about").textContent = [table.name.split("/").slice(-2).join("/"), `${number(table.rows)} images`].join(" · ");
+  const unfinished = table.complete ? "" : "not scored to its end";
+  $("about").textContent = [table.name.split("/").slice(-2).join("/"), `${number(table.rows)} images`, unfinished].filter(Boolean).join(" · ");
   $("about").title = [table.name, table.model_id ? `model ${table.model_id}` : ""].filter(Boolean).join(", ");
-  if (!table.complete) trouble("The archive is not scored to its end: these are the images that were done when the viewer was started.");
   options("category", table.categories, (name) => name || "(no category)");
   options("reason", table.reasons, (name) => name);
   $("why").hidden = !table.reasons.length;

@@ -189,6 +189,6 @@ export class Grid {
     if (Number.isNaN(index)) return;
     event.preventDefault();
     if (index >= 0 && index < this.total) this.focus(index);
-    else if (Math.abs(index - from) > 1) this.focus(index < 0 ? 0 : this.total - 1);
+    else if (event.key.startsWith("Page")) this.focus(index < 0 ? 0 : this.total - 1);
   }
 }
