@@ -6,7 +6,7 @@
 
 const LONGEST = 4_000_000; // of the strip, pixels
 const SPARE = 1; // rows of tiles above and below those in sight
-const NARROWEST = 168; // of a tile, pixels
+const NARROWEST = 176; // of a tile, pixels
 const SETTLED = 150; // milliseconds without scrolling
 
 export class Grid {
