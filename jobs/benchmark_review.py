@@ -23,6 +23,7 @@ from raydiff import cli, storage
 from raydiff.images.shards import ROWS_PER_SHARD, shard_name
 from raydiff.progress import console, phase
 from raydiff.scoring import table
+from raydiff.scoring.summary import summarise
 
 CATEGORIES = ("bolt", "capsule", "gear", "fabric", "housing")
 BAD = ("the JPEG file is truncated: it ends before its last pixel", "the file is empty")
@@ -51,6 +52,7 @@ def make(out: str, rows: int) -> None:
             shown.advance(count)
     storage.write_json(storage.join(out, "manifest.json"), {"complete": True, "shards": {}})
     storage.write_json(storage.join(out, "run.json"), {"model_id": "0" * 16, "maps": "none"})
+    storage.write_json(storage.join(out, "summary.json"), summarise(out, None).model_dump(mode="json"))
 
 
 def made(numbers: np.ndarray, rng: np.random.Generator) -> pa.Table:
@@ -89,85 +91,91 @@ def made(numbers: np.ndarray, rng: np.random.Generator) -> pa.Table:
 
 def measure(out: str, port: int) -> None:
     """Start the viewer and ask for what its page asks for."""
-    command = [
-        sys.executable,
-        "-c",
-        "from raydiff.cli import main; main()",
-        "review",
-        "--out",
-        out,
-        "--port",
-        str(port),
-    ]
-    began = time.perf_counter()
+    program = [sys.executable, "-c", "from raydiff.cli import main; main()"]
+    command = [*program, "review", "--out", out, "--port", str(port)]
+    begun = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
-            asked(port, "/healthz")
-            tell("command until it listens", time.perf_counter() - began, process.pid)
-            total = timed(process.pid, port, "table described", "/v1/table")["rows"]
-            timed(process.pid, port, "first page, highest score first", "/v1/rows")
-            tell("command until the first page is there", time.perf_counter() - began, process.pid)
+            watch = Watch(process.pid, port, begun)
+            watch.ask("from the command until it listens", "/healthz")
+            total = watch.ask("table described", "/v1/table")["rows"]
+            watch.ask("first page, highest score first", "/v1/rows")
+            watch.tell("from the command until the first page", time.perf_counter() - begun, watch.processor())
             for name, query in QUERIES.items():
-                timed(process.pid, port, name, f"/v1/rows?{query}")
-            places = np.random.default_rng(1).integers(0, max(1, total - 60), 40).tolist()
-            taken = []
-            for place in places:
-                start = time.perf_counter()
-                asked(port, f"/v1/rows?offset={place}")
-                taken.append(time.perf_counter() - start)
-            tell(f"a page anywhere, by score: median of {len(places)}", float(np.median(taken)), process.pid)
-            tell("  the slowest of them", max(taken), process.pid)
+                watch.ask(name, f"/v1/rows?{query}")
+            watch.pages(np.random.default_rng(1).integers(0, max(1, total - 60), 40).tolist())
         finally:
             process.terminate()
 
 
+class Watch:
+    """Asks a viewer, and tells what each answer took: seconds, of them the processor's, and memory."""
+
+    def __init__(self, process: int, port: int, begun: float) -> None:
+        self._folder, self._port, self._last = Path(f"/proc/{process}"), port, begun
+        self._used = 0.0
+
+    def ask(self, name: str, path: str) -> dict[str, int]:
+        """Ask, and print how long that took since the answer before."""
+        found = self.answer(path)
+        left = f", {found['total']:,} rows" if "total" in found else ""
+        now, used = time.perf_counter(), self.processor()
+        self.tell(f"{name}{left}", now - self._last, used - self._used)
+        self._last, self._used = now, used
+        return found
+
+    def pages(self, places: list[int]) -> None:
+        """Ask for pages here and there."""
+        taken = []
+        for place in places:
+            start = time.perf_counter()
+            self.answer(f"/v1/rows?offset={place}")
+            taken.append(time.perf_counter() - start)
+        mean = (self.processor() - self._used) / len(places)
+        self.tell(f"a page anywhere, median of {len(places)}", float(np.median(taken)), mean)
+        self.tell("  the slowest of them", max(taken), mean)
+
+    def answer(self, path: str) -> dict[str, int]:
+        """The answer, waited for until the viewer listens."""
+        deadline = time.perf_counter() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}") as answer:
+                    found: dict[str, int] = json.load(answer)
+                    return found
+            except (ConnectionError, urllib.error.URLError):
+                if time.perf_counter() > deadline:
+                    raise
+                time.sleep(0.02)
+
+    def processor(self) -> float:
+        """Seconds of the processor that the viewer has used."""
+        fields = (self._folder / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def tell(self, name: str, seconds: float, processor: float) -> None:
+        """Print a line."""
+        status = (self._folder / "status").read_text()
+        now, most = (int(found[1]) / 1024 for key in MEMORY if (found := re.search(rf"{key}:\s+(\d+)", status)))
+        times = f"{seconds:7.2f} s, processor {processor:6.2f} s"
+        console.print(f"{name:<58} {times}   {now:5.0f} MB, {most:5.0f} MB at most", markup=False)
+
+
+MEMORY = ("VmRSS", "VmHWM")
 QUERIES = {
     "next page": "offset=60",
     "category and alarms": "category=gear&verdict=alarm",
     "score range": "min_score=2&max_score=3",
     "days": "first_day=2026-01-10&last_day=2026-01-12",
-    "kind of error": "reason=the file is empty".replace(" ", "%20"),
+    "kind of error": "reason=the%20file%20is%20empty",
     "p-value range, lowest first": "max_p=0.01&sort=p_value&descending=false",
     "text in the path": "text=00012",
     "text among one category's alarms": "text=0001&category=gear&verdict=alarm",
     "all by p-value": "sort=p_value&descending=false",
-    "all by time": "sort=time",
+    "all by day": "sort=time",
     "all by path": "sort=uri&descending=false",
     "lowest score first": "descending=false",
 }
-
-
-def timed(process: int, port: int, name: str, path: str) -> dict[str, int]:
-    """Ask, and print how long that took."""
-    start = time.perf_counter()
-    found = asked(port, path)
-    left = f", {found['total']:,} rows" if "total" in found else ""
-    tell(f"{name}{left}", time.perf_counter() - start, process)
-    return found
-
-
-def asked(port: int, path: str) -> dict[str, int]:
-    """The answer, waited for until the viewer listens."""
-    deadline = time.perf_counter() + 60
-    while True:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
-                found: dict[str, int] = json.load(answer)
-                return found
-        except (ConnectionError, urllib.error.URLError):
-            if time.perf_counter() > deadline:
-                raise
-            time.sleep(0.02)
-
-
-def tell(name: str, seconds: float, process: int) -> None:
-    """Print a line: seconds, and the process's memory now and at its highest."""
-    status = Path(f"/proc/{process}/status").read_text() if os.path.exists(f"/proc/{process}/status") else ""
-    now, most = (int(found[1]) / 1024 if (found := re.search(rf"{key}:\s+(\d+)", status)) else 0 for key in MEMORY)
-    console.print(f"{name:<60} {seconds:8.3f} s   {now:6.0f} MB now, {most:6.0f} MB at most", markup=False)
-
-
-MEMORY = ("VmRSS", "VmHWM")
 
 if __name__ == "__main__":
     cli.run(main)

@@ -155,6 +155,8 @@ def test_filters_leave_what_brute_force_leaves(table, rows, wanted):
 def test_orders_are_those_of_python(table, rows, wanted, sort, descending):
     left = [number for number, row in enumerate(rows) if is_left(row, wanted)]
     there = [number for number in left if rows[number].get(sort) is not None]
+    if sort == "p_value":  # of which there are few
+        there.sort(key=lambda number: -rows[number]["score"])
     expected = sorted(there, key=lambda number: rows[number][sort], reverse=descending)  # stable either way
     expected += [number for number in left if rows[number].get(sort) is None]
     assert table.find(Filter(**wanted), Order(sort=sort, descending=descending)).rows.tolist() == expected

@@ -47,9 +47,9 @@ async function start() {
     trouble(error.message);
     return;
   }
-  $("about").textContent = [table.name.split("/").slice(-2).join("/"), `${number(table.rows)} images`].join(" · ");
+  const unfinished = table.complete ? "" : "not scored to its end";
+  $("about").textContent = [table.name.split("/").slice(-2).join("/"), `${number(table.rows)} images`, unfinished].filter(Boolean).join(" · ");
   $("about").title = [table.name, table.model_id ? `model ${table.model_id}` : ""].filter(Boolean).join(", ");
-  if (!table.complete) trouble("The archive is not scored to its end: these are the images that were done when the viewer was started.");
   options("category", table.categories, (name) => name || "(no category)");
   options("reason", table.reasons, (name) => name);
   $("why").hidden = !table.reasons.length;
@@ -179,12 +179,13 @@ function draw(button, index) {
   const [kind, words] = verdict(told);
   const place = tag("span", "picture");
   const score = told.score === null ? "" : shown(told.score);
+  const byTime = query.get("sort") === "time";
   const chance = told.p_value === null ? "" : `p ${shown(told.p_value)}`;
   const below = tag("span", "told");
   below.append(
-    line(tag("span", `chip ${kind}`, words), tag("span", "", [score, chance].filter(Boolean).join(" · "))),
+    line(tag("span", `chip ${kind}`, words), tag("span", "", score)),
     Object.assign(tag("span", "file", fileOf(told.uri)), { title: told.uri }),
-    line(tag("span", "small", told.category_guessed ?? told.category ?? ""), tag("span", "", told.day ?? "")),
+    line(tag("span", "small", told.category_guessed ?? told.category ?? ""), tag("span", "", byTime ? (told.day ?? "") : chance)),
   );
   button.replaceChildren(place, below);
   const found = pictures.get(told.row);

@@ -6,7 +6,7 @@
 
 const LONGEST = 4_000_000; // of the strip, pixels
 const SPARE = 1; // rows of tiles above and below those in sight
-const NARROWEST = 168; // of a tile, pixels
+const NARROWEST = 176; // of a tile, pixels
 const SETTLED = 150; // milliseconds without scrolling
 
 export class Grid {
@@ -189,6 +189,6 @@ export class Grid {
     if (Number.isNaN(index)) return;
     event.preventDefault();
     if (index >= 0 && index < this.total) this.focus(index);
-    else if (Math.abs(index - from) > 1) this.focus(index < 0 ? 0 : this.total - 1);
+    else if (event.key.startsWith("Page")) this.focus(index < 0 ? 0 : this.total - 1);
   }
 }

@@ -47,6 +47,7 @@ export class Row {
       closed();
     });
     $("row").addEventListener("keydown", (event) => {
+      if (event.key === "Escape") $("row").close(); // browsers do so themselves, but not where keys are sent by a program
       const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (!by || event.defaultPrevented || event.target.closest("input") || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();

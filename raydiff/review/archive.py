@@ -13,7 +13,6 @@ from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.table import TIME
 from raydiff.model.description import describe
 from raydiff.review.table import Table
-from raydiff.scoring.summary import OTHER
 
 RUN, MANIFEST, SUMMARY = "run.json", "manifest.json", "summary.json"  # as bulk and archive runs write them
 
@@ -92,6 +91,8 @@ def about(table: Table, how: Known, has_model: bool) -> About:
     Raises:
         StorageError, DataError: if they cannot be read.
     """
+    from raydiff.scoring.summary import OTHER  # and scipy, for which the table need not wait
+
     summary = _json(table.files.uri, SUMMARY)
     if summary.get("images") == table.files.rows:
         categories = sorted({each["category"] or "" for each in summary["days"]})

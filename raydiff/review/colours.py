@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raydiff.model.calibration import Calibration
 from raydiff.review.columns import ALARM
 from raydiff.review.table import Table
+
+if TYPE_CHECKING:
+    from raydiff.model.calibration import Calibration
 
 LIKELY_NORMAL = 0.99  # of a category's images, where no threshold says which are
 
@@ -27,7 +30,7 @@ class Scales:
         model: its description (see `model.describe`), None where it is not at hand.
         """
         self._table = table
-        self._calibration = Calibration.parse(model["calibration"]) if model and model["calibration"] else None
+        self._model = model
         self._known: dict[str, tuple[float, float]] = {}
         self._lock = threading.Lock()
 
@@ -37,15 +40,21 @@ class Scales:
         Raises:
             StorageError, DataError: as `Files.columns`.
         """
-        if self._calibration is not None:
-            return self._calibration.of(guessed or category).colour_scale()
         with self._lock:
+            if self._calibration is not None:
+                return self._calibration.of(guessed or category).colour_scale()
             if category not in self._known:
                 self._known[category] = self._usual(category)
             low, likely = self._known[category]
         if np.isnan(low):
             return None
         return low, low + 2 * max((likely if threshold is None else threshold) - low, 1e-6 * max(abs(low), 1.0))
+
+    @cached_property
+    def _calibration(self) -> Calibration | None:
+        from raydiff.model.calibration import Calibration  # and scipy, for which the first page need not wait
+
+        return Calibration.parse(self._model["calibration"]) if self._model and self._model["calibration"] else None
 
     def _usual(self, category: str) -> tuple[float, float]:
         """The median score of a category and its quantile LIKELY_NORMAL, of what raised no alarm; NaN without any."""

@@ -23,7 +23,6 @@ import pyarrow.compute as pc
 from raydiff.images.table import TIME
 from raydiff.review import uri_order
 from raydiff.review.files import Files
-from raydiff.scoring.summary import reason
 
 UNJUDGED, NORMAL, ALARM, ERROR = range(4)  # no verdict: the model has no calibration
 NOTHING = int(np.iinfo(np.int32).min)
@@ -92,6 +91,8 @@ class Columns:
 
     def _reason(self) -> np.ndarray:
         """Of each error what kind it is (see `summary.reason`); -1 where there is none."""
+        from raydiff.scoring.summary import reason  # and scipy, for which the first page need not wait
+
         numbers: dict[str, int] = {}
         known: dict[str, int] = {}
         found = np.full(self._files.rows, -1, np.int32)

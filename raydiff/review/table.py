@@ -53,7 +53,10 @@ class Filter(Settings):
 
 
 class Order(Settings):
-    """By what rows are sorted. Rows without a value come last either way, and equal ones in the table's order."""
+    """By what rows are sorted. Rows without a value come last either way, and equal ones in the table's order.
+
+    Of equal p-values, which are many where a calibration had few images, the higher score comes first either way.
+    """
 
     sort: Literal["score", "p_value", "time", "uri"] = "score"
     descending: bool = True
@@ -118,7 +121,11 @@ class Table:
         keys = keys[~nothing]
         if order.descending:
             np.negative(keys, out=keys)  # rather than backwards, which would turn equal ones round, too
-        return np.concatenate([there[np.argsort(keys, kind="stable")], last])
+        if order.sort == "p_value":
+            by = np.lexsort((-self.columns["score"][there], keys))
+        else:
+            by = np.argsort(keys, kind="stable")
+        return np.concatenate([there[by], last])
 
     def _mask(self, wanted: Filter) -> np.ndarray | None:
         """True for the rows that are left, (rows,); None where nothing is filtered."""

@@ -18,18 +18,15 @@ from raydiff.errors import ImageError, RaydiffError
 from raydiff.images import pages
 from raydiff.images.decode import MAX_PIXELS, decode, decode_noted
 from raydiff.images.levels import Levels
-from raydiff.images.overlay import layer
 from raydiff.review.colours import Scales
 from raydiff.review.recent import Recent
 from raydiff.review.table import Table
-from raydiff.scoring.answers import PICTURE_SIDE
 from raydiff.scoring.maps import read_map
 from raydiff.views import View, reduced
 
-SMALL = 256  # of a small picture's longer side, pixels
+_SIDES = {"small": 256, "large": 2048}  # of a picture's longer side, pixels
 KEPT_BYTES = 64 * 2**20  # of small pictures that were made last
 SEVERAL_PIXELS = 16_000_000  # images of more, or of unknown size, are read one at a time: each may take a GB
-_SIDES = {"small": SMALL, "large": PICTURE_SIDE}
 _JPEG_QUALITY = {"small": 82, "large": 90}
 _OF_ROW = ["uri", "category", "category_guessed", "height", "width", "threshold", "map_uri", "score"]
 
@@ -118,6 +115,8 @@ class Pictures:
         Args:
             size: of the picture that it is laid over, width and height.
         """
+        from raydiff.images.overlay import layer  # and matplotlib, for which the first page need not wait
+
         place = row["map_uri"]
         if not place:
             return {"no_heat": "no map was written of this image; score with --maps tiff to have one"}
