@@ -13,8 +13,8 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from raydiff import verbosity
+from raydiff.cluster import own_ray
 from raydiff.cluster.capacity import gpus
-from raydiff.cluster.own_ray import spare_processes
 from raydiff.errors import ClusterError
 from raydiff.home import use_private_token
 from raydiff.progress import console, phase
@@ -48,7 +48,7 @@ def connect(address: str | None = None, gpus: int | None = None) -> None:
             here = True
             console.print(f"{ADDRESS} is not set: starting a Ray on this machine")
             use_private_token()
-            spare_processes(os.environ)
+            own_ray.settle(os.environ)
             # Nobody looks at a dashboard that comes and goes with one command, and its processes are not for nothing.
             ray.init(address="local", include_dashboard=False, _node_ip_address=LOOPBACK, logging_config=said)
     if threading.current_thread() is threading.main_thread():
