@@ -80,7 +80,7 @@ def test_a_row_of_a_table_may_say_its_cameras_depth(tmp_path: Path) -> None:
     assert rows["bit_depth"].to_pylist() == [12, 10]
     found, careful = (decode_rows(rows, Reading(40, levels=BY_CATEGORY), careful=each) for each in (False, True))
     assert np.abs(found["image"][0][..., 0] - shown(4095)).max() <= 0.5 + 1e-6  # and not 1,023, as of a screw
-    assert np.abs(found["image"][1][..., 0] - 255 * (TWELVE // 4) / 1023).max() <= 0.5 + 1e-6
+    assert np.abs(found["image"][1][..., 0] - 255.0 * (TWELVE // 4) / 1023).max() <= 0.5 + 1e-6
     np.testing.assert_array_equal(found["image"], careful["image"])
     (tmp_path / "t.csv").write_text("\n".join(["uri,category,bit_depth", "a.png,screw,", "b.png,bolt,10"]))
     empty = decode_rows(own_table.read(str(tmp_path / "t.csv")), Reading(40, levels=BY_CATEGORY))
