@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 HERE := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-faults test-combinations lint format gpu-wheels gpu-check
+.PHONY: help install install-dev demo demo-all test test-faults test-combinations lint format gpu-wheels gpu-check
 
 help:  ## List these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -16,10 +16,16 @@ install: $(VENV)/.installed  ## Install raydiff into .venv
 
 install-dev: $(VENV)/.installed-dev  ## Install raydiff and what its tests need into .venv
 
-demo: $(VENV)/.installed  ## Draw inspection images and run the main job on them, on a Ray of its own
-	$(BIN)/raydiff demo-images --out demo/images
+DEMO = $(BIN)/raydiff demo-images --out demo/images && \
 	$(BIN)/python jobs/local.py python jobs/train_all.py --data "$(HERE)/demo/images" --out "$(HERE)/demo/run" \
 		--preset demo --pseudo-images 8 --false-alarm-rate 0.05 --seed 0
+
+demo: $(VENV)/.installed  ## Draw inspection images and run the main job on them, on a Ray of its own; five minutes
+	@$(DEMO) --methods nearest_patch,lafite
+	@echo "  add diffusion_ad and glad, which need hours of a GPU to be good (here ten minutes more): make demo-all"
+
+demo-all: $(VENV)/.installed  ## The same with all methods, after `make demo` only what is missing
+	@$(DEMO)
 
 test: $(VENV)/.installed-dev  ## Run the tests, but for the next two
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not faults and not combinations"

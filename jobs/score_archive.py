@@ -18,8 +18,7 @@ from raydiff.cli.shown import print_scored
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
-from raydiff.scoring.archive_run import score_archive
-from raydiff.scoring.summary import print_summary
+from raydiff.progress import console
 
 
 @configurable
@@ -27,7 +26,7 @@ from raydiff.scoring.summary import print_summary
 def main(
     model: Annotated[str, typer.Option(help="A model folder: a path or an object-storage URI.")],
     data: Annotated[str, typer.Option(help="A folder of images, a table, or a packed archive (raydiff index --pack).")],
-    out: Annotated[str, typer.Option(help="Folder for the score table, the summary and the maps.")],
+    out: Annotated[str, typer.Option(help="Folder for the score table, the summary, the maps and the report.")],
     maps: options.MapsOption = "none",
     replicas: Annotated[int | None, typer.Option(help="Model replicas; one a GPU, or one a CPU, by default.")] = None,
     address: options.Address = None,
@@ -41,6 +40,7 @@ def main(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
+    verbose: options.Verbose = False,
 ) -> Answer:
     """Score every image there is into Parquet files, one row an image, bad ones too."""
     which, parts = Pages.parse(pages), PartPattern.parse(part_from)
@@ -51,10 +51,17 @@ def main(
         plan = plan_archive(model, data, out, maps, replicas, max_pixels, address, pages=which, part_from=parts)
         print_plan(plan)
         return Answer(documents.planned(plan))
+    from raydiff.scoring.archive_run import score_archive  # here, because what Ray says is settled before it is loaded
+    from raydiff.scoring.summary import print_summary
+
     done, summary = score_archive(model, data, out, maps, replicas, max_pixels, address, gpus, which, parts)
     print_scored(done)
     print_summary(summary)
-    return Answer({**documents.scored(done, out), "summary": summary})
+    from raydiff.report.archive import write_archive_report  # matplotlib, which scoring does without
+
+    report = write_archive_report(out)
+    console.print(f"report: {report}", markup=False)
+    return Answer({**documents.scored(done, out), "summary": summary, "report": report})
 
 
 if __name__ == "__main__":

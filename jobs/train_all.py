@@ -2,33 +2,33 @@
 
     ray job submit --working-dir . -- python jobs/train_all.py --data s3://plant/line4 --out s3://plant/runs/may
 
-`--per-category` fits a model for each category, in a run of its own under OUT/categories.
+The reference without diffusion comes first, and each method's results as soon as it is evaluated. `--per-category` fits
+a model for each category, in a run of its own under OUT/categories.
 With no Ray running, `python jobs/train_all.py ...` starts one on this machine. Run again with the same --out it goes on
 where it stopped.
 """
 
+import shlex
+import time
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from raydiff import cli, cluster, methods, steps, storage
-from raydiff.at_work import at_work
+from raydiff import cli, methods, storage, typed
 from raydiff.cli import documents, options
 from raydiff.cli.answer import Answer, answering
 from raydiff.cli.method_settings import changes, with_levels
 from raydiff.cli.settings_file import configurable
 from raydiff.cli.shown import print_results, print_scored
-from raydiff.images.index import print_report
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
 from raydiff.model.rate import DEFAULT_RATE, check_rate
-from raydiff.progress import console
-from raydiff.report.facts import archive_command
+from raydiff.progress import console, duration
 from raydiff.run_folder import RunFolder
-from raydiff.selection.pseudo_validation import PseudoValidationSettings
+from raydiff.selection.champion import REFERENCE
 from raydiff.selection.search_settings import SearchSettings
-from raydiff.training.workers import Workers
 
 
 @configurable
@@ -37,7 +37,7 @@ def main(
     data: options.Data,
     out: options.Out,
     methods_: Annotated[str, typer.Option("--methods", help="Which methods, with commas between.")] = ",".join(
-        methods.names()
+        [REFERENCE, *(name for name in methods.names() if name != REFERENCE)]
     ),
     preset: options.Preset = "small",
     backbone: options.Backbone = None,
@@ -61,8 +61,19 @@ def main(
     levels: options.LevelsOption = None,
     pages: options.PagesOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
+    verbose: options.Verbose = False,
 ) -> Answer:
     """Train, tune, calibrate, score and evaluate every method on one set of images."""
+    began = time.monotonic()
+    if not dry_run:
+        console.print("loading Ray and torch", markup=False)
+    # Here, because what Ray says is settled before it is loaded, and --help need not wait.
+    from raydiff import cluster, steps
+    from raydiff.at_work import at_work
+    from raydiff.images.index import print_report
+    from raydiff.selection.pseudo_validation import PseudoValidationSettings
+    from raydiff.training.workers import Workers
+
     names = methods_.split(",")
     plain = {name: changes(name, backbone, backbone_weights, settings, names, view, roi) for name in names}
     given = {name: with_levels(values, bit_depth, levels) for name, values in plain.items()}
@@ -103,18 +114,33 @@ def main(
                     if tested:
                         print_scored(steps.score(handle, run, name, maps))
                 if tested:
-                    steps.evaluate(run, name, size)
+                    evaluation = steps.evaluate(run, name, size)
+                    if (run, name) != (runs[-1], names[-1]):  # after which comes the table of all
+                        console.print(f"{name} after {duration(time.monotonic() - began)}:", markup=False)
+                        print_results([(name, evaluation)])
             reports.append(steps.report(run))
-        print_results(pair for run in runs for pair in steps.results(run).items())
-        for run, place in zip(runs, reports, strict=True):
-            chosen = steps.chosen(run)
-            for sentence in steps.choice(run):
-                console.print(sentence, markup=False)
-            if chosen and not steps.has_test_images(run):
-                command = archive_command(RunFolder(run).model(chosen))
-                console.print(f"there are no test images; to score an archive: {command}", markup=False)
-            console.print(f"report: {place}", markup=False)
+        console.print(f"all done in {duration(time.monotonic() - began)}", markup=False)
+        _print_end(runs, reports)
         return Answer({"runs": [documents.run(run, place) for run, place in zip(runs, reports, strict=True)]})
+
+
+def _print_end(runs: Sequence[str], reports: Sequence[str]) -> None:
+    """The results, which model was chosen, the report, and what to do next."""
+    from raydiff import steps
+    from raydiff.report.facts import archive_command
+
+    print_results(pair for run in runs for pair in steps.results(run).items())
+    for run, place in zip(runs, reports, strict=True):
+        for sentence in steps.choice(run):
+            console.print(sentence, markup=False)
+        if not steps.has_test_images(run):
+            console.print("there are no test images, so nothing here says how many defects are found", markup=False)
+        console.print(f"report: {place}", markup=False)
+    model = RunFolder(runs[0]).model(steps.chosen(runs[0]) or "")
+    raydiff, python, named = typed.program("raydiff"), typed.program("python"), typed.place(model)
+    console.print("next:", markup=False)
+    console.print(f"  inspect images in a browser: {raydiff} serve --model {shlex.quote(named)}", markup=False)
+    console.print(f"  score an archive: {archive_command(named, python)}", markup=False)
 
 
 if __name__ == "__main__":

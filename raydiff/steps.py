@@ -1,23 +1,21 @@
 """The steps of a run, each a function over a run folder: what `raydiff <step>` and the jobs do.
 
-Each step reads what the one before has written, so they can run in one job or one by one, today and tomorrow.
+Each step reads what the one before has written, so they can run in one job or one by one, today and tomorrow. What only
+one of them needs is imported there: torch, Serve, Train, Tune and matplotlib take seconds each.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from ray.serve.handle import DeploymentHandle
 
 from raydiff import cluster, methods, storage
 from raydiff.at_work import at_work
 from raydiff.errors import DataError, SettingsError
-from raydiff.evaluation.evaluate import Evaluation
-from raydiff.evaluation.evaluate import evaluate as evaluate_scores
 from raydiff.images import table
 from raydiff.images.holdout import check_enough as check_normals
 from raydiff.images.holdout import roles
@@ -29,25 +27,23 @@ from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
 from raydiff.images.regions import check_regions
 from raydiff.images.survey import AS_FOLDERS_SAY
+from raydiff.model.calibration import Calibration
 from raydiff.model.description import describe
-from raydiff.model.folder import Model, load
 from raydiff.model.rate import DEFAULT_RATE
 from raydiff.progress import console
-from raydiff.report.figures import trials_plot
-from raydiff.report.report import write_report
-from raydiff.report.runs import ReportEntry
 from raydiff.run_folder import ROLES, RunFolder
-from raydiff.scoring.bulk import Summary, score_table
-from raydiff.scoring.deployment import deployed
 from raydiff.scoring.map_place import Maps
-from raydiff.selection.calibrate import calibrate as calibrate_model
 from raydiff.selection.champion import champion, sentences
-from raydiff.selection.pseudo_validation import PseudoValidationSettings
 from raydiff.selection.search_settings import SearchSettings
-from raydiff.selection.trials import as_csv as trials_csv
-from raydiff.selection.tune import tune as tune_model
-from raydiff.training.train import train as train_method
-from raydiff.training.workers import Workers
+
+if TYPE_CHECKING:
+    from ray.serve.handle import DeploymentHandle
+
+    from raydiff.evaluation.evaluate import Evaluation
+    from raydiff.model.folder import Model
+    from raydiff.report.runs import ReportEntry
+    from raydiff.scoring.bulk import Summary
+    from raydiff.training.workers import Workers
 
 BOTH = "tune+calibrate"  # a category too small to be held out twice
 
@@ -168,6 +164,8 @@ def train(
     save_as: str | None = None,
 ) -> Model:
     """Fit a method on the run's images with the role `fit`; its model folder takes the method's name, or `save_as`."""
+    from raydiff.training.train import train as train_method
+
     run = _existing(out)
     settings = methods.recipe(method, preset, changes)
     normals = table.read(run.table("fit"))
@@ -192,6 +190,12 @@ def tune(
     `pseudo_images` bounds both the normal images and the anomalies made of them, per category. The run's table and plot
     of all trials are written anew.
     """
+    from raydiff.model.folder import load
+    from raydiff.report.figures import trials_plot
+    from raydiff.selection.pseudo_validation import PseudoValidationSettings
+    from raydiff.selection.trials import as_csv
+    from raydiff.selection.tune import tune as tune_model
+
     size = PseudoValidationSettings.at_most(pseudo_images)
     run = _existing(out)
     if save_as:
@@ -211,7 +215,7 @@ def tune(
         space=space,
     )
     found = tunings(out)
-    storage.write_bytes(run.trials, trials_csv(found))
+    storage.write_bytes(run.trials, as_csv(found))
     storage.write_bytes(run.trials_plot, trials_plot(found))
     return model
 
@@ -252,6 +256,8 @@ def sweep(
 @contextlib.contextmanager
 def serving(out: str, name: str) -> Iterator[DeploymentHandle]:
     """A model of the run, deployed for `calibrate` and `score`."""
+    from raydiff.scoring.deployment import deployed
+
     run = _existing(out)
     describe(run.existing_model(name))
     cluster.connect()
@@ -263,6 +269,9 @@ def calibrate(
     handle: DeploymentHandle, out: str, name: str, rate: float = DEFAULT_RATE, pseudo_images: int | None = None
 ) -> Model:
     """Set a model's alarm thresholds from the run's images with the role `calibrate`; `pseudo_images` as of `tune`."""
+    from raydiff.selection.calibrate import calibrate as calibrate_model
+    from raydiff.selection.pseudo_validation import PseudoValidationSettings
+
     size = PseudoValidationSettings.at_most(pseudo_images)
     run = _existing(out)
     images = table.read(run.images)
@@ -279,15 +288,25 @@ def has_test_images(out: str) -> bool:
 
 
 def score(handle: DeploymentHandle, out: str, name: str, maps: Maps = "none") -> Summary:
-    """Score the run's test images.
+    """Score the run's test images; where a column `part` says which part an image shows, a table of parts lies beside.
 
     Raises:
         DataError: if it has none.
     """
+    from raydiff.scoring import parts_table
+    from raydiff.scoring.bulk import score_table
+
     run = _existing(out)
     _check_tested(out)
     uri = run.model(name)
-    return score_table(handle, uri, run.table("test"), run.scores(name, describe(uri)["id"]), maps)
+    model = describe(uri)
+    scores = run.scores(name, model["id"])
+    summary = score_table(handle, uri, run.table("test"), scores, maps)
+    if parts_table.has_parts(scores):
+        calibration = Calibration.parse(model["calibration"]) if model["calibration"] else None
+        for sentence in parts_table.write_parts(scores, calibration, summary.images).sentences():
+            console.print(sentence, markup=False)
+    return summary
 
 
 def evaluate(out: str, name: str, size: int | None = None) -> Evaluation:
@@ -296,6 +315,8 @@ def evaluate(out: str, name: str, size: int | None = None) -> Evaluation:
     Raises:
         DataError: if the run has no test images.
     """
+    from raydiff.evaluation.evaluate import evaluate as evaluate_scores
+
     run = _existing(out)
     _check_tested(out)
     model_id = describe(run.existing_model(name))["id"]
@@ -309,6 +330,8 @@ def report(out: str) -> str:
 
     Where the run has no test images it shows the held-out normals that calibrated its models.
     """
+    from raydiff.report.report import write_report
+
     run = _existing(out)
     tested = has_test_images(out)
     entries = [_entry(run, name, tested) for name in run.models()]
@@ -321,6 +344,8 @@ def report(out: str) -> str:
 
 def results(out: str) -> dict[str, Evaluation]:
     """The evaluations there are, by model name."""
+    from raydiff.evaluation.evaluate import Evaluation
+
     run = _existing(out)
     places = {name: run.evaluation(name, describe(run.model(name))["id"]) for name in run.models()}
     return {
@@ -349,6 +374,8 @@ def choice(out: str) -> list[str]:
 
 
 def _entry(run: RunFolder, name: str, tested: bool) -> ReportEntry:
+    from raydiff.report.runs import ReportEntry
+
     model_id = describe(run.model(name))["id"]
     evaluation, tuning = run.evaluation(name, model_id), run.tuning(name)
     held_out = run.scores(name, describe(run.model(name), calibrated=False)["id"], "calibrate")

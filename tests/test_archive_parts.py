@@ -63,7 +63,7 @@ def archive(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scored(local_ray, model, archive, tmp_path_factory):
+def scored(one_deployment, model, archive, tmp_path_factory):
     out = tmp_path_factory.mktemp("scores") / "out"
     done, found = score_archive(model, str(archive), str(out), part_from=PATTERN)
     return out, done, found
@@ -170,7 +170,7 @@ def test_a_packed_archive_gives_the_same(scored, model, archive, tmp_path):
 
 
 @pytest.mark.ray
-def test_new_views_of_old_parts_and_new_parts_are_taken_in(local_ray, model, tmp_path, monkeypatch):
+def test_new_views_of_old_parts_and_new_parts_are_taken_in(one_deployment, model, tmp_path, monkeypatch):
     root, out = tmp_path / "line5", str(tmp_path / "out")
     draw(root, "bolt", range(6), range(VIEWS), 500)
     _, first = score_archive(model, str(root), out, part_from=PATTERN)
@@ -249,12 +249,14 @@ def test_a_pattern_that_fits_no_path_is_refused_before_anything_is_noted(model, 
 def test_the_job_takes_the_option(monkeypatch, tmp_path):
     asked = []
     main = runpy.run_path(str(ROOT / "jobs/score_archive.py"))["main"]
-    monkeypatch.setitem(main.__globals__, "score_archive", lambda *given: asked.append(given) or (None, None))
-    monkeypatch.setitem(main.__globals__, "print_summary", lambda found: None)
+    monkeypatch.setattr(archive_run, "score_archive", lambda *given: asked.append(given) or (None, None))
+    monkeypatch.setattr(summary, "print_summary", lambda found: None)
+    monkeypatch.setattr("raydiff.report.archive.write_archive_report", lambda scores: f"{scores}/report.html")
     app = typer.Typer()
     app.command()(main)
     given = ["--model", "m", "--data", "d", "--out", str(tmp_path)]
-    CliRunner().invoke(app, [*given, "--part-from", r"_(\d+)_"], catch_exceptions=False)
+    done = CliRunner().invoke(app, [*given, "--part-from", r"_(\d+)_"], catch_exceptions=False)
+    assert f"report: {tmp_path}/report.html" in done.output
     CliRunner().invoke(app, given, catch_exceptions=False)
     assert asked[0][-1].part("a_12_b") == "12"
     assert asked[1][-1] is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import io
 import os
 import struct
@@ -26,8 +27,10 @@ import raydiff
 from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images.decode import decode
-from raydiff.images.pack import pack
+from raydiff.images.pack import pack, read_bytes, shards_of
+from raydiff.images.shards import Part
 from raydiff.model.description import describe
+from raydiff.report.archive import write_archive_report
 from raydiff.scoring import archive_run, table
 from raydiff.scoring.archive_run import list_images, score_archive
 
@@ -126,7 +129,7 @@ def archive(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scored(local_ray, model, archive, tmp_path_factory):
+def scored(one_deployment, model, archive, tmp_path_factory):
     """The archive scored, after some of its files had changed since the listing."""
     out = tmp_path_factory.mktemp("scores") / "out"
     changed = archive / "cloth/changed"
@@ -210,6 +213,16 @@ def test_the_summary_is_what_the_rows_say(scored):
         of = [row for row in rows if (row["category"], str(row["day"])) == (day.category, str(day.day))]
         assert (day.images, day.alarms) == (len(of), sum(row["is_anomalous"] is True for row in of))
     assert storage.read_json(str(out / "summary.json"))["images"] == len(rows)
+
+
+def test_its_report_needs_the_folder_alone(scored, model):
+    out, _, summary = scored
+    assert storage.read_json(str(out / "model.json")) == describe(model)
+    page = Path(write_archive_report(str(out))).read_text()
+    assert f"<b>{summary.images:,}</b>images" in page
+    assert f"<b>{summary.alarms:,}</b>alarms" in page
+    assert all(found in html.unescape(page) for found in summary.errors)
+    assert page.count('alt="anomaly map and true defect"') == page.count('alt="image"') == 24
 
 
 def test_a_finished_archive_is_left_alone_and_needs_no_ray(scored, model, archive, monkeypatch):
@@ -297,6 +310,26 @@ def test_packed_images_score_the_same_and_new_ones_are_taken_in(scored, model, a
     by_uri = {row["uri"]: row["score"] for row in table.read(second).to_pylist()}
     for row in rows.to_pylist()[len(before) :]:
         assert row["score"] == by_uri[row["uri"]]
+
+
+def test_large_files_are_packed_so_that_eight_are_read_alone(local_ray, tmp_path):
+    content = np.random.default_rng(0).bytes(2**18 + 1)
+    for folder, count, size in (("large", 67, 2**18 + 1), ("small", 67, 100)):
+        (tmp_path / folder).mkdir()
+        for number in range(count):
+            (tmp_path / folder / f"{number:03d}.png").write_bytes(number.to_bytes() + content[1:size])
+        pack(str(tmp_path / folder), str(tmp_path / f"{folder}_packed"))
+
+    def rows_of_groups(name: str) -> list[int]:
+        (path,) = (tmp_path / f"{name}_packed/packed").iterdir()
+        metadata = pq.ParquetFile(path).metadata
+        return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+
+    assert rows_of_groups("large") == [8] * 8 + [3]  # the last three, less than 16 MB, would fit in one of 64
+    assert rows_of_groups("small") == [64, 3]
+    (shard,) = shards_of(str(tmp_path / "large_packed"))
+    found = read_bytes(str(tmp_path / "large_packed"), Part(0, shard.name, shard.uri, 60, 66))
+    assert found == [number.to_bytes() + content[1:] for number in range(60, 66)]
 
 
 def test_an_archive_without_images_is_named(model, tmp_path):

@@ -17,7 +17,19 @@ from raydiff.cli.method_settings import changes
 from raydiff.errors import SettingsError
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ["index", "train", "tune", "calibrate", "score", "evaluate", "report", "serve", "demo-images", "doctor"]
+COMMANDS = [
+    "index",
+    "train",
+    "tune",
+    "calibrate",
+    "review",
+    "score",
+    "evaluate",
+    "report",
+    "serve",
+    "demo-images",
+    "doctor",
+]
 
 
 def python(*arguments):
@@ -115,6 +127,17 @@ def test_the_help_names_every_command():
     for command in COMMANDS:
         assert re.search(rf"^\s+{command}\s+[A-Z]", shown.output, re.MULTILINE), command
     assert sorted(typer.main.get_command(cli.app).commands) == sorted([*COMMANDS, "cluster"])
+
+
+def test_nothing_asked_is_answered_with_what_to_do_first(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["raydiff"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out = capsys.readouterr().out
+    assert ended.value.code == 0
+    named = re.findall(r"^  (?:\S*/)?(make demo|raydiff \w+|python jobs/\w+\.py)", out, re.MULTILINE)
+    assert named == ["make demo", "raydiff index", "python jobs/train_all.py", "raydiff serve"]
+    assert max(map(len, out.splitlines())) <= 120
 
 
 @pytest.mark.parametrize("job", ["train_all", "score_archive", "tune", "evaluate"])
@@ -275,7 +298,13 @@ def test_help_and_a_mistake_are_answered_before_anything_large_is_imported():
     code = "import sys; from raydiff import cli; cli.main(); "
     large = "{'torch', 'ray', 'pandas', 'scipy'} & {*sys.modules}"
     watch = f"import atexit, sys; atexit.register(lambda: print(sorted({large}))); "
-    for arguments in (["--help"], ["train", "--help"], ["train", "--nothing"], ["tune", "--out", "x", "--seed", "one"]):
+    for arguments in (
+        [],
+        ["--help"],
+        ["train", "--help"],
+        ["train", "--nothing"],
+        ["tune", "--out", "x", "--seed", "one"],
+    ):
         done = python("-c", watch + code, *arguments)
         assert done.stdout.endswith("[]\n"), (arguments, done.stdout, done.stderr)
 

@@ -26,6 +26,7 @@ CALLS = {
     "raydiff score": (["--out", "OUT", "--model", "lafite"], ["OUT"]),
     "raydiff evaluate": (["--out", "OUT", "--model", "lafite"], ["OUT"]),
     "raydiff report": (["--out", "OUT"], ["OUT"]),
+    "raydiff report of scores": (["--scores", "OUT"], ["OUT"]),
     "raydiff demo-images": (["--out", "OUT"], ["OUT"]),
     "train_all": (["--data", "DATA", "--out", "OUT", "--methods", "nearest_patch", *TRAINING], ["OUT", "DATA"]),
     "train_all --dry-run": (

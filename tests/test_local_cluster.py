@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from processes import wait_for
 
-from raydiff.cluster.local import GAVE_UP, STARTED, LocalCluster, local_cluster
+from raydiff.cluster.local import GAVE_UP, STARTED, local_cluster
 from raydiff.cluster.processes import running
 from raydiff.errors import ClusterError
 
@@ -23,6 +23,13 @@ pytestmark = pytest.mark.ray
 RAYDIFF = [sys.executable, "-c", "from raydiff.cli import main; main()"]
 RAY = str(Path(sys.executable).with_name("ray"))
 JOB = "import ray; ray.init(); print('CPUs', sorted(node['Resources'].get('CPU', 0) for node in ray.nodes()))"
+SUBMIT = """
+import os, pathlib, sys
+from raydiff.cluster.local import LocalCluster
+names = "RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"
+cluster = LocalCluster(pathlib.Path("."), "", "", {name: os.environ.pop(name) for name in names})
+sys.exit(cluster.submit(sys.argv[2:], sys.argv[1]))
+"""
 CONNECT = """
 import sys
 from raydiff import cluster
@@ -71,6 +78,14 @@ def test_a_job_finds_three_nodes_and_the_head_without_work(up):
     assert f"CPUs {[0, max(1.0, half // 1), max(1.0, -(-half // 1))]}" in submitted.stdout
     sessions = [place.resolve() for place in Path(kept["folder"]).glob("*/session_latest")]
     assert len(set(sessions)) == 3  # sharing one, a node would remove the working directory of another's job
+
+
+def test_a_submission_shows_the_jobs_lines_alone_and_hands_its_exit_status_back(up, tmp_path):
+    _, environment = up
+    (tmp_path / "job.py").write_text("import os, sys\nprint(os.environ[sys.argv[1]], *sys.argv[2:])\nsys.exit(3)\n")
+    job = [sys.executable, "job.py", "RAYDIFF_TYPED_IN", "--two words"]
+    done = run([sys.executable, "-c", SUBMIT, str(tmp_path), *job], environment)
+    assert (done.returncode, done.stdout, done.stderr) == (3, f"{os.getcwd()} --two words\n", "")
 
 
 def test_a_second_one_is_refused(up, home):
@@ -134,17 +149,6 @@ def marked(folder: str) -> list[int]:
             if folder.encode() in told:
                 found.append(int(place.name))
     return found
-
-
-def test_the_exit_status_of_a_submission_is_handed_back(tmp_path, monkeypatch) -> None:
-    ray = tmp_path / "ray"
-    ray.write_text('#!/bin/sh\necho "$RAY_ADDRESS" "$@" > "$0.called"\nexit 3\n')
-    ray.chmod(0o700)
-    monkeypatch.setattr("raydiff.cluster.local._ray", lambda: str(ray))
-    cluster = LocalCluster(tmp_path, "127.0.0.2:1", "http://127.0.0.1:1", {"RAY_ADDRESS": "http://127.0.0.1:1"})
-    assert cluster.submit(["python", "job.py", "--help"], "here") == 3
-    called = (tmp_path / "ray.called").read_text()
-    assert called == "http://127.0.0.1:1 job submit --working-dir here -- python job.py --help\n"
 
 
 def test_a_node_on_which_ray_gave_up_is_started_again(tmp_path, monkeypatch) -> None:

@@ -84,3 +84,5 @@ def test_how_many_normals_it_takes(views, rate):
         enough = part_alarm.decidable(np.array([views]), np.array([normals]), float(rate))
         # With too few normals for the rate an image alarms all the same, at the lowest rate that they can promise.
         assert bool(enough[0]) == (normals == needed or views == 1)
+    assert part_alarm.views_decided(needed, float(rate)) == views
+    assert part_alarm.views_decided(needed - 1, float(rate)) == max(1, views - 1)

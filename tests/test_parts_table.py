@@ -14,13 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raydiff import storage
+from raydiff import steps, storage
 from raydiff.errors import DataError
 from raydiff.images.listing import Listing
 from raydiff.images.parts import PartPattern
 from raydiff.model.calibration import Calibration
+from raydiff.run_folder import RunFolder
+from raydiff.scoring import bulk, parts_table, table
 from raydiff.scoring import by_part as grouping
-from raydiff.scoring import parts_table, table
+from raydiff.scoring.bulk import Summary
 from raydiff.scoring.parts_table import has_parts, write_parts
 
 RATE = "0.1"
@@ -117,6 +119,32 @@ def read(out: str) -> dict[Any, dict[str, Any]]:
     rows = {(row["category"], row["part"] or row["uri"], row["part"] is None): row for row in found.to_pylist()}
     assert len(rows) == len(found)
     return rows
+
+
+def test_how_many_views_can_be_decided_is_foretold():
+    told = parts_table.foretold(calibration())  # of 59 and 12 normals
+    assert "at 10.00% false alarms a part" in told
+    assert "of more views than: bolt 6, nut 1; each view takes 10 calibration images" in told
+
+
+def test_a_runs_test_images_have_a_table_of_parts_beside_their_scores(tmp_path, monkeypatch, capsys):
+    rows, run = rows_of(60, 3, calibration()), RunFolder(str(tmp_path))
+    model = {"id": "abc", "calibration": calibration().model_dump(mode="json")}
+
+    def scored(handle: Any, uri: str, images: str, scores: str, maps: str) -> Summary:
+        write(Path(scores), rows)
+        return Summary(len(rows), len(rows), 0, 0, 1.0, None)
+
+    monkeypatch.setattr(steps, "_existing", RunFolder)
+    monkeypatch.setattr(steps, "has_test_images", lambda out: True)
+    monkeypatch.setattr(steps, "describe", lambda uri: model)
+    monkeypatch.setattr(bulk, "score_table", scored)
+    steps.score(None, str(tmp_path), "lafite")
+    found, expected = read(run.scores("lafite", "abc")), by_hand(rows)
+    assert {key: row["is_anomalous"] for key, row in found.items()} == {
+        key: row["is_anomalous"] for key, row in expected.items()
+    }
+    assert f"parts: {len(expected)}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -24,7 +24,8 @@ from raydiff.errors import DataError, ImageError, StorageError
 from raydiff.images.decode import decode
 from raydiff.model.calibration import Calibration
 from raydiff.scoring import columns, summary, table
-from raydiff.scoring.summary import ArchiveSummary, Day, Drift, print_summary, reason, summarise
+from raydiff.scoring.drift import DRIFT_P_VALUE, Drift, DriftCounts
+from raydiff.scoring.summary import ArchiveSummary, Day, print_summary, reason, summarise
 from raydiff.storage import files
 
 MAY = [datetime.date(2026, 5, day) for day in (1, 2, 3)]
@@ -145,7 +146,7 @@ def test_distance_is_scipys(normals: int, images: int, digits: int, shift: float
     archive = np.round(rng.normal(size=images) - shift * rng.choice([-1, 1]), digits)
     archive[: images // 3] = rng.choice(calibrated_on, images // 3)  # an archive has the calibration's images, too
     calibration = Calibration.fit({"nut": list(calibrated_on)}, 0.1)
-    scores = summary._Scores(calibration.of("nut"))
+    scores = DriftCounts(calibration.of("nut"))
     for some in np.array_split(archive, 4):
         scores.add(some)
     found = scores.drift("nut")
@@ -182,10 +183,10 @@ def test_each_category_is_compared_with_its_own_normals_and_an_unknown_one_with_
 )
 def test_drift_is_significant_and_large(images: int, shift: float, significant: bool, drifted: bool) -> None:
     rng = np.random.default_rng(3)
-    scores = summary._Scores(Calibration.fit({"nut": list(rng.normal(size=5000))}, 0.01).of("nut"))
+    scores = DriftCounts(Calibration.fit({"nut": list(rng.normal(size=5000))}, 0.01).of("nut"))
     scores.add(rng.normal(shift, size=images))
     found = scores.drift("nut")
-    assert (found.p_value < summary.DRIFT_P_VALUE) is significant
+    assert (found.p_value < DRIFT_P_VALUE) is significant
     assert found.drifted is drifted
 
 

@@ -55,7 +55,7 @@ def test_a_phase_is_done_only_if_nothing_failed(local_ray, capsys, fails):
     import ray
 
     with contextlib.suppress(RuntimeError), shown_progress("lafite", "steps") as board:
-        ray.get(board.write.remote("training", 3, 10, "loss 0.1"))
+        ray.get(board.write("training", 3, 10, "loss 0.1"))
         if fails:
             raise RuntimeError
     out = capsys.readouterr().out

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from raydiff import methods
+from raydiff import methods, verbosity
 from raydiff.cli import completion
 from raydiff.scoring.map_place import Maps
 from raydiff.selection.search_settings import Scheduler, Search
@@ -110,3 +110,18 @@ SchedulerOption = Annotated[
     typer.Option(help="fifo scores every candidate to the end, asha stops the worse half at 1/4 and at 1/2 of it."),
 ]
 TrialsPerGpu = Annotated[int, typer.Option(help="Trials that share a GPU at the same time.")]
+
+
+def _settle_verbosity(verbose: bool) -> bool:
+    """Called while a command line is read, and so before Ray is loaded."""
+    if verbose:
+        verbosity.show_all()
+    else:
+        verbosity.hush()
+    return verbose
+
+
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", callback=_settle_verbosity, help="Show what Ray says, too; otherwise only its warnings."),
+]

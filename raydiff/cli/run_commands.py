@@ -37,6 +37,7 @@ def index(
     bit_depth: options.BitDepth = None,
     levels: options.LevelsOption = None,
     pages: options.PagesOption = None,
+    verbose: options.Verbose = False,
 ) -> Answer:
     """Find the images, write the image table and say what is in it."""
     from raydiff import steps
@@ -85,6 +86,7 @@ def train(
     save_as: Annotated[str | None, typer.Option(help="The model's name, by default the method's.")] = None,
     bit_depth: options.BitDepth = None,
     levels: options.LevelsOption = None,
+    verbose: options.Verbose = False,
 ) -> Answer:
     """Fit a method on the run's normal images."""
     from raydiff import steps
@@ -120,6 +122,7 @@ def tune(
     seed: options.Seed = DEFAULT_SEARCH.seed,
     address: options.Address = None,
     gpus: options.Gpus = None,
+    verbose: options.Verbose = False,
 ) -> Answer:
     """Choose score settings on made anomalies; no labelled defect is looked at.
 
@@ -155,6 +158,7 @@ def calibrate(
     model: options.Name,
     false_alarm_rate: options.Rate = DEFAULT_RATE,
     pseudo_images: options.PseudoImages = None,
+    verbose: options.Verbose = False,
 ) -> Answer:
     """Set the alarm threshold from held-out normal images."""
     from raydiff import steps
@@ -168,7 +172,12 @@ def calibrate(
 @app.command(epilog="Example: raydiff score --out runs/may --model lafite --maps tiff")
 @configurable
 @answering
-def score(out: options.Out, model: options.Name, maps: options.MapsOption = "none") -> Answer:
+def score(
+    out: options.Out,
+    model: options.Name,
+    maps: options.MapsOption = "none",
+    verbose: options.Verbose = False,
+) -> Answer:
     """Score the run's test images (jobs/score_archive.py scores any other images)."""
     from raydiff import steps
     from raydiff.model.description import describe
@@ -196,10 +205,20 @@ def evaluate(out: options.Out, model: options.Name, size: options.Size = None) -
 @app.command(epilog="Example: raydiff report --out runs/may")
 @configurable
 @answering
-def report(out: options.Out) -> Answer:
-    """Write the run's report: one HTML file."""
-    from raydiff import steps
+def report(
+    out: Annotated[str | None, typer.Option(help="A run's folder.")] = None,
+    scores: Annotated[str | None, typer.Option(help="Or a folder of jobs/score_archive.py.")] = None,
+) -> Answer:
+    """Write the report of a run, or of a scored archive: one HTML file."""
+    if out is not None and scores is None:
+        from raydiff import steps
 
-    place = steps.report(out)
+        place = steps.report(out)
+    elif scores is not None and out is None:
+        from raydiff.report.archive import write_archive_report
+
+        place = write_archive_report(scores)
+    else:
+        raise SettingsError("give either --out, a run's folder, or --scores, a folder of jobs/score_archive.py")
     console.print(f"report: {place}", markup=False)
     return Answer({"report": place})

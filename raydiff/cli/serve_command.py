@@ -27,6 +27,7 @@ def serve(
         typer.Option("--set", help="A limit on requests: max_bytes, max_pixels, max_images or max_seconds, =NUMBER."),
     ] = None,
     address: options.Address = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Serve a model over HTTP: a page to inspect images with, and an API. RAYDIFF_SERVE_TOKEN guards it."""
     from raydiff.scoring.service import Arguments

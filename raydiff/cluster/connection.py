@@ -10,12 +10,11 @@ import threading
 import time
 
 import ray
-from ray.autoscaler.sdk import request_resources
-from ray.data import DataContext
 from ray.exceptions import AuthenticationError
 
+from raydiff import verbosity
+from raydiff.cluster import own_ray
 from raydiff.cluster.capacity import gpus
-from raydiff.cluster.probe import probe
 from raydiff.errors import ClusterError
 from raydiff.home import use_private_token
 from raydiff.progress import console, phase
@@ -42,39 +41,48 @@ def connect(address: str | None = None, gpus: int | None = None) -> None:
     at_sigterm = signal.getsignal(signal.SIGTERM)
     if not ray.is_initialized():
         address = address or os.environ.get(ADDRESS)
-        quiet = ray.LoggingConfig(log_level="WARNING")  # phases say what goes on
+        said = ray.LoggingConfig(log_level=verbosity.level())  # phases say what goes on
         if address:
-            _join(address, quiet)
+            _join(address, said)
         else:
             here = True
             console.print(f"{ADDRESS} is not set: starting a Ray on this machine")
             use_private_token()
+            own_ray.settle(os.environ)
             # Nobody looks at a dashboard that comes and goes with one command, and its processes are not for nothing.
-            ray.init(address="local", include_dashboard=False, _node_ip_address=LOOPBACK, logging_config=quiet)
+            ray.init(address="local", include_dashboard=False, _node_ip_address=LOOPBACK, logging_config=said)
     if threading.current_thread() is threading.main_thread():
         # Ray's C++ core takes SIGTERM over and aborts the process, its Python part has a handler that says nothing. The
         # one of before is put back, which speaks at once; Ray's Python one where there was none.
         signal.signal(signal.SIGTERM, at_sigterm if callable(at_sigterm) else signal.getsignal(signal.SIGTERM))
-    context = DataContext.get_current()
-    context.enable_progress_bars = False  # phases show themselves, on the driver
-    context.target_max_block_size = None  # a block is a whole part of the table, whatever its size
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it remarks on the missing bars
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    _set_up_data()
+    logging.getLogger("ray.serve").setLevel(verbosity.level())
     if gpus and here:
         _check_here(gpus)
     elif gpus:
         _wait_for_gpus(gpus)
 
 
-def _join(address: str, quiet: ray.LoggingConfig) -> None:
+def _set_up_data() -> None:
+    from ray.data import DataContext  # here, because a worker that joins nothing need not load it
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False  # phases show themselves, on the driver
+    context.target_max_block_size = None  # a block is a whole part of the table, whatever its size
+    logging.getLogger("ray.data").setLevel(verbosity.level())
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it remarks on the missing bars
+
+
+def _join(address: str, said: ray.LoggingConfig) -> None:
+    from raydiff.cluster.probe import probe  # as above
+
     if address.startswith(("http://", "https://")):
         raise ClusterError(
             f"{address} is a job server, for `ray job submit`; {ADDRESS} and --address take the head's HOST:PORT (6379)"
         )
     try:
         probe(address)
-        ray.init(address=address, logging_config=quiet)
+        ray.init(address=address, logging_config=said)
     except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"no Ray cluster answers at {address} ({error}); is it up, and does it take this token (RAY_AUTH_MODE, "
@@ -91,6 +99,8 @@ def _check_here(count: int) -> None:
 
 
 def _wait_for_gpus(count: int) -> None:
+    from ray.autoscaler.sdk import request_resources  # as above
+
     request_resources(bundles=[{"GPU": 1}] * count)
     atexit.register(request_resources, bundles=[])  # what was asked for is kept until somebody asks for something else
     deadline = time.monotonic() + 60 * GPU_MINUTES

@@ -26,8 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raydiff.cluster import LOOPBACK
+from raydiff.cluster import LOOPBACK, own_ray
 from raydiff.cluster.processes import POLL_SECONDS, Process, end_families, running
+from raydiff.cluster.submitting import run_job
 from raydiff.errors import ClusterError
 
 START_SECONDS = 300.0
@@ -52,9 +53,8 @@ class LocalCluster:
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)  # the same, as this process's children
 
     def submit(self, command: Sequence[str], working_dir: str = ".") -> int:
-        """Run a command as a Ray job from `working_dir`, showing its log; the exit status of `ray job submit`."""
-        submit = [_ray(), "job", "submit", "--working-dir", working_dir, "--", *command]
-        return subprocess.run(submit, env=os.environ | self.environment, check=False).returncode
+        """Run a command as a Ray job from `working_dir`, showing its log; its exit status."""
+        return run_job(self.environment, command, working_dir)
 
     def env_file(self) -> Path:
         """A file for a shell to read (`. FILE`): the environment of this cluster."""
@@ -203,6 +203,7 @@ def _launch(
     command += options
     environment = os.environ | cluster.environment | more | {"PYTHONUNBUFFERED": "1"}  # its log is read
     del environment["RAY_ADDRESS"]
+    own_ray.settle(environment)
     log = cluster.folder / f"{name}.log"
     with log.open("w") as output:
         process = subprocess.Popen(

@@ -5,46 +5,30 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
 
 import ray
 
 from raydiff.cluster import capacity
+from raydiff.cluster.notes import Topic, topic
 from raydiff.progress import Phase, console, phase
 
 LOOK_SECONDS = 0.5
 PENDING_SECONDS = 60.0  # without a worker, after which the job says what it waits for
 
 
-class ProgressBoard:
-    """Where workers write how far they are, for the driver to read."""
-
-    def __init__(self) -> None:
-        self._state: tuple[str, int, int, str] = ("", 0, 0, "")
-
-    def write(self, title: str, done: int, total: int, note: str = "") -> None:
-        """`title`: `done` of `total`."""
-        self._state = (title, done, total, note)
-
-    def read(self) -> tuple[str, int, int, str]:
-        """The latest state."""
-        return self._state
-
-
 @contextlib.contextmanager
-def shown_progress(prefix: str, unit: str) -> Iterator[Any]:
-    """Show on the driver what workers write to the board that this yields; each new title is a new phase."""
-    # On whatever node it is, losing it must end no worker that writes to it.
-    board: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(ProgressBoard).remote()
+def shown_progress(prefix: str, unit: str) -> Iterator[Topic]:
+    """Show on the driver what workers write to the topic that this yields; each new title is a new phase."""
     stop, cut_short = threading.Event(), threading.Event()
 
-    def show() -> None:
+    def show(board: Topic) -> None:
         with told_if_pending(prefix) as begun, contextlib.suppress(_CutShort), contextlib.ExitStack() as stack:
             running: Phase | None = None
             finished = False
             while not finished:
                 finished = stop.wait(LOOK_SECONDS)  # one last look after the end
-                title, done, total, note = ray.get(board.read.remote())
+                title, done, total, note = ray.get(board.read())
                 if title:
                     begun.set()
                 if title and (running is None or running.title != f"{prefix}: {title}"):
@@ -55,15 +39,12 @@ def shown_progress(prefix: str, unit: str) -> Iterator[Any]:
                 if cut_short.is_set():
                     raise _CutShort
 
-    try:
-        with _beside(show, stop):
-            try:
-                yield board
-            except BaseException:
-                cut_short.set()
-                raise
-    finally:
-        ray.kill(board)
+    with topic() as board, _beside(partial(show, board), stop):
+        try:
+            yield board
+        except BaseException:
+            cut_short.set()
+            raise
 
 
 class _CutShort(Exception):

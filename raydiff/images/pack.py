@@ -23,13 +23,14 @@ from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailab
 from raydiff.images import archive
 from raydiff.images.listing import Listing
 from raydiff.images.pages import Pages, file_of
-from raydiff.images.shards import ROWS_PER_PART, Part, Shard, read_rows, shards
+from raydiff.images.shards import ROWS_PER_PART, ROWS_PER_TILED_PART, Part, Shard, read_rows, shards
 from raydiff.images.tables import own_table
 from raydiff.progress import console, phase
 from raydiff.storage.patience import patiently
 
 ROWS_PER_PACK = 512  # half a GB of images of 1 MB
 FETCHES_AT_ONCE = 16
+LARGE_PART = 2**24  # bytes; beyond it a request for each eight images costs less than fetching them all for eight
 ABOUT = "pack.json"
 
 SCHEMA = pa.schema([("uri", pa.string()), ("data", pa.large_binary()), ("error", pa.string())])
@@ -159,15 +160,19 @@ def _pack_shard(shard: Shard, packed_uri: str) -> dict[str, int]:
     counts = {"unreadable": 0, "bytes": 0}
     with tempfile.TemporaryDirectory(prefix="raydiff-pack-") as folder, ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
         path = os.path.join(folder, "packed.parquet")
-        # Images are compressed already. Each row group is what a part reads, and no more is in memory here.
+        # Images are compressed already. Each row group is what a part reads, and no more is in memory here. Large ones
+        # are likely to be read in smaller parts, for their tiles.
         with pq.ParquetWriter(path, SCHEMA, compression="none") as file:
             for start in range(0, shard.rows, ROWS_PER_PART):
                 stop = min(start + ROWS_PER_PART, shard.rows)
                 uris = patiently(read_rows, shard.uri, start, stop, ["uri"])["uri"].to_pylist()
                 fetched = list(pool.map(_fetch, uris))
-                file.write_table(pa.table([uris, *map(list, zip(*fetched, strict=True))], schema=SCHEMA))
+                size = sum(len(data or b"") for data, _ in fetched)
+                together = ROWS_PER_TILED_PART if size > LARGE_PART else ROWS_PER_PART
+                rows = pa.table([uris, *map(list, zip(*fetched, strict=True))], schema=SCHEMA)
+                file.write_table(rows, row_group_size=together)
                 counts["unreadable"] += sum(data is None for data, _ in fetched)
-                counts["bytes"] += sum(len(data or b"") for data, _ in fetched)
+                counts["bytes"] += size
         patiently(storage.write_file, storage.join(packed_uri, f"{shard.name}.parquet"), path)
     return counts
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import ray
-import ray.data
 
 from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
 from raydiff.images import guarded, pack, pages, table
@@ -30,8 +28,11 @@ from raydiff.images.shards import ROWS_PER_PART, ROWS_PER_TILED_PART, Part, read
 from raydiff.storage.patience import patiently
 from raydiff.views import View, ragged
 
-if TYPE_CHECKING:
-    from raydiff.methods.base import TrainSettings  # whoever reads images need not load torch
+if TYPE_CHECKING:  # whoever reads images need load neither torch nor Ray Data
+    from ray.data import Dataset
+
+    from raydiff.cluster.notes import Topic
+    from raydiff.methods.base import TrainSettings
 
 FETCHES_AT_ONCE = 8  # per decoding task; object stores answer slowly but many at a time
 ATTEMPTS = 3  # of a part, before each of its images is read in a process of its own; and of such an image
@@ -73,20 +74,7 @@ class Image(NamedTuple):
     note: str = ""  # what is odd about a file that was read all the same
 
 
-@ray.remote(num_cpus=0)
-class Attempts:
-    """How often each part was begun in this run: one that was begun often may hold an image that kills its reader."""
-
-    def __init__(self) -> None:
-        self._begun: Counter[tuple[str, int]] = Counter()
-
-    def begin(self, shard: str, start: int) -> int:
-        """Count and tell which attempt this is."""
-        self._begun[shard, start] += 1
-        return self._begun[shard, start]
-
-
-def stream(parts: Sequence[Part], reading: Reading, num_cpus: float = 1, attempts: Any = None) -> ray.data.Dataset:
+def stream(parts: Sequence[Part], reading: Reading, num_cpus: float = 1, attempts: Topic | None = None) -> Dataset:
     """Some parts' images as a Ray dataset, each block one whole part.
 
     Columns:
@@ -102,19 +90,22 @@ def stream(parts: Sequence[Part], reading: Reading, num_cpus: float = 1, attempt
     Args:
         parts: of an image table (see `shards.parts`).
         num_cpus: what a decoding task asks of Ray.
-        attempts: an `Attempts` actor; without it an image that kills its process is tried for ever.
+        attempts: counts how often each part was begun in this run: one that was begun often may hold an image that
+            kills its reader. Without it such an image is tried for ever.
     """
+    from ray.data import from_items
+
     items = [part._asdict() for part in parts]
-    dataset = ray.data.from_items(items, override_num_blocks=max(1, len(items)))
+    dataset = from_items(items, override_num_blocks=max(1, len(items)))
     decode_parts: Any = partial(decode_part, reading=reading, attempts=attempts)
     return dataset.map_batches(decode_parts, batch_size=None, num_cpus=num_cpus)
 
 
-def decode_part(batch: dict[str, Any], reading: Reading, attempts: Any = None) -> dict[str, Any]:
+def decode_part(batch: dict[str, Any], reading: Reading, attempts: Topic | None = None) -> dict[str, Any]:
     """Fetch and decode the one part that `batch` names; see `stream` for what comes out."""
     number, start, stop = (int(batch[name][0]) for name in ("number", "start", "stop"))
     part = Part(number, str(batch["shard"][0]), str(batch["uri"][0]), start, stop)
-    careful = attempts is not None and ray.get(attempts.begin.remote(part.shard, part.start)) > ATTEMPTS
+    careful = attempts is not None and ray.get(attempts.count(part.shard, part.start)) > ATTEMPTS
     which: dict[str, Any] = {
         "part": part.number,
         "shard": part.shard,
@@ -147,7 +138,8 @@ def decode_rows(
     if data is not None:
         pairs = zip(files, data, strict=True)
         files = [found if isinstance(found, ImageError) else File(found, split(uri)[1]) for uri, found in pairs]
-    known = rows.select([name for name in ("category", table.ROI) if name in rows.column_names]).to_pylist()
+    told = ("category", table.ROI, table.BIT_DEPTH)
+    known = rows.select([name for name in told if name in rows.column_names]).to_pylist()
     wanted = [Wanted(*pair) for pair in zip(files, known, strict=True)]
     if careful:
         return _columns(rows, guarded.each(partial(_read, reading=reading), wanted, ATTEMPTS, _killed(reading)))
@@ -165,7 +157,7 @@ class Wanted(NamedTuple):
     """An image to be read."""
 
     file: str | File | ImageError  # its URI, its file, or why there is none
-    row: dict[str, Any]  # what its row of the image table says of where to look
+    row: dict[str, Any]  # what its row of the image table says of how to read it and where to look
 
 
 def _read(wanted: Wanted, reading: Reading, fetch: Callable[[str], File] = pages.read) -> Image:
@@ -182,7 +174,8 @@ def read_image(
 
     Args:
         fetch: what fetches a file by its URI.
-        row: its row of the image table, as far as that says where to look: category and region of interest.
+        row: its row of the image table, as far as that says how it is read and where to look: category, depth and
+            region of interest.
 
     Raises:
         StorageUnavailable: if the store does not answer for long.
@@ -198,7 +191,7 @@ def read_image(
             reading.view,
             reading.size,
             reading.max_pixels,
-            reading.levels,
+            Levels.of_row(row, reading.levels),
             data.page,
             row.get("category"),
             own_region(row),

@@ -58,7 +58,7 @@ class LafitEScore(FeatureScoreSettings):
         return self
 
 
-# The recipes. Commands, hardware, time and what came out are in the README's table of results.
+# The recipes. Commands, hardware, time and what came out are in docs/accuracy.md.
 
 # Minutes on two cores: few weights that see each image some tens of times, at the noise that scoring may ask for.
 _QUICK = {

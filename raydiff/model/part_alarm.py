@@ -62,3 +62,8 @@ def decidable(views: np.ndarray, normals: np.ndarray, rate: float) -> np.ndarray
 def normals_needed(views: int, rate: float) -> int:
     """How many calibration images it takes to promise a rate for parts of so many views."""
     return math.ceil(views / rate * (1 - SLACK)) - 1
+
+
+def views_decided(normals: int, rate: float) -> int:
+    """The most views that a part may have and still raise an alarm, by so many calibration images."""
+    return math.floor(max(rate, 1 / (normals + 1)) * (normals + 1) * (1 + SLACK))

@@ -16,7 +16,7 @@ from raydiff.images.shards import ROWS_PER_PART
 from raydiff.methods.base import Method
 
 # What steps take beside their work: seconds, and starts of a process as one was seen beside another. Told from runs on
-# two cores under light and heavy load (docs/measured.md): what is waiting stays, what is computing grows with the load.
+# two cores under light and heavy load (docs/speed.md): what is waiting stays, what is computing grows with the load.
 STARTS = {
     "examples": (5.0, 0.8),
     "statistics": (5.0, 0.6),

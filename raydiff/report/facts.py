@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from raydiff.report.runs import Run
 from raydiff.selection.champion import REFERENCE, passed_over
 
 COMPARED = {"image_auroc": "image AUROC", "aupro": "AUPRO"}
+MAX_TEXT = 400  # characters of one setting
 _DIGITS = 3  # as the tables show; numbers that agree so far count as equal
 
 
@@ -73,9 +75,9 @@ def untested(runs: Sequence[Run]) -> str:
     )
 
 
-def archive_command(model_uri: str) -> str:
+def archive_command(model_uri: str, python: str = "python") -> str:
     """How an archive is scored with a model: what comes after a run."""
-    return f"python jobs/score_archive.py --model {shlex.quote(model_uri)} --data ARCHIVE --out SCORES"
+    return f"{python} jobs/score_archive.py --model {shlex.quote(model_uri)} --data ARCHIVE --out SCORES"
 
 
 def verdicts(runs: Sequence[Run]) -> list[Verdict]:
@@ -160,6 +162,20 @@ def pseudo_score(tuning: Mapping[str, Any] | None) -> float | None:
 def percent(rate: float) -> str:
     """A rate as a percentage with two digits that count."""
     return f"{100 * rate:.2g} %" if rate < 0.995 else f"{100 * rate:.0f} %"
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested values as `a.b.c: text`."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        elif isinstance(value, float):
+            found[f"{prefix}{key}"] = f"{value:.6g}"
+        else:
+            text = value if isinstance(value, str) else json.dumps(value)
+            found[f"{prefix}{key}"] = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} …"
+    return found
 
 
 def _verdict(reference: Run, run: Run, metric: str, words: str) -> Verdict | None:

@@ -1,40 +1,19 @@
-"""The report's plots, each one PNG, and a sweep's (SVG). Matplotlib's object interface only: nothing global is touched.
-
-Colours are Okabe and Ito's, which differ under every kind of colour blindness; lines differ in their dashes
-too. Categories are named beside the plots, in HTML, where every script and every sign is safe.
-"""
+"""The plots of a run's report, each one PNG, and a sweep's (SVG)."""
 
 from __future__ import annotations
 
-import functools
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from raydiff.report.drawing import BLUE, GRID, INK, MUTED, VERMILION, figure, legend, method_style, plain, png
 from raydiff.selection.trials import rows, whole
 
-INK, MUTED, GRID = "#1f2933", "#5f6c7b", "#e3e8ee"
-BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#E69F00",
-    "#CC79A7",
-    "#56B4E9",
-)
-_METHOD_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
-_METHOD_DASHES = ("-", "--", "-.", ":")
-_FONT = "DejaVu Sans"  # comes with matplotlib, so plots look the same everywhere
-_TEXT = 8.0
 _BINS = (12, 40)  # fewest and most; twice the root of the number of images in between
 _CURVE_POINTS = 512
 _NAMED_TRIALS = 10  # more than this and an axis shows numbers of trials instead of their settings
@@ -80,7 +59,7 @@ def roc_curve(
 
 def roc_plot(curves: Mapping[int, RocCurve]) -> bytes:
     """ROC curves of one category, keyed by the run's number, which picks colour and dashes."""
-    figure, axes = _figure(3.6, 3.5)
+    made, axes = figure(3.6, 3.5)
     axes.plot([0, 1], [0, 1], color=GRID, linewidth=1)
     for number, curve in curves.items():
         colour, dashes = method_style(number)
@@ -91,13 +70,13 @@ def roc_plot(curves: Mapping[int, RocCurve]) -> bytes:
             color=colour,
             linestyle=dashes,
             linewidth=1.8,
-            label=f"{_plain(curve.name)}  {curve.area:.3f}",
+            label=f"{plain(curve.name)}  {curve.area:.3f}",
         )
         if curve.alarm:
             axes.plot(*curve.alarm, "o", color=colour, markeredgecolor="white", markersize=7, zorder=5)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="false-alarm rate", ylabel="recall", aspect="equal")
-    _legend(axes, title="area under the curve")
-    return _png(figure)
+    legend(axes, title="area under the curve")
+    return png(made)
 
 
 def histogram_plot(
@@ -107,7 +86,7 @@ def histogram_plot(
 
     The axis ends at the 0.1 % and 99.9 % quantiles; the outer bins hold what lies beyond.
     """
-    figure, axes = _figure(3.6, 2.5)
+    made, axes = figure(3.6, 2.5)
     ends = [float(value) for value in np.quantile(scores, [0.001, 0.999])]
     if threshold is not None:
         ends = [min(ends[0], threshold), max(ends[1], threshold)]
@@ -125,8 +104,8 @@ def histogram_plot(
     if threshold is not None:
         axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.3, label="alarm threshold")
     axes.set(xlabel=what, ylabel="share of images", ylim=(0, None))
-    _legend(axes)
-    return _png(figure)
+    legend(axes)
+    return png(made)
 
 
 def tuning_plot(stage: Mapping[str, Any]) -> bytes:
@@ -135,7 +114,7 @@ def tuning_plot(stage: Mapping[str, Any]) -> bytes:
     Solid: made anomalies, which decide; the chosen trial has a ring. Dashed: the labelled test set, if it was
     recorded, which decides nothing. Crosses: trials that were stopped early, by their score up to there.
     """
-    figure, axes = _figure(4.6, 3.1)
+    made, axes = figure(4.6, 3.1)
     trials = [trial for trial in stage["trials"] if trial.get("pseudo_score") is not None]
     x, names, label = _trial_axis([trial["settings"] for trial in trials])
     order = np.argsort(x, kind="stable")
@@ -175,9 +154,9 @@ def tuning_plot(stage: Mapping[str, Any]) -> bytes:
         axes.set_xticks(values, names or [f"{value:g}" for value in values])
         axes.set_xticks([], minor=True)
     axes.margins(x=0.08, y=0.18)
-    axes.set(xlabel=_plain(label), ylabel="mean of image AUROC and AUPRO")
-    _legend(axes)
-    return _png(figure)
+    axes.set(xlabel=plain(label), ylabel="mean of image AUROC and AUPRO")
+    legend(axes)
+    return png(made)
 
 
 def trials_plot(tunings: Mapping[str, Mapping[str, Any]]) -> bytes:
@@ -188,7 +167,7 @@ def trials_plot(tunings: Mapping[str, Mapping[str, Any]]) -> bytes:
     Args:
         tunings: tuning results by the models' names.
     """
-    figure, axes = _figure(7.2, 4.2)
+    made, axes = figure(7.2, 4.2)
     for number, (name, tuning) in enumerate(tunings.items()):
         colour, dashes = method_style(number)
         scored = [row for row in rows(name, tuning) if row["scored_in"] == row["stage"]]
@@ -205,15 +184,15 @@ def trials_plot(tunings: Mapping[str, Mapping[str, Any]]) -> bytes:
             color=colour,
             linestyle=dashes,
             linewidth=1.8,
-            label=f"{_plain(name)}  {tuning['pseudo_score']:.4f}",
+            label=f"{plain(name)}  {tuning['pseudo_score']:.4f}",
         )
         if stopped.any():
             axes.plot([], [], "x", color=colour, markersize=5, label=f"{stopped.sum()} stopped early")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="trial", ylabel="mean of image AUROC and AUPRO on made anomalies, and the best so far")
-    _legend(axes)
+    legend(axes)
     sink = io.BytesIO()
-    figure.savefig(sink, format="svg", metadata={"Date": None})
+    made.savefig(sink, format="svg", metadata={"Date": None})
     return sink.getvalue()
 
 
@@ -227,11 +206,6 @@ def chosen_trial(stage: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) 
         if shared and all(trial["settings"][key] == chosen[key] for key in shared):
             return place
     return None
-
-
-def method_style(number: int) -> tuple[str, str]:
-    """Colour and dashes of the run with this number."""
-    return _METHOD_COLOURS[number % len(_METHOD_COLOURS)], _METHOD_DASHES[number % len(_METHOD_DASHES)]
 
 
 def _trial_axis(
@@ -250,7 +224,7 @@ def _trial_axis(
     places = np.arange(len(settings), dtype=float)
     if len(settings) > _NAMED_TRIALS:
         return places + 1, None, f"trial ({label})"
-    return places, ["\n".join(_plain(_short(each.get(key))) for key in varied) for each in settings], label
+    return places, ["\n".join(plain(_short(each.get(key))) for key in varied) for each in settings], label
 
 
 def _alone(value: Any) -> Any:
@@ -265,46 +239,3 @@ def _short(value: Any) -> str:
 
 def _nan(value: float | None) -> float:
     return float("nan") if value is None else value
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), dpi=160, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(MUTED)
-    axes.tick_params(labelsize=_TEXT, colors=MUTED, labelfontfamily=_FONT)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set(fontsize=_TEXT, color=INK, fontfamily=_FONT)
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _legend(axes: Axes, title: str | None = None) -> None:
-    """Names of the lines: inside at the lower right with a title, else above the plot."""
-    lines, names = axes.get_legend_handles_labels()
-    style: dict[str, Any] = {"prop": {"family": _FONT, "size": _TEXT - 0.5}, "labelcolor": INK, "edgecolor": "none"}
-    if title:
-        axes.legend(lines, names, loc="lower right", title=title, title_fontsize=_TEXT - 0.5, **style)
-    elif lines:
-        assert isinstance(axes.figure, Figure)
-        axes.figure.legend(lines, names, loc="outside upper left", ncols=2, columnspacing=1.4, borderpad=0.2, **style)
-
-
-def _plain(text: str) -> str:
-    """A user's text for matplotlib: no formula, no leading `_` (it would hide a legend), known signs only."""
-    glyphs = _glyphs()
-    known = "".join(sign if sign == "\n" or ord(sign) in glyphs else "?" for sign in text)
-    return known.replace("$", r"\$").lstrip("_") or "?"
-
-
-@functools.cache
-def _glyphs() -> frozenset[int]:
-    return frozenset(get_font(findfont(_FONT)).get_charmap())
-
-
-def _png(figure: Figure) -> bytes:
-    sink = io.BytesIO()
-    figure.savefig(sink, format="png", metadata={"Software": None})
-    return sink.getvalue()

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from PIL import Image
-from scipy import ndimage
 
-from raydiff import storage
 from raydiff.errors import RaydiffError
-from raydiff.images import pages
-from raydiff.images.decode import decode
 from raydiff.images.levels import Levels
-from raydiff.images.masks import read_mask
-from raydiff.images.overlay import map_scale, overlay
+from raydiff.images.overlay import map_scale
+from raydiff.report.pictures import THUMBNAIL, Pictures, pictures, resize_map
 from raydiff.report.runs import ANOMALOUS, NORMAL, UNKNOWN, Run
 from raydiff.scoring.maps import read_map
 
 PER_GROUP = 6
-THUMBNAIL = 256  # longest side, pixels
-_JPEG_QUALITY = 82
 _SCALE_MAPS = 8  # maps that one category's colour scale is taken from
 
 
@@ -54,8 +46,8 @@ class Group:
     tiles: list[Tile]
 
 
-def groups(run: Run, per_group: int = PER_GROUP, shown: Callable[[], None] = lambda: None) -> list[Group]:
-    """The gallery of one run; `shown` is called after each image. Images are read one at a time."""
+def groups(run: Run, per_group: int = PER_GROUP, told: Callable[[], None] = lambda: None) -> list[Group]:
+    """The gallery of one run; `told` is called after each image. Images are read one at a time."""
     distance = distances(run)
     scales: dict[int, tuple[float, float] | None] = {}
     made = []
@@ -64,9 +56,9 @@ def groups(run: Run, per_group: int = PER_GROUP, shown: Callable[[], None] = lam
         for row in rows:
             category = int(run.category[row])
             if category not in scales:
-                scales[category] = _scale(run, category)
+                scales[category] = colour_scale(run, category)
             tiles.append(_tile(run, row, scales[category]))
-            shown()
+            told()
         made.append(Group(title, note, tiles))
     return made
 
@@ -139,7 +131,7 @@ def _tile(run: Run, row: int, scale: tuple[float, float] | None) -> Tile:
         (UNKNOWN, True): "alarm",
         (UNKNOWN, False): "no alarm",
     }
-    image, heat, problem = _pictures(run, row, scale)
+    image, heat, problem = shown(run, row, scale)
     return Tile(
         uri=run.cell("uri", row),
         category=run.categories[int(run.category[row])],
@@ -155,48 +147,30 @@ def _tile(run: Run, row: int, scale: tuple[float, float] | None) -> Tile:
     )
 
 
-def _pictures(run: Run, row: int, scale: tuple[float, float] | None) -> tuple[bytes | None, bytes | None, str | None]:
-    """Thumbnail, thumbnail with heat and outline, and why one of them is missing."""
-    try:
-        levels = Levels.kept(run.model["settings"]["train"]) if run.model else None
-        own = levels.of(run.cell("category", row)) if levels else None
-        found = pages.read(run.cell("uri", row))
-        full = decode(found.data, levels=own, page=found.page)
-    except RaydiffError as error:
-        return None, None, str(error)
-    shrink = THUMBNAIL / max(full.shape[:2])
-    height, width = (max(1, round(side * min(1.0, shrink))) for side in full.shape[:2])
-    small = np.asarray(Image.fromarray(full).resize((width, height), Image.Resampling.BOX))
-    heat, problem = small, None
-    map_uri, mask_uri = run.cell("map_uri", row), run.cell("mask_uri", row)
-    try:
-        if map_uri and map_uri.endswith(".png"):  # laid over its image already
-            laid = Image.fromarray(decode(storage.read_bytes(map_uri)))
-            heat = np.asarray(laid.resize((width, height), Image.Resampling.BOX))
-        elif map_uri and scale:
-            heat = overlay(heat, _resize_map(read_map(map_uri), width, height), *scale)
-        if mask_uri:
-            heat = outline(heat, read_mask(mask_uri))
-    except RaydiffError as error:
-        problem = str(error)
-    return _jpeg(small), _jpeg(heat) if heat is not small else None, problem
+def shown(
+    run: Run,
+    row: int,
+    scale: tuple[float, float] | None,
+    mapped: bool = True,
+    outlined: bool = True,
+    side: int = THUMBNAIL,
+) -> Pictures:
+    """The pictures of one row of a run's score table.
 
-
-def outline(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The image (H, W, 3) with a white line, black outside, around the true defect.
-
-    The mask may have another size; a defect smaller than a pixel of the image still gets its line.
+    Args:
+        scale: ends of the map's colours; None where there are none.
+        mapped: whether its map is shown.
+        outlined: whether the true defect is outlined, where it is known.
+        side: the longest of a picture, pixels.
     """
-    height, width = image.shape[:2]
-    share = Image.fromarray(mask.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
-    inside = ndimage.binary_dilation(np.asarray(share) > 0)
-    drawn = image.copy()
-    drawn[ndimage.binary_dilation(inside, iterations=2) & ~inside] = 0
-    drawn[ndimage.binary_dilation(inside) & ~inside] = 255
-    return drawn
+    levels = Levels.kept(run.model["settings"]["train"]) if run.model else None
+    own = levels.of(run.cell("category", row)) if levels else None
+    map_uri = run.cell("map_uri", row) if mapped else None
+    mask_uri = run.cell("mask_uri", row) if outlined else None
+    return pictures(run.cell("uri", row), map_uri, scale, own, mask_uri, side=side)
 
 
-def _scale(run: Run, category: int) -> tuple[float, float] | None:
+def colour_scale(run: Run, category: int) -> tuple[float, float] | None:
     """The colour scale of a category: its calibration's, as for heat maps written beside a score table.
 
     Without a calibration it comes from maps of normal images, spread over the range of their scores. Unlabelled
@@ -214,20 +188,9 @@ def _scale(run: Run, category: int) -> tuple[float, float] | None:
         maps = []
         for row in rows[np.unique(np.linspace(0, len(rows) - 1, _SCALE_MAPS).astype(int))]:
             try:
-                maps.append(_resize_map(read_map(run.cell("map_uri", int(row))), THUMBNAIL, THUMBNAIL))
+                maps.append(resize_map(read_map(run.cell("map_uri", int(row))), THUMBNAIL, THUMBNAIL))
             except RaydiffError:
                 continue  # its own tile, if it has one, says so
         if maps:
             return map_scale(maps)
     return None
-
-
-def _resize_map(anomaly_map: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
-    resized = Image.fromarray(anomaly_map).resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(resized, dtype=np.float32)
-
-
-def _jpeg(image: NDArray[np.uint8]) -> bytes:
-    sink = io.BytesIO()
-    Image.fromarray(image).save(sink, format="JPEG", quality=_JPEG_QUALITY)
-    return sink.getvalue()

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-import jinja2
 import numpy as np
 
-import raydiff
-from raydiff import storage
 from raydiff.errors import SettingsError
 from raydiff.model.calibration import Calibration
 from raydiff.progress import Phase, phase
-from raydiff.report import facts, figures, gallery, runs
+from raydiff.report import facts, figures, gallery, runs, training
+from raydiff.report.page import write_page
 from raydiff.report.runs import ReportEntry, Run
 from raydiff.selection.trials import whole
 
@@ -24,7 +19,6 @@ __all__ = ["ReportEntry", "write_report"]
 
 MAX_CATEGORIES = 24  # with plots of their own; tables show all
 MAX_ERRORS = 50  # rows of the errors table
-MAX_TEXT = 400  # characters of one setting
 _METRICS = (
     ("image_auroc", "image AUROC"),
     ("image_ap", "image AP"),
@@ -70,14 +64,14 @@ def write_report(
         raise SettingsError(f"the champion {champion!r} is none of the entries ({', '.join(names)})")
     loaded = [runs.load(entry) for entry in entries]
     shown = _plotted_categories(loaded)
-    pictures = len(loaded) * gallery.PER_GROUP * 3 + len(shown)
+    pictures = len(loaded) * gallery.PER_GROUP * 3 + len(shown) + training.COMPARED
     with phase("report", pictures, "pictures") as progress:
-        page = _template().render(
+        target = write_page(
+            out_uri,
+            "run.html",
             title=title,
             champion=champion,
             reasons=facts.champion_reason(loaded, champion) if champion else [],
-            made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            version=raydiff.__version__,
             runs=loaded,
             overview=[_overview(run) for run in loaded],
             untested=facts.untested(loaded),
@@ -90,35 +84,17 @@ def write_report(
             unusable=_unusable_masks(loaded),
             defects=list(_defects(loaded)),
             tuning=[_tuning(run) for run in loaded if run.tuning],
+            losses=training.loss_curves(loaded),
+            false_alarms=training.false_alarms(loaded),
+            compared=training.compared(loaded, progress.advance),
             left_out=len(runs.categories(loaded)) - len(shown),
             plots=[_category_plots(loaded, category, progress) for category in shown],
-            galleries=[(run.name, gallery.groups(run, shown=progress.advance)) for run in loaded],
+            galleries=[(run.name, gallery.groups(run, told=progress.advance)) for run in loaded],
             cards=[_card(run) for run in loaded],
             errors=_errors(loaded),
         )
         progress.update(pictures)
-    target = out_uri if out_uri.endswith(".html") else storage.join(out_uri, "report.html")
-    storage.write_bytes(target, page.encode())
     return target
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("raydiff.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["picture"] = _data_uri
-    environment.filters["percent"] = facts.percent
-    environment.globals["colour"] = lambda number: figures.method_style(number)[0]
-    return environment.get_template("template.html")
-
-
-def _data_uri(picture: bytes) -> str:
-    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
 def _plotted_categories(loaded: Sequence[Run]) -> list[str]:
@@ -201,8 +177,8 @@ def _tuning(run: Run) -> dict[str, Any]:
                 "trials": len(stage["trials"]),
                 "stopped": sum(not whole(trial) for trial in stage["trials"]),
                 "seconds": sum(trial.get("seconds") or 0.0 for trial in stage["trials"]),
-                "chosen": _flat(stage.get("chosen") or {}),
-                "fixed": _flat(stage["trials"][0].get("fixed") or {}),
+                "chosen": facts.flat(stage.get("chosen") or {}),
+                "fixed": facts.flat(stage["trials"][0].get("fixed") or {}),
                 "tested": any(trial.get("test_score") is not None for trial in stage["trials"]),
                 "rank_correlation": (run.tuning.get("rank_correlation") or {}).get(stage["name"]),
             }
@@ -266,12 +242,12 @@ def _card(run: Run) -> dict[str, Any]:
     groups = {
         "Training settings": settings.get("train"),
         "Score settings": settings.get("score"),
-        "Card": model.get("card"),
+        "Card": {name: value for name, value in (model.get("card") or {}).items() if name != "loss_curve"},
         "Evaluation": run.evaluation and {key: run.evaluation[key] for key in ("size", "pixel_metrics", "images")},
     }
     return {
         "run": run,
-        "groups": [(title, _flat(values)) for title, values in groups.items() if values],
+        "groups": [(title, facts.flat(values)) for title, values in groups.items() if values],
         "thresholds": _thresholds(run.calibration, run.categories) if run.calibration else [],
     }
 
@@ -291,20 +267,6 @@ def _thresholds(calibration: Calibration, categories: Sequence[str]) -> list[dic
             }
         )
     return rows
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested values as `a.b.c: text`."""
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, float):
-            flat[f"{prefix}{key}"] = f"{value:.6g}"
-        else:
-            text = value if isinstance(value, str) else json.dumps(value)
-            flat[f"{prefix}{key}"] = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} …"
-    return flat
 
 
 def _errors(loaded: Sequence[Run]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """An archive from its listing to its summary: what jobs/score_archive.py does.
 
 The folder of the results holds `images/` (what was listed), `score_table/`, `parts/` where it is known which part an
-image shows, `summary.json`, `manifest.json`, `run.json`, the maps under `anomaly_maps/`, and `_work/` while something
-is unfinished.
+image shows, `summary.json`, `manifest.json`, `run.json`, `model.json` (the model's description), the maps under
+`anomaly_maps/`, and `_work/` while something is unfinished.
 """
 
 from __future__ import annotations
@@ -23,15 +23,13 @@ from raydiff.images.parts import PartPattern, with_column
 from raydiff.images.shards import Shard, shards
 from raydiff.images.tables import own_table
 from raydiff.model.calibration import Calibration
-from raydiff.model.description import describe
+from raydiff.model.description import DESCRIPTION, describe
 from raydiff.progress import console, phase
 from raydiff.scoring import parts_table
 from raydiff.scoring.bulk import Summary, claim, finished_images, is_complete, score_table
 from raydiff.scoring.deployment import deployed
 from raydiff.scoring.map_place import Maps
-from raydiff.scoring.summary import ArchiveSummary, summarise
-
-SUMMARY = "summary.json"
+from raydiff.scoring.summary import SUMMARY, ArchiveSummary, summarise
 
 
 def score_archive(
@@ -84,9 +82,12 @@ def _scored(
     if part_from and not shards(images):  # before the folder is noted to be for a pattern that fits nothing
         check_part_from(data_uri, part_from, pages)
     claim(out_uri, model, images, maps, max_pixels, source)
+    _keep(model, out_uri)
     packed = list_images(model, data_uri, images, pages, part_from)
     done = None
     if not is_complete(out_uri, images):
+        if model["calibration"] and parts_table.says_part(shards(images)[0].uri):
+            console.print(parts_table.foretold(Calibration.parse(model["calibration"])), markup=False)
         cluster.connect(address, gpus)
         with deployed(model_uri, replicas) as handle:
             done = score_table(
@@ -101,6 +102,13 @@ def _scored(
                 replicas=replicas,
             )
     return done, _summary(out_uri, model, fresh=done is not None)
+
+
+def _keep(model: dict[str, Any], out_uri: str) -> None:
+    """Keep the model's description beside its scores: the model itself may be moved, changed or lost before these."""
+    place = storage.join(out_uri, DESCRIPTION)
+    if not storage.exists(place):
+        storage.write_json(place, model)
 
 
 def places(*uris: str) -> Iterator[str]:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import ray
@@ -18,10 +19,11 @@ from ray.data import ActorPoolStrategy
 from ray.serve.handle import DeploymentHandle
 
 from raydiff import at_work, cluster, storage
+from raydiff.cluster.notes import topic
 from raydiff.errors import DataError, SettingsError, Stopped
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.shards import is_one_file, shards
-from raydiff.images.stream import Attempts, Reading, stream
+from raydiff.images.stream import Reading, stream
 from raydiff.model.description import describe
 from raydiff.progress import Phase, console, phase
 from raydiff.scoring import table
@@ -31,10 +33,12 @@ from raydiff.scoring.part_scorer import METRICS, PartScorer
 from raydiff.scoring.unfinished import READS_AT_ONCE, WORK, Counts, Unfinished, count, finish, unfinished
 from raydiff.storage.patience import patiently
 
-RUN = "run.json"
 MANIFEST = "manifest.json"
 # Ray Data keeps books on every block, so a run goes through the table in waves of bounded length.
 PARTS_PER_WAVE = 4096
+
+# A task of a file that has nothing of Ray's: its worker need not load what is imported here.
+_finish: Any = ray.remote(num_cpus=0, max_retries=-1)(finish)
 
 
 class Summary(NamedTuple):
@@ -114,8 +118,7 @@ def score_table(
     meter = Meter()
     if missing:
         patiently(_write_manifest, scores_uri, done, False)
-        attempts: Any = Attempts.options(max_restarts=-1, max_task_retries=-1).remote()  # type: ignore[attr-defined]
-        with phase("scoring", rows) as shown:
+        with topic() as attempts, phase("scoring", rows) as shown:
             for wave in _waves(missing):
                 parts = [part for each in wave for part in each.parts]
                 scored = stream(parts, reading, cluster.SHARED_CPU, attempts).map_batches(
@@ -159,9 +162,9 @@ def claim(
 ) -> None:
     """Note what a folder of scores is for, or check that it is for the same; arguments and errors as `check_claim`."""
     mine = check_claim(scores_uri, model, table_uri, maps, max_pixels, source)
-    place = storage.join(scores_uri, RUN)
+    place = storage.join(scores_uri, table.RUN)
     if not storage.exists(place):
-        storage.write_json(place, mine)
+        storage.write_json(place, mine | {"begun": datetime.now(UTC).isoformat(timespec="seconds")})
 
 
 def check_claim(
@@ -182,7 +185,7 @@ def check_claim(
         "max_pixels": max_pixels,
         "rows_per_part": Reading.described(model["settings"]["train"]).rows_per_part,
     }
-    place = storage.join(scores_uri, RUN)
+    place = storage.join(scores_uri, table.RUN)
     theirs = storage.read_json(place) if storage.exists(place) else mine
     other = [name for name in mine if theirs.get(name) != mine[name]]
     if other:
@@ -220,8 +223,8 @@ def _finished(
         Stopped: if a worker cannot go on.
     """
     left = {each.shard.name: len(each.parts) for each in wave}
-    named = {each.shard.name: each for each in wave}
-    finishing = {name: _finish.remote(scores_uri, named[name]) for name, parts in left.items() if not parts}
+    named = {each.shard.name: (each.shard, each.rows_per_part) for each in wave}
+    finishing = {name: _finish.remote(scores_uri, *named[name]) for name, parts in left.items() if not parts}
     for row in scored:
         if row["stopped"]:
             raise Stopped(f"{row['stopped']}; what is finished is kept, run the same command again to go on")
@@ -231,13 +234,8 @@ def _finished(
         name = str(row["shard"])
         left[name] -= 1
         if not left[name]:
-            finishing[name] = _finish.remote(scores_uri, named[name])
+            finishing[name] = _finish.remote(scores_uri, *named[name])
     return {name: cluster.result(counted) for name, counted in finishing.items()}
-
-
-@ray.remote(num_cpus=0, max_retries=-1)
-def _finish(scores_uri: str, each: Unfinished) -> Counts:
-    return finish(scores_uri, each.shard, each.rows_per_part)
 
 
 def _done(scores_uri: str) -> dict[str, Counts]:

@@ -14,13 +14,14 @@ from ray._private.state import jobs  # ray.util.state asks the dashboard, which 
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
-from raydiff import cluster
+from raydiff import cluster, verbosity
 from raydiff.cluster.task_errors import told_in
 from raydiff.cluster.worker_progress import told_if_pending
 from raydiff.model.scored import Scored
 
 APP = "raydiff"
 CALLS_PER_REPLICA = 2  # one being computed, one ready beside it; callers wait beyond that
+GRACE_SECONDS = 0.2  # after which a replica that is to end looks whether it has been asked anything more
 
 
 class Scorer:
@@ -56,16 +57,17 @@ def deployed(model_uri: str, replicas: int | None = None) -> Iterator[Deployment
     count = replicas or cluster.devices()
     cluster.check_room(count, "replicas")
     gpu = {"num_cpus": 0, "num_gpus": 1} if cluster.gpus() else {"num_cpus": cluster.REPLICA_CPU}
-    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
-    serve.start(proxy_location="Disabled", logging_config=quiet)
+    said = LoggingConfig(log_level=verbosity.level(), enable_access_log=False)
+    serve.start(proxy_location="Disabled", logging_config=said)
     scorer: Any = serve.deployment(
         Scorer,
         name="scorer",
         num_replicas=count,
         ray_actor_options=gpu,
         max_ongoing_requests=CALLS_PER_REPLICA,
+        graceful_shutdown_wait_loop_s=GRACE_SECONDS,
         graceful_shutdown_timeout_s=5,
-        logging_config=quiet,
+        logging_config=said,
     )
     take_down_left_over()
     name = f"{APP}-{ray.get_runtime_context().get_job_id()}"

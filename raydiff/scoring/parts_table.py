@@ -104,7 +104,23 @@ def has_parts(scores_uri: str) -> bool:
     Raises:
         DataError: if there is no score table.
     """
-    return PART in patiently(_names, table.parts(scores_uri)[0])
+    return says_part(table.parts(scores_uri)[0])
+
+
+def says_part(uri: str) -> bool:
+    """Whether a file of a table of images or scores has a column that says which part an image shows."""
+    return PART in patiently(_names, uri)
+
+
+def foretold(calibration: Calibration) -> str:
+    """What is to be known before an archive of parts is scored: of how many views a part may be."""
+    rate, known = calibration.rate, sorted(calibration.categories)
+    each = [f"{name} {part_alarm.views_decided(calibration.of(name).normals, rate):,}" for name in known[:SENTENCES]]
+    more = f" and {len(known) - SENTENCES:,} more categories" if len(known) > SENTENCES else ""
+    return (
+        f"parts: at {rate:.2%} false alarms a part, no score raises an alarm of a part of more views than: "
+        f"{', '.join(each)}{more}; each view takes {part_alarm.normals_needed(1, rate) + 1:,} calibration images"
+    )
 
 
 def write_parts(scores_uri: str, calibration: Calibration | None, images: int) -> PartsSummary:

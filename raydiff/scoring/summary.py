@@ -14,13 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table
-from scipy.special import kolmogorov
 
-from raydiff.model.calibration import Calibration, CategoryCalibration
+from raydiff.model.calibration import Calibration
 from raydiff.progress import console, phase
 from raydiff.scoring import table
 from raydiff.scoring.columns import read_columns
+from raydiff.scoring.drift import Drift, DriftCounts
 from raydiff.scoring.parts_table import PartsSummary
+
+SUMMARY = "summary.json"  # beside the score table
 
 HASHES_AT_ONCE = 4_000_000  # distinct ones of 8 bytes, 180 MB at the peak, while they are sorted
 REASONS = 20  # kinds of error that are told apart in a summary
@@ -28,11 +30,6 @@ REASONS_COUNTED = 1_000  # and while counting, so that a frequent one is kept wh
 REASON_LENGTH = 200  # characters
 OTHER = "other"
 ROWS_SHOWN = 14
-
-# A real archive has some defects, and over millions of images the slightest difference is significant. So a category
-# has drifted only if the difference is no chance and also large: a share of .1 of the images lies elsewhere.
-DRIFT_P_VALUE = 0.001
-DRIFT_DISTANCE = 0.1
 
 _COLUMNS = ["uri", "category", "day", "content_hash", "score", "is_anomalous", "error"]
 
@@ -58,17 +55,6 @@ class Day(_Result):
     images: int  # those with an error included
     alarms: int
     errors: int
-
-
-class Drift(_Result):
-    """One category's scores against its held-out normals', or all categories' (two-sample Kolmogorov-Smirnov)."""
-
-    category: str
-    images: int  # scored
-    normals: int  # scores that these are held against
-    distance: float  # largest difference of the two cumulative distributions, 0 to 1
-    p_value: float  # asymptotic
-    drifted: bool
 
 
 class ArchiveSummary(_Result):
@@ -99,7 +85,7 @@ def summarise(scores_uri: str, calibration: Calibration | None) -> ArchiveSummar
     uris = table.parts(scores_uri)
     days: dict[tuple[str, str | None], Counter[str]] = {}
     reasons: Counter[str] = Counter()
-    categories: dict[str, _Scores] = {}
+    categories: dict[str, DriftCounts] = {}
     hashed = distinct = 0
     hashes = _Hashes(0)
     with phase("summary", len(uris), "parts") as shown:
@@ -153,12 +139,7 @@ def print_summary(summary: ArchiveSummary) -> None:
     _print_rest(len(summary.days), "with fewer alarms")
     drifted = [row for row in summary.drift if row.drifted]
     for drift in drifted[:ROWS_SHOWN]:
-        distance = f"{drift.distance:.2f}".removeprefix("0")
-        _print(
-            f"scores of {drift.category} have left the calibration's (distance {distance} over {drift.images:,} "
-            "images): lighting, camera or product may have changed, or many images show defects; look at images, and "
-            "calibrate anew if their products are good"
-        )
+        _print(drift.sentence())
     _print_rest(len(drifted), "whose scores have drifted")
     for line in summary.parts.sentences() if summary.parts else ():
         _print(line)
@@ -206,49 +187,13 @@ def _most_frequent(reasons: Counter[str]) -> dict[str, int]:
     return dict(ordered[:REASONS]) | ({OTHER: other} if other else {})
 
 
-def _count_scores(categories: dict[str, _Scores], part: pa.Table, calibration: Calibration) -> None:
+def _count_scores(categories: dict[str, DriftCounts], part: pa.Table, calibration: Calibration) -> None:
     scored = part.filter(part["score"].is_valid())
     for category in scored["category"].unique().to_pylist():
         if category not in categories:
             # its own normals, be they few: what it borrows for its threshold lies where those few lie, and is as sure
-            categories[category] = _Scores(calibration.categories.get(category, calibration.all))
+            categories[category] = DriftCounts(calibration.categories.get(category, calibration.all))
         categories[category].add(scored.filter(pc.equal(scored["category"], category))["score"].to_numpy())
-
-
-class _Scores:
-    """Where one category's scores lie among its n calibration scores: counts, from which the distance is exact.
-
-    Scores rather than p-values, which do not tell a score equal to a calibration score from one just below it.
-    """
-
-    def __init__(self, calibration: CategoryCalibration) -> None:
-        self.normals = np.array(calibration.scores)
-        self.by_lower = np.zeros(len(self.normals) + 1, np.int64)  # [j]: scores above exactly j normal ones
-        self.by_lower_or_equal = np.zeros_like(self.by_lower)  # [j]: scores that at least equal exactly j normal ones
-
-    def add(self, scores: np.ndarray) -> None:
-        np.add.at(self.by_lower, np.searchsorted(self.normals, scores, "left"), 1)
-        np.add.at(self.by_lower_or_equal, np.searchsorted(self.normals, scores, "right"), 1)
-
-    def drift(self, category: str) -> Drift:
-        n, m = len(self.normals), int(self.by_lower.sum())
-        # Between two normal scores the normals' distribution is flat and the other only rises, so the two are farthest
-        # apart at a normal score x or just before it. A score is <= x (< x) if it is above (at least equal to) no more
-        # normals than are below x.
-        before = np.searchsorted(self.normals, self.normals, "left")
-        until = np.searchsorted(self.normals, self.normals, "right")
-        at = np.abs(np.cumsum(self.by_lower)[before] / m - until / n)
-        just_before = np.abs(np.cumsum(self.by_lower_or_equal)[before] / m - before / n)
-        distance = float(max(at.max(), just_before.max()))
-        p_value = float(kolmogorov(distance * np.sqrt(n * m / (n + m))))
-        return Drift(
-            category=category,
-            images=m,
-            normals=n,
-            distance=distance,
-            p_value=p_value,
-            drifted=p_value < DRIFT_P_VALUE and distance > DRIFT_DISTANCE,
-        )
 
 
 class _Hashes:

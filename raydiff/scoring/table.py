@@ -46,6 +46,7 @@ SCHEMA = pa.schema(
 
 
 TABLE = "score_table"  # its own folder, with nothing else in it, so that any Parquet reader takes it whole
+RUN = "run.json"  # beside it: which model's scores of which images these are, and how they are made
 
 
 def part_uri(scores_uri: str, name: str) -> str:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.serve.handle import DeploymentHandle
 
 from raydiff import cluster
 from raydiff.images import table
@@ -24,10 +23,12 @@ from raydiff.model.rate import DEFAULT_RATE, check_rate
 from raydiff.model.scored import Scored
 from raydiff.progress import console
 from raydiff.scoring import table as score_table_file
-from raydiff.scoring.bulk import score_table
 from raydiff.selection.pseudo_validation import PseudoValidationSettings, made_of
 from raydiff.selection.sample import sample
 from raydiff.views.region import regions
+
+if TYPE_CHECKING:
+    from ray.serve.handle import DeploymentHandle
 
 SEED = 1  # of the made anomalies: others than tuning's, where it saw the same images
 FEW = 0.05  # of the made anomalies; so small a share that hardly any defect will raise an alarm
@@ -63,6 +64,8 @@ def calibrate(
         SettingsError: if the rate is not above 0 and below 1.
         DataError: if no normal image could be scored.
     """
+    from raydiff.scoring.bulk import score_table  # here, because the worker that makes anomalies need load no Serve
+
     check_rate(rate)
     score_table(handle, model_uri, table_uri, scores_uri, calibrated=False)
     scores: dict[str, list[float]] = defaultdict(list)

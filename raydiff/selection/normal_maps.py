@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from raydiff import cluster
+from raydiff.cluster.notes import Topic
 from raydiff.cluster.worker_progress import shown_progress
 from raydiff.images import table
 from raydiff.images.stream import Reading, decode_rows
@@ -38,7 +39,7 @@ def position_statistics(model_uri: str, score: ScoreSettings, table_uri: str, na
 
 
 @ray.remote(max_retries=2)
-def _position_statistics(model_uri: str, score: Any, table_uri: str, board: Any) -> PositionStatistics | None:
+def _position_statistics(model_uri: str, score: Any, table_uri: str, board: Topic) -> PositionStatistics | None:
     model = load(model_uri, cluster.use_assigned_device())
     rows = sample(table.read(table_uri), IMAGES)
     total, done = sum(group.num_rows for group in rows.values()), 0
@@ -56,5 +57,5 @@ def _position_statistics(model_uri: str, score: Any, table_uri: str, board: Any)
                 looked_at = None if inside is None else torch.from_numpy(inside)
                 cells[category].append(in_cells(torch.from_numpy(found.maps), inside=looked_at))
             done += part.num_rows
-            board.write.remote("maps of normal images", done, total)
+            board.write("maps of normal images", done, total)
     return PositionStatistics.of({name: torch.cat(found) for name, found in cells.items()}) if cells else None

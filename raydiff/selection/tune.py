@@ -12,40 +12,26 @@ import os
 import time
 from typing import Any
 
-import numpy as np
-import pyarrow.compute as pc
-import ray
 from ray import tune as ray_tune
 
 import raydiff
 from raydiff import cluster, storage
 from raydiff.cluster.task_errors import as_ours, ours
 from raydiff.cluster.worker_progress import shown_progress
-from raydiff.errors import ClusterError, ImageError, StorageError, StorageUnavailable
-from raydiff.images import table
-from raydiff.images.masks import read_mask
-from raydiff.images.stream import Reading, decode_rows
+from raydiff.errors import ClusterError
 from raydiff.model.description import describe
 from raydiff.model.folder import Model, load
 from raydiff.progress import Phase, console, phase
 from raydiff.selection.early_stopping import StagedASHA, StagedFIFO
 from raydiff.selection.journal import Journal
 from raydiff.selection.normal_maps import position_statistics
-from raydiff.selection.pseudo_validation import (
-    LabelledImages,
-    PseudoValidationSettings,
-    ScoringSet,
-    pseudo_validation_set,
-    scoring_set,
-)
-from raydiff.selection.sample import sample
+from raydiff.selection.pseudo_validation import PseudoValidationSettings, ScoringSet
+from raydiff.selection.scoring_sets import make_sets
 from raydiff.selection.search_settings import SearchSettings
 from raydiff.selection.space import described, load_space
 from raydiff.selection.staged_search import StagedSearch
 from raydiff.selection.trial import Trial
 from raydiff.selection.trials import SCORES, oracle_price, rank_correlation
-from raydiff.views import View
-from raydiff.views.region import around, regions
 
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's tables; the phase shows what goes on
 
@@ -91,7 +77,7 @@ def tune(
     name = model.method.name
     stages = load_space(name, space)
     with shown_progress(f"tune {name}", "images") as board:
-        task = _make_sets.options(**cluster.worker_options())
+        task = make_sets.options(**cluster.worker_options())
         sets = cluster.result(task.remote(model_uri, table_uri, test_table_uri, size, search.seed, board))
     pseudo = sets[0]
     journal = Journal(storage.join(work_uri, "trials"), _depends(model_uri, sets))
@@ -188,56 +174,6 @@ def _depends(model_uri: str, sets: tuple[ScoringSet, ScoringSet | None]) -> dict
         "test": sets[1].digest() if sets[1] else None,
         "device": "gpu" if cluster.gpus() else "cpu",
     }
-
-
-@ray.remote(max_retries=2)
-def _make_sets(
-    model_uri: str, table_uri: str, test_table_uri: str | None, size: PseudoValidationSettings, seed: int, board: Any
-) -> tuple[ScoringSet, ScoringSet | None]:
-    model = load(model_uri, cluster.use_assigned_device())
-    method, image_size, view = model.method, model.image_size, model.view
-    reading = Reading.of(method.settings)
-    normals: dict[str, np.ndarray] = {}
-    rows = sample(table.read(table_uri), size.normals)
-    for category, group in rows.items():
-        board.write.remote("making anomalies", len(normals), len(rows))
-        images = decode_rows(group, reading)
-        good = images["image"][images["error"] == ""]
-        normals[category] = regions(good, view, image_size, seed) if len(good) else good
-    board.write.remote("making anomalies", len(rows), len(rows))
-    pseudo = pseudo_validation_set(method, normals, size, seed)
-    if test_table_uri is None:
-        return pseudo, None
-    parts = []
-    labelled = table.read(test_table_uri)
-    for label, most in ((0, size.normals), (1, size.anomalies)):
-        chosen = labelled.filter(pc.equal(labelled["label"], label))
-        for category, group in sample(chosen, most).items():
-            images = decode_rows(group, reading)
-            good = np.flatnonzero(images["error"] == "")
-            if len(good):
-                seen = images["image"][good]
-                masks = [
-                    _mask(group["mask_uri"][int(row)].as_py(), view, image_size, image.shape[:2])
-                    for row, image in zip(good, seen, strict=True)
-                ]
-                found = around(seen, masks, view, image_size)
-                parts.append(LabelledImages(category, found[0], np.full(len(good), bool(label)), found[1]))
-    return pseudo, scoring_set(method, parts) if parts else None
-
-
-def _mask(uri: str | None, view: View, size: int, shape: tuple[int, ...]) -> np.ndarray:
-    """The mask of an image that is seen in this shape, bool; empty where there is none, or none that can be read, or
-    of another image's size: `evaluate` says why.
-    """
-    empty = np.zeros(shape, bool)
-    try:
-        found = empty if uri is None else view.seen_mask(read_mask(uri), size)
-        return found if found.shape == shape else empty
-    except StorageUnavailable:
-        raise
-    except (ImageError, StorageError):
-        return empty
 
 
 class ShownTrials(ray_tune.Callback):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import importlib.metadata
 import inspect
 import logging
@@ -19,22 +18,23 @@ import ray.train
 import safetensors.torch
 import torch
 import torch.distributed
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, TrainingFailedError
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 from torch.nn.parallel import DistributedDataParallel
 
 import raydiff
-from raydiff import cluster, methods, storage
+from raydiff import cluster, methods, storage, verbosity
 from raydiff.cluster.task_errors import as_ours
 from raydiff.cluster.worker_progress import shown_progress
 from raydiff.errors import ClusterError, SettingsError
 from raydiff.images import table
-from raydiff.methods.base import GradientSettings, Method, TrainSettings
+from raydiff.methods.base import GradientSettings, TrainSettings
 from raydiff.model.folder import Model
 from raydiff.nn.backbones import RANDOM, UNTRAINED, BackboneSettings
 from raydiff.progress import console, duration
 from raydiff.training.examples import compute_examples
 from raydiff.training.loop import TrainingLoop
+from raydiff.training.statistics import MAX_FAILURES, digest, fit_statistics, state_of
 from raydiff.training.store import ExampleStore
 from raydiff.training.tile import with_tile
 from raydiff.training.workers import Workers, planned, scaling
@@ -45,7 +45,6 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 CHECKPOINTS = 10  # over a whole training
 CHECKPOINTS_KEPT = 2  # of them, the newest
 REPORTS = 100  # loss values kept of a training
-MAX_FAILURES = 3  # workers or nodes lost before a training gives up
 CHECKPOINT_FILE = "state.pt"
 # Buffers (statistics, bank) never change in training; torch 2.15 has renamed the option that leaves them alone.
 _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
@@ -91,7 +90,7 @@ def train(
         console.print(f"note: {UNTRAINED}", markup=False)
     examples_uri = compute_examples(method, settings, table_uri, work_uri)
     run_uri = storage.join(work_uri, method)
-    fitted_uri = _fit_statistics(method, settings, examples_uri, run_uri, seed)
+    fitted_uri = fit_statistics(method, settings, examples_uri, run_uri, seed)
     record: dict[str, Any] = {"loss_curve": []}
     if isinstance(settings, GradientSettings):
         record = _fit_gradients(method, settings, examples_uri, fitted_uri, run_uri, workers, seed)
@@ -118,30 +117,6 @@ def train(
     return model
 
 
-def _fit_statistics(method: str, settings: TrainSettings, examples_uri: str, run_uri: str, seed: int) -> str:
-    """Statistics and memory bank, by one worker; kept, so that a second run finds them."""
-    target = storage.join(run_uri, f"statistics-{_digest(settings, examples_uri, seed)}.safetensors")
-    if not storage.exists(target):
-        with shown_progress(method, "done") as board:
-            options = cluster.worker_options(cpus=cluster.cpus_for_each(1))
-            cluster.result(_statistics.options(**options).remote(method, settings, examples_uri, target, seed, board))
-    return target
-
-
-@ray.remote(max_retries=MAX_FAILURES)
-def _statistics(method: str, settings: Any, examples_uri: str, target: str, seed: int, board: Any) -> None:
-    device = cluster.use_assigned_device()
-    torch.manual_seed(seed)
-    fitted = methods.get(method)(settings).to(device).eval()
-
-    def report(what: str, done: int, total: int) -> None:
-        ray.get(board.write.remote(what, done, total))
-
-    with torch.no_grad():
-        fitted.fit_statistics(ExampleStore(examples_uri), seed, report)
-    storage.write_bytes(target, safetensors.torch.save(_state(fitted)))
-
-
 def _fit_gradients(
     method: str,
     settings: TrainSettings,
@@ -165,14 +140,16 @@ def _fit_gradients(
                 "trained_uri": trained_uri,
                 "seed": seed,
                 "board": board,
+                "level": verbosity.level(),
             },
             scaling_config=scaling(workers),
             run_config=RunConfig(
-                name=f"train-{_digest(settings, examples_uri, seed)}-{workers}",
+                name=f"train-{digest(settings, examples_uri, seed)}-{workers}",
                 storage_path=path,
                 storage_filesystem=fs,
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
+                logging_config=LoggingConfig(log_level=verbosity.level()),  # type: ignore[call-arg]  # of Train v2
             ),
         )
         try:
@@ -186,7 +163,7 @@ def _fit_gradients(
 
 def _train_worker(config: dict[str, Any]) -> None:
     """One of the workers of a training; Ray Train starts it, again after a failure."""
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it remarks on every checkpoint
+    logging.getLogger().setLevel(config["level"])  # Ray Train remarks on each checkpoint, some of it as nobody's logger
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     cluster.use_assigned_device()
@@ -217,13 +194,13 @@ def _train_worker(config: dict[str, Any]) -> None:
             losses.clear()
             curve.append([loop.step, loss])
             if rank == 0:
-                config["board"].write.remote("training", loop.step, settings.train_steps, f"loss {loss:.4f}")
+                config["board"].write("training", loop.step, settings.train_steps, f"loss {loss:.4f}")
         if loop.step % saves == 0 or loop.finished:
             _report(loop, curve, rank)
     if rank == 0:
         record = {"workers": world, "seconds_a_step": loop.seconds_a_step(), "waiting_for_data": loop.waiting_share()}
         storage.write_json(_record_uri(config["trained_uri"]), {"loss_curve": curve, **record})
-        storage.write_bytes(config["trained_uri"], safetensors.torch.save(_state(loop.finish())))
+        storage.write_bytes(config["trained_uri"], safetensors.torch.save(state_of(loop.finish())))
 
 
 def _record_uri(trained_uri: str) -> str:
@@ -248,12 +225,3 @@ def _mean_over_workers(value: float, world: int, device: torch.device) -> float:
     total = torch.tensor(value, device=device)
     torch.distributed.all_reduce(total)
     return float(total) / world
-
-
-def _state(method: Method) -> dict[str, torch.Tensor]:
-    return {key: value.contiguous().cpu() for key, value in method.state_dict().items()}
-
-
-def _digest(settings: TrainSettings, examples_uri: str, seed: int) -> str:
-    told = f"{settings.model_dump_json()}|{storage.name(examples_uri)}|{seed}"
-    return hashlib.sha256(told.encode()).hexdigest()[:12]

@@ -14,7 +14,7 @@ from raydiff.images.names import IMAGE_EXTENSIONS
 from raydiff.images.tables.notes import Notes
 from raydiff.scoring.table import SCHEMA as SCORES
 
-KNOWN = (*table.SCHEMA.names, table.ROI, table.PART, table.TIME)
+KNOWN = (*table.SCHEMA.names, table.ROI, table.BIT_DEPTH, table.PART, table.TIME)
 PREFIX = "given_"  # of a column that would have the name of one of the score table's own
 
 # Names that people give to one of ours; to ignore such a column would lose what it says.
@@ -39,7 +39,7 @@ _INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # what pandas writes 
 class Columns(NamedTuple):
     """Names in the user's table by those that they get."""
 
-    known: dict[str, str]  # of the image table, `roi_uri`, `part` and `time`
+    known: dict[str, str]  # of the image table, `roi_uri`, `bit_depth`, `part` and `time`
     extra: dict[str, pa.Field]  # by their names in the user's table; the field has the new name and type
 
     @property

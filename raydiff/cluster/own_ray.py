@@ -1,0 +1,20 @@
+"""How a Ray that is started here, on this machine, is set: it saves starts of processes, which take seconds each."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from pathlib import Path
+
+KEPT_SECONDS = 600
+
+
+def settle(environment: MutableMapping[str, str]) -> None:
+    """Settings for the environment that such a Ray is started in; what stands there already counts more."""
+    # Replicas that compute on all cores answer late; Serve would warn of it after 0.1 s.
+    environment.setdefault("RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S", "5")
+    # It would look whether a provider is about to take this machine away.
+    environment.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    # Ray ends a worker's process a second after its task, and the next task's then loads torch anew. But a GPU's memory
+    # would be kept, too.
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        environment.setdefault("RAY_idle_worker_killing_time_threshold_ms", str(1000 * KEPT_SECONDS))
