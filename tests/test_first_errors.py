@@ -41,7 +41,9 @@ def test_what_a_store_says_is_followed_by_what_to_do(raised, kind, advice):
 
 
 def test_an_unknown_kind_of_uri_is_told_what_there_is():
-    with pytest.raises(StorageError, match=r"foo://a/b: .*; give a local path, or a URI such as s3://bucket/folder"):
+    with pytest.raises(
+        StorageError, match=r"foo://a/b: .*; give a local path, or a URI of s3, gs or another store that fsspec knows"
+    ):
         storage.exists("foo://a/b")
 
 

@@ -316,7 +316,8 @@ def test_reasons_of_images_that_cannot_be_fetched(uri: str, monkeypatch: pytest.
 def test_reasons_of_places_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StorageError) as raised:
         storage.read_bytes("nonsense://x/1.png")
-    assert reason(str(raised.value), "nonsense://x/1.png") == "the file: Protocol not known: nonsense"
+    said = "the file: Protocol not known: nonsense; give a local path, or a URI of s3, gs or another store that"
+    assert reason(str(raised.value), "nonsense://x/1.png") == f"{said} fsspec knows"
 
     def lacking(scheme: str) -> type[LocalFileSystem]:
         raise ImportError("Install s3fs to access S3")
