@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import os
+import signal
+import socket
+import subprocess
+import sys
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import requests
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -414,6 +420,29 @@ def test_the_token_is_asked_for(archive, monkeypatch):
     assert "<title>" in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
     viewer.table.files.close()
+
+
+def test_the_command_serves_until_it_is_signalled(archive):
+    with socket.socket() as tried:
+        tried.bind(("127.0.0.1", 0))
+        port = tried.getsockname()[1]
+    code = "from raydiff.cli import main; main()"
+    command = [sys.executable, "-c", code, "review", "--out", str(archive), "--port", str(port)]
+    environment = {**os.environ, TOKEN: "horse-battery", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            said = [process.stdout.readline() for _ in range(3)]
+            assert said[0] == f"5 rows of {archive} at http://127.0.0.1:{port}/\n"
+            assert TOKEN in said[1]
+            assert said[2] == "Ctrl-C ends it\n"
+            assert requests.get(f"http://127.0.0.1:{port}/v1/rows", timeout=60).status_code == 401
+            bearer = {"Authorization": "Bearer horse-battery"}
+            told = requests.get(f"http://127.0.0.1:{port}/v1/rows", headers=bearer, timeout=60).json()
+            assert told["total"] == 5
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 def test_maps_are_shrunk_by_their_highest_values():

@@ -54,6 +54,7 @@ def review(scores_uri: str, host: str, port: int, model_uri: str | None = None) 
     config = uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=_ENDING_SECONDS)
     server = uvicorn.Server(config)
     with listening.bound(host, port) as place, listening.signalled() as ended:
+        place.listen()  # who asks as soon as the place is told waits for an answer
         served = threading.Thread(target=lambda: asyncio.run(server.serve([place])))
         served.start()
         threading.Thread(target=_prepare, args=[viewer.table], daemon=True).start()
