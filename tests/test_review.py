@@ -67,7 +67,7 @@ def made_rows(count: int, seed: int = 0, ascending: bool = False) -> list[dict[s
     return rows
 
 
-def write_rows(folder: Path, *parts: list[dict[str, Any]]) -> str:
+def write_rows(folder: Path | str, *parts: list[dict[str, Any]]) -> str:
     """A score table of so many files, named as bulk runs name them."""
     schema = score_table.SCHEMA.append(pa.field("time", pa.timestamp("us")))
     for number, rows in enumerate(parts):
@@ -220,6 +220,17 @@ def test_row_groups_are_read_alone(tmp_path):
         {"uri": rows[number]["uri"], "score": rows[number].get("score")} for number in wanted
     ]
     assert files.take([]).num_rows == 0
+
+
+def test_a_table_elsewhere_is_read_as_a_local_one(parts, rows, request):
+    place = f"memory://review-{request.node.name}"
+    write_rows(place, *parts)
+    elsewhere = Table(Files(place))
+    found = elsewhere.find(Filter(verdict="error", text="line2"), Order(sort="uri", descending=False))
+    expected = [row["uri"] for row in rows if "error" in row and "line2" in row["uri"]]
+    assert elsewhere.page(found, 0)["uri"].to_pylist() == sorted(expected)
+    elsewhere.files.close()
+    storage.delete(place)
 
 
 def test_what_statistics_say_is_not_read(tmp_path, monkeypatch):

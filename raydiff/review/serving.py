@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from concurrent.futures import CancelledError
 
 import uvicorn
 
@@ -70,6 +71,9 @@ def review(scores_uri: str, host: str, port: int, model_uri: str | None = None) 
 
 
 def _prepare(table: Table) -> None:
-    """Make what the page asks for first, while the browser is opened; a failure is told where it asks."""
-    with contextlib.suppress(RaydiffError):
+    """Make what the page asks for first, while the browser is opened.
+
+    A failure is told where the page asks; the last two come of files that are closed meanwhile.
+    """
+    with contextlib.suppress(RaydiffError, RuntimeError, CancelledError):
         table.find(Filter(), Order())
