@@ -48,12 +48,7 @@ def made_rows(count: int, seed: int = 0, ascending: bool = False) -> list[dict[s
     for number in range(count):
         place = number if ascending else int(rng.integers(10**6))
         uri = f"s3://plant/line{place % 3}/{place:07d}-{number}.PNG"
-        row: dict[str, Any] = {
-            "uri": uri,
-            "dataset": "archive",
-            "category": CATEGORIES[rng.integers(4)],
-            "split": "test",
-        }
+        row: dict[str, Any] = {"uri": uri, "category": CATEGORIES[rng.integers(4)], "part": f"p{number % 9}"}
         row["day"] = None if rng.random() < 0.2 else date(2026, 5, 1) + timedelta(days=int(rng.integers(6)))
         row["time"] = datetime(2026, 5, 1) + timedelta(hours=int(rng.integers(40))) if rng.random() < 0.8 else None
         if rng.random() < 0.2:
@@ -69,7 +64,7 @@ def made_rows(count: int, seed: int = 0, ascending: bool = False) -> list[dict[s
 
 def write_rows(folder: Path | str, *parts: list[dict[str, Any]]) -> str:
     """A score table of so many files, named as bulk runs name them."""
-    schema = score_table.SCHEMA.append(pa.field("time", pa.timestamp("us")))
+    schema = score_table.SCHEMA.append(pa.field("time", pa.timestamp("us"))).append(pa.field("part", pa.string()))
     for number, rows in enumerate(parts):
         place = score_table.part_uri(str(folder), f"0001-{number:06d}-{len(rows)}")
         score_table.write(place, pa.Table.from_pylist(rows, schema))
@@ -102,7 +97,9 @@ def is_left(row: dict[str, Any], wanted: dict[str, Any]) -> bool:
     """What a filter means, said once more and one row at a time."""
     for name, value in wanted.items():
         side, _, column = name.partition("_")
-        if name == "category":
+        if name == "part":
+            fits = row["part"] == value
+        elif name == "category":
             fits = (row["category"] or "") == value
         elif name == "verdict":
             verdict = (
@@ -140,6 +137,9 @@ FILTERS: list[dict[str, Any]] = [
     {"min_score": -0.5, "max_score": 0.5},
     {"max_score": -1.75},
     {"min_p": 2 / 9, "max_p": 2 / 9},
+    {"part": "p3"},
+    {"part": "p3", "category": "bolt", "text": "line0"},
+    {"part": "unheard of"},
     {"text": "LINE1/"},
     {"text": "line1/", "verdict": "normal", "min_score": 0.0},
     {"text": "(", "category": "bolt"},
@@ -184,7 +184,9 @@ def test_days_are_sorted_by_where_there_are_no_times(tmp_path):
     rows = [{key: value for key, value in row.items() if key != "time"} for row in made_rows(30)]
     schema = score_table.SCHEMA
     score_table.write(score_table.part_uri(str(tmp_path), "0001-000000-30"), pa.Table.from_pylist(rows, schema))
-    found = Table(Files(str(tmp_path))).find(Filter(verdict="alarm"), Order(sort="time", descending=False))
+    bare = Table(Files(str(tmp_path)))
+    found = bare.find(Filter(verdict="alarm"), Order(sort="time", descending=False))
+    assert not len(bare.find(Filter(part="p3"), Order()).rows)  # nor does it say which part an image shows
     days = [rows[number]["day"] for number in found.rows.tolist()]
     known = [day for day in days if day]
     assert known == sorted(known)

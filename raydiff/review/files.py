@@ -100,7 +100,9 @@ class Files:
 
     def _field(self, name: str) -> pa.Field:
         place = self.schema.get_field_index(name)
-        return self.schema.field(place) if place >= 0 else table.SCHEMA.field(name)
+        if place >= 0:
+            return self.schema.field(place)
+        return table.SCHEMA.field(name) if name in table.SCHEMA.names else pa.field(name, pa.string())
 
     def _columns(self, part: int, names: list[str]) -> pa.Table:
         with storage.parquet(self.parts[part]) as file:
