@@ -133,6 +133,7 @@ def test_a_row_is_opened_and_left_by_keys(tab, page, rows):
     tab.ask("document.getElementById('views').click()")
     tab.wait(f"{COUNT} === '2 of 1,000 images · 2 alarms'")
     assert not tab.ask("document.getElementById('row').open")
+    assert tab.ask("document.activeElement.dataset.index") == "0"
     asked = tab.ask("performance.getEntriesByType('resource').map(each => each.name)")
     assert all(each.startswith((page, "data:")) for each in asked)
     assert tab.errors == []

@@ -125,7 +125,9 @@ async function search() {
     pages = new Map([[0, found.rows]]);
     fetching = new Map();
     trouble("");
+    const inside = $("grid").contains(document.activeElement); // after a button of the large image
     grid.reset(found.total);
+    if (inside && found.total) grid.focus(0);
     count(found);
   } catch (error) {
     clearTimeout(slow);
