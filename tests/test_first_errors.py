@@ -27,6 +27,7 @@ from raydiff.storage.errors import explained
         (exceptions.PartialCredentialsError(provider="env", cred_var="x"), StorageError, "set both AWS_ACCESS_KEY_ID"),
         (exceptions.ProfileNotFound(profile="x"), StorageError, "set AWS_PROFILE to one of those"),
         (exceptions.EndpointConnectionError(endpoint_url="http://x"), StorageUnavailable, "AWS_ENDPOINT_URL"),
+        (OSError(28, "No space left on device"), StorageError, "name a place on another disk"),
         (exceptions.ConnectTimeoutError(endpoint_url="http://x"), StorageUnavailable, "AWS_ENDPOINT_URL"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
