@@ -25,13 +25,13 @@ from raydiff.run_folder import RunFolder
 from raydiff.selection.champion import REFERENCE
 from raydiff.selection.search_settings import SearchSettings
 
+METHODS = ",".join(sorted(methods.names(), key=lambda name: name != REFERENCE))  # all, the reference first
+
 
 def main(
     data: cli.Data,
     out: cli.Out,
-    methods_: Annotated[str, typer.Option("--methods", help="Which methods, with commas between.")] = ",".join(
-        [REFERENCE, *(name for name in methods.names() if name != REFERENCE)]
-    ),
+    methods_: Annotated[str, typer.Option("--methods", help="Which methods, with commas between.")] = METHODS,
     preset: cli.Preset = "small",
     backbone: cli.Backbone = None,
     backbone_weights: cli.Weights = None,

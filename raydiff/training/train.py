@@ -149,7 +149,7 @@ def _fit_gradients(
                 storage_filesystem=fs,
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
-                logging_config=LoggingConfig(log_level=verbosity.level()),
+                logging_config=LoggingConfig(log_level=verbosity.level()),  # type: ignore[call-arg]
             ),
         )
         try:
