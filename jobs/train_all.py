@@ -30,15 +30,15 @@ from raydiff.run_folder import RunFolder
 from raydiff.selection.champion import REFERENCE
 from raydiff.selection.search_settings import SearchSettings
 
+METHODS = ",".join(sorted(methods.names(), key=lambda name: name != REFERENCE))  # all, the reference first
+
 
 @configurable
 @answering
 def main(
     data: options.Data,
     out: options.Out,
-    methods_: Annotated[str, typer.Option("--methods", help="Which methods, with commas between.")] = ",".join(
-        [REFERENCE, *(name for name in methods.names() if name != REFERENCE)]
-    ),
+    methods_: Annotated[str, typer.Option("--methods", help="Which methods, with commas between.")] = METHODS,
     preset: options.Preset = "small",
     backbone: options.Backbone = None,
     backbone_weights: options.Weights = None,

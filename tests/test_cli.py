@@ -180,6 +180,7 @@ def said_by_main(monkeypatch, capsys, *arguments):
     [
         (["evaluate", "--model", "lafite"], "holds no image table"),
         (["report"], "holds no image table"),
+        (["review"], "give the --out of jobs/score_archive.py"),
         (["train", "--method", "lafite"], "raydiff index --data"),
         (["train", "--method", "lafite", "--set", "train_steps"], "is not NAME=VALUE"),
         (["index", "--data", "nowhere/at/all"], "nowhere/at/all"),
@@ -324,7 +325,7 @@ class NoRay(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, NoRay())
 import raydiff, raydiff.training.loop, raydiff.training.store
-for package in ("methods", "nn", "metrics", "model", "evaluation", "synthesis"):
+for package in ("methods", "nn", "metrics", "model", "evaluation", "synthesis", "review"):
     parent = __import__(f"raydiff.{package}", fromlist=["x"])
     for found in pkgutil.walk_packages(parent.__path__, f"raydiff.{package}."):
         __import__(found.name)

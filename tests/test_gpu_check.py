@@ -25,7 +25,7 @@ from raydiff.gpu_check.parts import Job, Part, run
 if __name__ == "__main__":
     wrong = Path(sys.argv.pop(1))
     status = runpy.run_path("jobs/gpu_check.py")["main"]()
-    run(Job("cpu", True), wrong, [
+    run(Job("cpu"), wrong, [
         Part("first", "gpu_parts:fine", 60), Part("raises", "gpu_parts:raises", 60),
         Part("hangs", "gpu_parts:hangs", 6), Part("crashes", "gpu_parts:crashes", 60),
         Part("fine", "gpu_parts:fine", 60), Part("late", "gpu_parts:fine", 1),

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import os
+import signal
+import socket
+import subprocess
+import sys
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import requests
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -42,12 +48,7 @@ def made_rows(count: int, seed: int = 0, ascending: bool = False) -> list[dict[s
     for number in range(count):
         place = number if ascending else int(rng.integers(10**6))
         uri = f"s3://plant/line{place % 3}/{place:07d}-{number}.PNG"
-        row: dict[str, Any] = {
-            "uri": uri,
-            "dataset": "archive",
-            "category": CATEGORIES[rng.integers(4)],
-            "split": "test",
-        }
+        row: dict[str, Any] = {"uri": uri, "category": CATEGORIES[rng.integers(4)], "part": f"p{number % 9}"}
         row["day"] = None if rng.random() < 0.2 else date(2026, 5, 1) + timedelta(days=int(rng.integers(6)))
         row["time"] = datetime(2026, 5, 1) + timedelta(hours=int(rng.integers(40))) if rng.random() < 0.8 else None
         if rng.random() < 0.2:
@@ -61,9 +62,9 @@ def made_rows(count: int, seed: int = 0, ascending: bool = False) -> list[dict[s
     return rows
 
 
-def write_rows(folder: Path, *parts: list[dict[str, Any]]) -> str:
+def write_rows(folder: Path | str, *parts: list[dict[str, Any]]) -> str:
     """A score table of so many files, named as bulk runs name them."""
-    schema = score_table.SCHEMA.append(pa.field("time", pa.timestamp("us")))
+    schema = score_table.SCHEMA.append(pa.field("time", pa.timestamp("us"))).append(pa.field("part", pa.string()))
     for number, rows in enumerate(parts):
         place = score_table.part_uri(str(folder), f"0001-{number:06d}-{len(rows)}")
         score_table.write(place, pa.Table.from_pylist(rows, schema))
@@ -96,7 +97,9 @@ def is_left(row: dict[str, Any], wanted: dict[str, Any]) -> bool:
     """What a filter means, said once more and one row at a time."""
     for name, value in wanted.items():
         side, _, column = name.partition("_")
-        if name == "category":
+        if name == "part":
+            fits = row["part"] == value
+        elif name == "category":
             fits = (row["category"] or "") == value
         elif name == "verdict":
             verdict = (
@@ -134,6 +137,9 @@ FILTERS: list[dict[str, Any]] = [
     {"min_score": -0.5, "max_score": 0.5},
     {"max_score": -1.75},
     {"min_p": 2 / 9, "max_p": 2 / 9},
+    {"part": "p3"},
+    {"part": "p3", "category": "bolt", "text": "line0"},
+    {"part": "unheard of"},
     {"text": "LINE1/"},
     {"text": "line1/", "verdict": "normal", "min_score": 0.0},
     {"text": "(", "category": "bolt"},
@@ -178,7 +184,9 @@ def test_days_are_sorted_by_where_there_are_no_times(tmp_path):
     rows = [{key: value for key, value in row.items() if key != "time"} for row in made_rows(30)]
     schema = score_table.SCHEMA
     score_table.write(score_table.part_uri(str(tmp_path), "0001-000000-30"), pa.Table.from_pylist(rows, schema))
-    found = Table(Files(str(tmp_path))).find(Filter(verdict="alarm"), Order(sort="time", descending=False))
+    bare = Table(Files(str(tmp_path)))
+    found = bare.find(Filter(verdict="alarm"), Order(sort="time", descending=False))
+    assert not len(bare.find(Filter(part="p3"), Order()).rows)  # nor does it say which part an image shows
     days = [rows[number]["day"] for number in found.rows.tolist()]
     known = [day for day in days if day]
     assert known == sorted(known)
@@ -214,6 +222,17 @@ def test_row_groups_are_read_alone(tmp_path):
         {"uri": rows[number]["uri"], "score": rows[number].get("score")} for number in wanted
     ]
     assert files.take([]).num_rows == 0
+
+
+def test_a_table_elsewhere_is_read_as_a_local_one(parts, rows, request):
+    place = f"memory://review-{request.node.name}"
+    write_rows(place, *parts)
+    elsewhere = Table(Files(place))
+    found = elsewhere.find(Filter(verdict="error", text="line2"), Order(sort="uri", descending=False))
+    expected = [row["uri"] for row in rows if "error" in row and "line2" in row["uri"]]
+    assert elsewhere.page(found, 0)["uri"].to_pylist() == sorted(expected)
+    elsewhere.files.close()
+    storage.delete(place)
 
 
 def test_what_statistics_say_is_not_read(tmp_path, monkeypatch):
@@ -414,6 +433,29 @@ def test_the_token_is_asked_for(archive, monkeypatch):
     assert "<title>" in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
     viewer.table.files.close()
+
+
+def test_the_command_serves_until_it_is_signalled(archive):
+    with socket.socket() as tried:
+        tried.bind(("127.0.0.1", 0))
+        port = tried.getsockname()[1]
+    code = "from raydiff.cli import main; main()"
+    command = [sys.executable, "-c", code, "review", "--out", str(archive), "--port", str(port)]
+    environment = {**os.environ, TOKEN: "horse-battery", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            said = [process.stdout.readline() for _ in range(3)]
+            assert said[0] == f"5 rows of {archive} at http://127.0.0.1:{port}/\n"
+            assert TOKEN in said[1]
+            assert said[2] == "Ctrl-C ends it\n"
+            assert requests.get(f"http://127.0.0.1:{port}/v1/rows", timeout=60).status_code == 401
+            bearer = {"Authorization": "Bearer horse-battery"}
+            told = requests.get(f"http://127.0.0.1:{port}/v1/rows", headers=bearer, timeout=60).json()
+            assert told["total"] == 5
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 def test_maps_are_shrunk_by_their_highest_values():

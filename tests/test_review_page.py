@@ -34,7 +34,7 @@ def rows():
     for number in range(ROWS):
         row = {"uri": f"/nowhere/{number:04d}.png", "category": ("bolt", "cloth")[number % 2], "score": number / 100}
         row |= {"day": date(2026, 5, 1) + timedelta(days=number // 100), "p_value": 1 - number / ROWS, "threshold": 9.0}
-        row |= {"is_anomalous": number >= 900, "height": 40, "width": 40}
+        row |= {"is_anomalous": number >= 900, "height": 40, "width": 40, "part": f"tray {number // 4}"}
         found.append(row)
     for number in (10, 20):
         found[number] |= {"score": None, "p_value": None, "is_anomalous": None, "error": "the file is empty"}
@@ -53,7 +53,8 @@ def page(rows, tmp_path_factory):
     for part in range(4):
         some = rows[part * 250 : part * 250 + 250]
         place = score_table.part_uri(str(root), f"0001-{part:06d}-250")
-        score_table.write(place, pa.Table.from_pylist(some, score_table.SCHEMA))
+        schema = score_table.SCHEMA.append(pa.field("part", pa.string()))
+        score_table.write(place, pa.Table.from_pylist(some, schema))
     storage.write_json(str(root / "run.json"), {"maps": "tiff"})
     viewer = opened(str(root))
     with browser.served(review_app(viewer, None)) as url:
@@ -127,6 +128,12 @@ def test_a_row_is_opened_and_left_by_keys(tab, page, rows):
     tab.wait("document.activeElement.dataset.index === '999' && document.activeElement.row !== undefined")
     tab.key("Home")
     tab.wait("document.activeElement.dataset.index === '0'")
+    tab.key("Enter", "\r")
+    tab.wait("document.getElementById('row').open && !document.getElementById('views').hidden")
+    tab.ask("document.getElementById('views').click()")
+    tab.wait(f"{COUNT} === '2 of 1,000 images · 2 alarms'")
+    assert not tab.ask("document.getElementById('row').open")
+    assert tab.ask("document.activeElement.dataset.index") == "0"
     asked = tab.ask("performance.getEntriesByType('resource').map(each => each.name)")
     assert all(each.startswith((page, "data:")) for each in asked)
     assert tab.errors == []

@@ -31,7 +31,7 @@ def greeting(address: str) -> str:
 
 def _job_server(address: str) -> str:
     try:
-        version = str(JobSubmissionClient(address)._server_ray_version)
+        version = JobSubmissionClient(address)._server_ray_version or "of unknown version"
     except AuthenticationError:
         raise ClusterError(
             f"the job server at {address} refuses this token, or asks for one; give its own (RAY_AUTH_MODE=token, "

@@ -54,7 +54,7 @@ class LocalCluster:
 
     def submit(self, command: Sequence[str], working_dir: str = ".") -> int:
         """Run a command as a Ray job from `working_dir`, showing its log; its exit status."""
-        return run_job(self.environment, command, working_dir)
+        return run_job(self.environment, self.gcs, command, working_dir)
 
     def env_file(self) -> Path:
         """A file for a shell to read (`. FILE`): the environment of this cluster."""

@@ -16,11 +16,12 @@ from raydiff import typed, verbosity
 FAILED = 1  # the exit status of a job that has none of its own
 
 
-def run_job(environment: Mapping[str, str], command: Sequence[str], working_dir: str) -> int:
+def run_job(environment: Mapping[str, str], gcs: str, command: Sequence[str], working_dir: str) -> int:
     """Submit the command, show its log until it ends, and give its exit status.
 
     Args:
         environment: what leads to the job server: RAY_ADDRESS, its token and what keeps proxies out.
+        gcs: the cluster's address. Ray Train asks for its state without, and there may be several Rays here.
         command: run in a copy of `working_dir`.
     """
     with _set(environment):
@@ -32,8 +33,9 @@ def run_job(environment: Mapping[str, str], command: Sequence[str], working_dir:
         # Ray has settled, when it was imported, whether it looks for a token by itself.
         token = Path(environment["RAY_AUTH_TOKEN_PATH"]).read_text().strip()
         client = JobSubmissionClient(headers={"Authorization": f"Bearer {token}"})
-        environment_of_job = {"working_dir": working_dir, "env_vars": {typed.FOLDER: os.getcwd()}}
-        job = client.submit_job(entrypoint=shlex.join(command), runtime_env=environment_of_job)
+        variables = {typed.FOLDER: os.getcwd(), "RAY_ADDRESS": gcs}
+        given: dict[str, Any] = {"working_dir": working_dir, "env_vars": variables}
+        job = client.submit_job(entrypoint=shlex.join(command), runtime_env=given)
         asyncio.run(_show(client, job))
         info = client.get_job_info(job)
     if info.driver_exit_code is not None:

@@ -35,6 +35,13 @@ const pictures = new Pictures();
 const grid = new Grid($("grid"), { draw, gone, open });
 const row = new Row({
   step: (by) => (grid.current + by >= 0 && grid.current + by < grid.total ? select(grid.current + by) : null),
+  views: ({ part, category }) => {
+    clear();
+    form.elements.part.value = part;
+    form.elements.category.value = `=${category ?? ""}`;
+    $("further").open = true;
+    search();
+  },
   closed: () => grid.focus(grid.current),
   small: (number) => pictures.get(number),
 });
@@ -53,6 +60,7 @@ async function start() {
   options("category", table.categories, (name) => name || "(no category)");
   options("reason", table.reasons, (name) => name);
   $("why").hidden = !table.reasons.length;
+  $("of-part").hidden = !table.has_parts;
   form.elements.category.closest("label").hidden = table.categories.length < 2;
   if (table.has_times) form.querySelector("[name=sort] [value=time]").textContent = "time";
   for (const name of ["first_day", "last_day"]) {
@@ -93,7 +101,7 @@ function fromAddress() {
     element.value = value === null ? (DEFAULTS[element.name] ?? "") : prefix + value;
   }
   nameDirections();
-  $("further").open ||= ["reason", "first_day", "last_day", "min_score", "max_score", "min_p", "max_p"].some((name) => said.has(name));
+  $("further").open ||= ["reason", "part", "first_day", "last_day", "min_score", "max_score", "min_p", "max_p"].some((name) => said.has(name));
   search();
 }
 
@@ -117,7 +125,9 @@ async function search() {
     pages = new Map([[0, found.rows]]);
     fetching = new Map();
     trouble("");
+    const inside = $("grid").contains(document.activeElement); // after a button of the large image
     grid.reset(found.total);
+    if (inside && found.total) grid.focus(0);
     count(found);
   } catch (error) {
     clearTimeout(slow);
@@ -228,6 +238,11 @@ async function select(index) {
   if (told && grid.current === index) row.show(told, index, grid.total);
 }
 
+/** Take all filters away. */
+function clear() {
+  for (const { name } of form.elements) if (name && !(name in DEFAULTS)) form.elements[name].value = "";
+}
+
 function setHeat(value) {
   for (const each of document.querySelectorAll(".opacity")) {
     each.value = value;
@@ -268,7 +283,7 @@ function listen() {
     search();
   });
   $("reset").addEventListener("click", () => {
-    for (const { name } of form.elements) if (name && !(name in DEFAULTS)) form.elements[name].value = "";
+    clear();
     search();
     form.elements.text.focus();
   });

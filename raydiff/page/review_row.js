@@ -23,8 +23,11 @@ export function fileOf(uri) {
 }
 
 export class Row {
-  /** `step(by)` asks for another row, `closed()` is told at the end; `small(row)` is the small picture, if it is known. */
-  constructor({ step, closed, small }) {
+  /**
+   * `step(by)` asks for another row, `views(row)` for all of its part; `closed()` is told at the end; `small(row)` is the
+   * small picture, if it is known.
+   */
+  constructor({ step, views, closed, small }) {
     this.small = small;
     this.viewer = new Viewer($("stage"));
     this.viewer.zoomed = (scale) => ($("percent").value = `${Math.round(scale * devicePixelRatio * 100)} %`);
@@ -39,6 +42,11 @@ export class Row {
       next: () => step(1),
       close: () => $("row").close(),
       copy: () => this.#copy(),
+      views: () => {
+        const { told } = this;
+        $("row").close();
+        views(told);
+      },
     };
     for (const [id, does] of Object.entries(buttons)) $(id).addEventListener("click", does);
     $("row").addEventListener("close", () => {
@@ -109,6 +117,8 @@ export class Row {
     $("because").textContent = row.error ?? "";
     $("because").hidden = !row.error;
     $("uri").value = row.uri ?? "";
+    $("views").hidden = !row.part;
+    this.told = row;
     const names = [...FIRST, ...Object.keys(row).filter((name) => !FIRST.includes(name))];
     const facts = names.filter((name) => !LEFT_OUT.has(name) && told(row[name])).map((name) => [name, row[name]]);
     if (row.width) facts.splice(3, 0, ["size", `${row.width.toLocaleString("en")} × ${row.height.toLocaleString("en")} px`]);

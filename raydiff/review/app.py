@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from raydiff.errors import RaydiffError, SettingsError
 from raydiff.review.archive import About
-from raydiff.review.table import MOST_A_PAGE, PAGE, Filter, Order, Table
+from raydiff.review.table import MOST_A_PAGE, PAGE, Filter, Found, Order, Table
 from raydiff.review.thumbnails import Pictures, Size
 from raydiff.scoring import tokens
 from raydiff.scoring.refusal import Refusal
@@ -32,7 +32,7 @@ from raydiff.settings import Settings
 PICTURES_AT_ONCE = 4
 _GONE = 499  # nobody reads it
 
-T = TypeVar("T")
+S = TypeVar("S", bound=Settings)
 
 
 class Rows(Filter, Order):
@@ -63,22 +63,19 @@ class Review:
 
     async def about(self, _: Request) -> Response:
         """The table as a whole."""
-        self._told = self._told or await _beside(self._about)
+        if self._told is None:
+            self._told = await asyncio.to_thread(self._about)
         return JSONResponse(self._told.model_dump(mode="json"), headers=ANSWERED)
 
     async def rows(self, request: Request) -> Response:
         """A page of the rows that a filter leaves, in an order, and how many there are in all."""
         asked = _parsed(Rows, request.query_params)
-        wanted, order = (kind.parse(asked.model_dump(include=set(kind.model_fields))) for kind in (Filter, Order))
-
-        left = self.table.known(wanted, order)
+        wanted = Filter.parse(asked.model_dump(include=set(Filter.model_fields)))
+        left = await self._found(request, wanted, Order.parse(asked.model_dump(include=set(Order.model_fields))))
         if left is None:
-            async with self._searching:
-                if await request.is_disconnected():  # something else was asked for while it waited
-                    return Response(status_code=_GONE)
-                left = await _beside(lambda: self.table.find(wanted, order))
+            return Response(status_code=_GONE)
         numbers = left.rows[asked.offset : asked.offset + asked.limit].tolist()
-        rows = await _beside(lambda: _plain(self.table.page(left, asked.offset, asked.limit)))
+        rows = _plain(await asyncio.to_thread(self.table.page, left, asked.offset, asked.limit))
         told = {
             "total": len(left.rows),
             "alarms": left.alarms,
@@ -88,10 +85,20 @@ class Review:
         }
         return JSONResponse(told, headers=ANSWERED)
 
+    async def _found(self, request: Request, wanted: Filter, order: Order) -> Found | None:
+        """What `Table.find` gives; None if nobody waits for it any more when its turn comes."""
+        found = self.table.known(wanted, order)
+        if found is not None:
+            return found
+        async with self._searching:
+            if await request.is_disconnected():
+                return None
+            return await asyncio.to_thread(self.table.find, wanted, order)
+
     async def row(self, request: Request) -> Response:
         """All that the table says of a row."""
         number = self._number(request)
-        (found,) = await _beside(lambda: _plain(self.table.files.take([number])))
+        (found,) = _plain(await asyncio.to_thread(self.table.files.take, [number]))
         return JSONResponse({"row": number, **found}, headers=ANSWERED)
 
     async def picture(self, request: Request) -> Response:
@@ -100,7 +107,7 @@ class Review:
         async with self._places:
             if await request.is_disconnected():  # scrolled by while it waited
                 return Response(status_code=_GONE)
-            found = await _beside(lambda: self.pictures.of(number, shown.size))
+            found = await asyncio.to_thread(self.pictures.of, number, shown.size)
         return Response(found.model_dump_json(), media_type="application/json", headers=ANSWERED)
 
     def _number(self, request: Request) -> int:
@@ -163,14 +170,6 @@ async def _unknown(request: Request, error: Any) -> Response:
     return JSONResponse(
         {"error": sentence or f"there is nothing at {path}; the page is at /"}, error.status_code, error.headers
     )
-
-
-async def _beside(call: Callable[[], T]) -> T:
-    """A call beside the event loop."""
-    return await asyncio.to_thread(call)
-
-
-S = TypeVar("S", bound=Settings)
 
 
 def _parsed(kind: type[S], said: Mapping[str, str]) -> S:

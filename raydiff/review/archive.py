@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from raydiff import storage
 from raydiff.errors import DataError, RaydiffError
 from raydiff.images.decode import MAX_PIXELS
-from raydiff.images.table import TIME
+from raydiff.images.table import PART, TIME
 from raydiff.model.description import describe
 from raydiff.review.table import Table
 
@@ -26,6 +26,7 @@ class About(BaseModel):
     maps: str = Field(description="which maps were written: none, tiff or png")
     model_id: str | None
     model: bool = Field(description="whether the model is at hand: colours are its calibration's then")
+    has_parts: bool = Field(description="whether it is known which part an image shows")
     has_times: bool = Field(description="whether rows are sorted by times; by days otherwise")
     categories: list[str]
     reasons: list[str] = Field(description="kinds of error")
@@ -109,6 +110,7 @@ def about(table: Table, how: Known, has_model: bool) -> About:
         maps=how.maps,
         model_id=how.model_id,
         model=has_model,
+        has_parts=PART in table.files.schema.names,
         has_times=TIME in table.files.schema.names,
         categories=categories,
         reasons=reasons,

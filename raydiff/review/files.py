@@ -22,7 +22,6 @@ from raydiff.scoring import table
 from raydiff.storage.patience import patiently
 
 READS_AT_ONCE = 8  # object stores answer slowly but many at a time
-ROWS_KEPT = 2**16  # of a row group, at most, if it is to be kept in memory
 KEPT_BYTES = 128 * 2**20  # of row groups whose rows were shown last
 PATIENCE_SECONDS = 10.0  # somebody is waiting
 
@@ -101,7 +100,9 @@ class Files:
 
     def _field(self, name: str) -> pa.Field:
         place = self.schema.get_field_index(name)
-        return self.schema.field(place) if place >= 0 else table.SCHEMA.field(name)
+        if place >= 0:
+            return self.schema.field(place)
+        return table.SCHEMA.field(name) if name in table.SCHEMA.names else pa.field(name, pa.string())
 
     def _columns(self, part: int, names: list[str]) -> pa.Table:
         with storage.parquet(self.parts[part]) as file:
@@ -135,7 +136,7 @@ class Files:
         for name in names or ():
             if name not in found.column_names:
                 found = found.append_column(name, pa.nulls(len(found), self._field(name).type))
-        if names and len(needed) == len(groups) and len(found) <= ROWS_KEPT:
+        if names and len(needed) == len(groups):
             self._kept.put(key, found, found.nbytes)
         return found.take(pa.array(inside - _starts(groups)[of] + _starts(groups[needed])[among]))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from concurrent.futures import CancelledError
 
 import uvicorn
 
@@ -54,6 +55,7 @@ def review(scores_uri: str, host: str, port: int, model_uri: str | None = None) 
     config = uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=_ENDING_SECONDS)
     server = uvicorn.Server(config)
     with listening.bound(host, port) as place, listening.signalled() as ended:
+        place.listen()  # who asks as soon as the place is told waits for an answer
         served = threading.Thread(target=lambda: asyncio.run(server.serve([place])))
         served.start()
         threading.Thread(target=_prepare, args=[viewer.table], daemon=True).start()
@@ -69,6 +71,9 @@ def review(scores_uri: str, host: str, port: int, model_uri: str | None = None) 
 
 
 def _prepare(table: Table) -> None:
-    """Make what the page asks for first, while the browser is opened; a failure is told where it asks."""
-    with contextlib.suppress(RaydiffError):
+    """Make what the page asks for first, while the browser is opened.
+
+    A failure is told where the page asks; the last two come of files that are closed meanwhile.
+    """
+    with contextlib.suppress(RaydiffError, RuntimeError, CancelledError):
         table.find(Filter(), Order())

@@ -7,6 +7,7 @@ page is asked for.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import date
 from typing import Literal, NamedTuple, Self
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
+from raydiff.images.table import PART
 from raydiff.review.columns import ALARM, ERROR, NORMAL, NOTHING, UNJUDGED, Columns
 from raydiff.review.files import Files
 from raydiff.review.recent import Recent
@@ -25,6 +27,7 @@ MOST_A_PAGE = 500
 ORDERS_BYTES = 128 * 2**20  # of the filters and orders that were asked for last
 SHOWN = ["uri", "category", "category_guessed", "day", "score", "p_value", "is_anomalous", "error"]  # of a page's rows
 
+_Test = Callable[[pa.ChunkedArray], pa.ChunkedArray]
 _EPOCH = date(1970, 1, 1)
 _STATES = {"alarm": ALARM, "normal": NORMAL, "error": ERROR, "none": UNJUDGED}
 
@@ -41,6 +44,7 @@ class Filter(Settings):
     max_score: float | None = Field(None, allow_inf_nan=False)
     min_p: float | None = Field(None, ge=0, le=1)
     max_p: float | None = Field(None, ge=0, le=1)
+    part: str | None = None  # of the column `part`
     text: str | None = Field(None, min_length=1, max_length=1000)  # somewhere in the URI, in large or small letters
 
     @model_validator(mode="after")
@@ -150,18 +154,21 @@ class Table:
             if name == "day" and low is None and high is not None:
                 tests.append(column[name] != NOTHING)
         mask = np.logical_and.reduce(tests) if tests else None
-        return mask if wanted.text is None else self._with_text(wanted.text, mask)
+        if wanted.part is not None:
+            mask = self._scanned(PART, lambda parts: pc.equal(parts, wanted.part), mask)
+        if wanted.text is not None:
+            mask = self._scanned("uri", lambda uris: pc.match_substring(uris, wanted.text, ignore_case=True), mask)
+        return mask
 
-    def _with_text(self, text: str, mask: np.ndarray | None) -> np.ndarray:
-        """Rows whose URI holds a text, among those of a mask; files that have none of these are not read."""
+    def _scanned(self, name: str, test: _Test, mask: np.ndarray | None) -> np.ndarray:
+        """Rows of a mask that pass a test of a column of text; files that have none of them are not read."""
         starts = self.files.starts
         among = None
         if mask is not None:
             among = np.unique(np.searchsorted(starts, np.flatnonzero(mask), "right") - 1).tolist()
         found = np.zeros(self.files.rows, bool)
-        for part, rows in self.files.columns(["uri"], among):
-            hit = pc.match_substring(rows["uri"], text, ignore_case=True).fill_null(False)
-            found[starts[part] : starts[part + 1]] = hit.to_numpy()
+        for part, rows in self.files.columns([name], among):
+            found[starts[part] : starts[part + 1]] = test(rows[name]).fill_null(False).to_numpy()
         return found if mask is None else found & mask
 
 
