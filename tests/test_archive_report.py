@@ -86,6 +86,10 @@ def test_the_tables_are_what_the_rows_say(scores):
         count = int(scored.is_anomalous.sum())
         assert f"{day} {len(mine)} {count} {100 * count / len(scored):.2g} % {len(mine) - len(scored)}" in text
     assert "Scores of bolt have left the calibration's" in text
+    assert re.findall(r"(\w+) [\d,]+ scored images, alarm above", text) == [
+        "bolt",
+        *sorted(NAMES[1:], key=found.category.value_counts().get, reverse=True),
+    ]
     assert "nearest_patch" in text
     assert "begun 2026-04-01 08:30 UTC" in text
     assert description(CALIBRATION)["id"] in text
