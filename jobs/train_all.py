@@ -30,15 +30,15 @@ from raydiff.run_folder import RunFolder
 from raydiff.selection.champion import REFERENCE
 from raydiff.selection.search_settings import SearchSettings
 
+METHODS = ",".join(sorted(methods.names(), key=lambda name: name != REFERENCE))  # all, the reference first
+
 
 @configurable
 @answering
 def main(
     data: options.Data,
     out: options.Out,
-    methods_: Annotated[str, typer.Option("--methods", help="Which methods, with commas between.")] = ",".join(
-        [REFERENCE, *(name for name in methods.names() if name != REFERENCE)]
-    ),
+    methods_: Annotated[str, typer.Option("--methods", help="Which methods, with commas between.")] = METHODS,
     preset: options.Preset = "small",
     backbone: options.Backbone = None,
     backbone_weights: options.Weights = None,
@@ -64,6 +64,9 @@ def main(
     verbose: options.Verbose = False,
 ) -> Answer:
     """Train, tune, calibrate, score and evaluate every method on one set of images."""
+    began = time.monotonic()
+    if not dry_run:
+        console.print("loading Ray and torch", markup=False)
     # Here, because what Ray says is settled before it is loaded, and --help need not wait.
     from raydiff import cluster, steps
     from raydiff.at_work import at_work
@@ -71,7 +74,6 @@ def main(
     from raydiff.selection.pseudo_validation import PseudoValidationSettings
     from raydiff.training.workers import Workers
 
-    began = time.monotonic()
     names = methods_.split(",")
     plain = {name: changes(name, backbone, backbone_weights, settings, names, view, roi) for name in names}
     given = {name: with_levels(values, bit_depth, levels) for name, values in plain.items()}

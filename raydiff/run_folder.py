@@ -35,6 +35,16 @@ class RunFolder:
         """A model folder."""
         return storage.join(self.uri, "models", name)
 
+    def existing_model(self, name: str) -> str:
+        """A model folder that is there.
+
+        Raises:
+            DataError: if the run has no model of that name.
+        """
+        if not storage.exists(self.model(name)):
+            raise DataError(f"{self.uri} has no model {name!r}; it has {', '.join(self.models())}")
+        return self.model(name)
+
     def tuning(self, name: str) -> str:
         """The result of a tuning."""
         return storage.join(self.uri, "tuning", f"{name}.json")

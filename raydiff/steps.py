@@ -236,7 +236,7 @@ def sweep(
 
     Raises:
         SettingsError: if `save_as` or `space`, which are for one model, are given with several.
-        ModelFolderError: if one of the models is not there; none is tuned then.
+        DataError, ModelFolderError: if one of the models is not there, or none; nothing is tuned then.
     """
     run = _existing(out)
     named = list(dict.fromkeys(names)) if names else [name for name in run.models() if name in methods.names()]
@@ -246,7 +246,7 @@ def sweep(
         if value and len(named) > 1:
             raise SettingsError(f"{option} is for a single model, not for {', '.join(named)}; name one with --model")
     for name in named:
-        describe(run.model(name))
+        describe(run.existing_model(name))
     with at_work(run.uri):
         for name in named:
             tune(out, name, search, save_as, space, pseudo_images)
@@ -259,7 +259,7 @@ def serving(out: str, name: str) -> Iterator[DeploymentHandle]:
     from raydiff.scoring.deployment import deployed
 
     run = _existing(out)
-    describe(run.model(name))
+    describe(run.existing_model(name))
     cluster.connect()
     with at_work(run.uri), deployed(run.model(name)) as handle:
         yield handle
@@ -319,7 +319,7 @@ def evaluate(out: str, name: str, size: int | None = None) -> Evaluation:
 
     run = _existing(out)
     _check_tested(out)
-    model_id = describe(run.model(name))["id"]
+    model_id = describe(run.existing_model(name))["id"]
     found = evaluate_scores(run.scores(name, model_id), size)
     storage.write_json(run.evaluation(name, model_id), found.model_dump(mode="json"))
     return found

@@ -5,10 +5,16 @@ No Ray is imported here: it reads some of this while it is imported, so what is 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+from collections.abc import Iterable, Iterator
 
-# Lines of workers that Ray repeats on the driver: those of loggers, which name level, file and line.
-REMARKS = r"(\bINFO\b|\bDEBUG\b).*\.(py|cc):\d+ -- "
+# Lines of workers that Ray repeats on the driver, and of the job server: those of loggers name level, file and line.
+# Many workers are as it should be: they share the CPUs.
+REMARKS = (
+    r"(\bINFO\b|\bDEBUG\b).*\.(py|cc):\d+ -- |^Running entrypoint for job |worker processes have been started on node"
+)
 
 _all = False
 
@@ -29,3 +35,24 @@ def hush() -> None:
 def level() -> str:
     """The lowest level of Ray's log messages that are shown."""
     return "INFO" if _all else "WARNING"
+
+
+def told(lines: Iterable[str]) -> Iterator[str]:
+    """Those of some lines that are shown."""
+    return (line for line in lines if _all or not re.search(REMARKS, line))
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Nothing that is written to standard error meanwhile, by libraries in C++ too, is shown, but with `--verbose`."""
+    if _all:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere:
+        kept = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import uvicorn
 
 SECONDS = 60.0
 FLAGS = (
@@ -112,6 +114,22 @@ class Tab:
         """Write what is shown as PNG; the whole page, or the window."""
         data = self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
         Path(place).write_bytes(base64.b64decode(data))
+
+
+@contextlib.contextmanager
+def served(app: Any) -> Iterator[str]:
+    """An ASGI application over HTTP, in this process; its address."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, ws="none"))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            thread.join(0.02)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 @contextlib.contextmanager

@@ -20,9 +20,9 @@ from PIL import Image
 from s3fs import S3FileSystem
 
 from raydiff import methods, storage
-from raydiff.gpu_check.shapes import waves
+from raydiff.gpu_check.shapes import score_settings, waves
 from raydiff.gpu_check.shapes import with_squares as with_defect
-from raydiff.methods.base import GradientSettings
+from raydiff.methods.base import GradientSettings, ScoreSettings
 from raydiff.model.calibration import Calibration
 from raydiff.model.folder import Model
 
@@ -83,6 +83,12 @@ SLOW_TO_LEARN = {"diffusion_ad", "glad"}
 QUICK_RAY = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0"}
 
 
+def pytest_collection_modifyitems(items):
+    """Files with a Ray in them come first: they take longest, and two workers share evenly what is short and last."""
+    long = {item.path for item in items if item.get_closest_marker("ray")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(autouse=True)
 def _one_seed():
     torch.manual_seed(0)
@@ -92,6 +98,11 @@ def _one_seed():
 def tiny_settings(name: str, **changes):
     """Train settings of a method that trains in a second."""
     return methods.recipe(name, "demo", {**TINY.get(name, {}), **changes})
+
+
+def tiny_score(name: str, **changes) -> ScoreSettings:
+    """Score settings with which a method scores in a moment: its own, but for at most two steps of denoising."""
+    return score_settings(methods.get(name), tiny=True).changed(**changes)
 
 
 def made_images(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
@@ -233,6 +244,26 @@ def local_ray(tmp_path_factory):
         cluster.connect()
         yield
         ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def one_deployment(local_ray):
+    """A file's runs over archives share a deployment of their one model; to make it takes most of a small run."""
+    from raydiff.scoring import archive_run
+    from raydiff.scoring.deployment import deployed
+
+    handles = {}
+    with contextlib.ExitStack() as kept, pytest.MonkeyPatch.context() as patch:
+
+        @contextlib.contextmanager
+        def shared(model_uri, replicas=None):
+            if model_uri not in handles:
+                assert not handles, "a job deploys one model at a time"
+                handles[model_uri] = kept.enter_context(deployed(model_uri, replicas))
+            yield handles[model_uri]
+
+        patch.setattr(archive_run, "deployed", shared)
+        yield
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def archive(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scored(local_ray, model, archive, tmp_path_factory):
+def scored(one_deployment, model, archive, tmp_path_factory):
     out = tmp_path_factory.mktemp("scores") / "out"
     done, found = score_archive(model, str(archive), str(out), part_from=PATTERN)
     return out, done, found
@@ -170,7 +170,7 @@ def test_a_packed_archive_gives_the_same(scored, model, archive, tmp_path):
 
 
 @pytest.mark.ray
-def test_new_views_of_old_parts_and_new_parts_are_taken_in(local_ray, model, tmp_path, monkeypatch):
+def test_new_views_of_old_parts_and_new_parts_are_taken_in(one_deployment, model, tmp_path, monkeypatch):
     root, out = tmp_path / "line5", str(tmp_path / "out")
     draw(root, "bolt", range(6), range(VIEWS), 500)
     _, first = score_archive(model, str(root), out, part_from=PATTERN)

@@ -17,7 +17,19 @@ from raydiff.cli.method_settings import changes
 from raydiff.errors import SettingsError
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ["index", "train", "tune", "calibrate", "score", "evaluate", "report", "serve", "demo-images", "doctor"]
+COMMANDS = [
+    "index",
+    "train",
+    "tune",
+    "calibrate",
+    "review",
+    "score",
+    "evaluate",
+    "report",
+    "serve",
+    "demo-images",
+    "doctor",
+]
 
 
 def python(*arguments):
@@ -168,6 +180,7 @@ def said_by_main(monkeypatch, capsys, *arguments):
     [
         (["evaluate", "--model", "lafite"], "holds no image table"),
         (["report"], "holds no image table"),
+        (["review"], "give the --out of jobs/score_archive.py"),
         (["train", "--method", "lafite"], "raydiff index --data"),
         (["train", "--method", "lafite", "--set", "train_steps"], "is not NAME=VALUE"),
         (["index", "--data", "nowhere/at/all"], "nowhere/at/all"),
@@ -227,6 +240,43 @@ def test_a_job_explains_errors_as_the_command_does(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: this is not good\n"
 
 
+# Completion
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["train", "--method", ""], methods.names()),
+        (["train", "--method", "la"], ["lafite"]),
+        (["train", "--preset", ""], ["demo", "small", "paper"]),
+        (["score", "--maps", ""], ["none", "tiff", "png"]),
+        (["tune", "--scheduler", "a"], ["asha"]),
+        (["train", "--bit"], ["--bit-depth"]),
+        (["cluster", ""], ["up", "down"]),
+        (["score", "--out", "RUN", "--model", ""], ["glad", "mine"]),
+        (["tune", "--out", "RUN", "--model", "glad,"], ["glad,mine"]),
+        (["score", "--model", ""], []),
+        (["score", "--out", "s3://no-such-bucket/run", "--model", ""], []),
+        (["score", "--out", "RUN/none", "--model", ""], []),
+    ],
+)
+def test_a_shell_is_offered_the_values(monkeypatch, capsys, tmp_path, words, offered):
+    for name in ("mine", "glad"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+    given = " ".join(["raydiff", *words]).replace("RUN", str(tmp_path))
+    for name, value in {"_RAYDIFF_COMPLETE": "complete_bash", "COMP_WORDS": given, "COMP_CWORD": len(words)}.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(SystemExit) as ended:
+        cli.app(prog_name="raydiff")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.split() == offered
+
+
+def test_every_method_has_the_presets_that_are_offered():
+    for name in methods.names():
+        assert tuple(methods.get(name).presets) == methods.PRESETS
+
+
 # The package
 
 
@@ -275,7 +325,7 @@ class NoRay(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, NoRay())
 import raydiff, raydiff.training.loop, raydiff.training.store
-for package in ("methods", "nn", "metrics", "model", "evaluation", "synthesis"):
+for package in ("methods", "nn", "metrics", "model", "evaluation", "synthesis", "review"):
     parent = __import__(f"raydiff.{package}", fromlist=["x"])
     for found in pkgutil.walk_packages(parent.__path__, f"raydiff.{package}."):
         __import__(found.name)

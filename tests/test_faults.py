@@ -31,7 +31,7 @@ from raydiff.scoring import table
 from raydiff.scoring.archive_run import score_archive
 
 # The proxy first: Ray's processes must find S3 in the environment that they begin with.
-pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.usefixtures("proxy", "local_ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.usefixtures("proxy", "local_ray", "one_deployment")]
 
 ROOT = Path(__file__).parents[1]
 PARTS = 20
@@ -90,7 +90,7 @@ def proxy(gateway):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(local_ray, model, archive, tmp_path_factory) -> pa.Table:
+def undisturbed(one_deployment, model, archive, tmp_path_factory) -> pa.Table:
     """The score table that nothing has disturbed."""
     out = str(tmp_path_factory.mktemp("undisturbed"))
     done, _ = score_archive(model, archive, out)

@@ -17,16 +17,20 @@ from raydiff.gpu_check import packing, parts, results
 
 ROOT = Path(__file__).parents[1]
 BLOCKER = f"import sys\nsys.modules.update(dict.fromkeys({REFUSED}))\n"  # None: not there, to import and to look for
+# The command, then parts that go wrong, in one process: what theirs are forked from is loaded once.
 DRIVER = """
-import sys
+import runpy, sys
 from pathlib import Path
 from raydiff.gpu_check.parts import Job, Part, run
 if __name__ == "__main__":
-    run(Job("cpu", True), Path(sys.argv[1]), [
-        Part("fine", "gpu_parts:fine", 60), Part("raises", "gpu_parts:raises", 60),
+    wrong = Path(sys.argv.pop(1))
+    status = runpy.run_path("jobs/gpu_check.py")["main"]()
+    run(Job("cpu"), wrong, [
+        Part("first", "gpu_parts:fine", 60), Part("raises", "gpu_parts:raises", 60),
         Part("hangs", "gpu_parts:hangs", 6), Part("crashes", "gpu_parts:crashes", 60),
-        Part("late", "gpu_parts:fine", 1),
+        Part("fine", "gpu_parts:fine", 60), Part("late", "gpu_parts:fine", 1),
     ])
+    sys.exit(status)
 """
 
 
@@ -46,14 +50,21 @@ def told(arguments, environment):
 
 
 @pytest.fixture(scope="module")
-def checked(bare, tmp_path_factory):
-    """The lines of a whole tiny check, and its table."""
+def folder(bare, tmp_path_factory):
+    """Where a whole tiny check has left its results, in `out`, and one of parts that go wrong, in `wrong`."""
     folder = tmp_path_factory.mktemp("check")
     write_mvtec(folder / "data", train=6, test=4)
-    done = told(
-        ["jobs/gpu_check.py", "--device", "cpu", "--tiny", "--data", folder / "data", "--out", folder / "out"], bare
-    )
+    driver = folder / "driver.py"
+    driver.write_text(DRIVER)
+    options = ["--device", "cpu", "--tiny", "--data", folder / "data", "--out", folder / "out"]
+    done = told([driver, folder / "wrong", *options], bare)
     assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checked(folder):
+    """The lines of a whole tiny check, and its table."""
     lines = [json.loads(line) for line in (folder / "out" / results.LINES).read_text().splitlines()]
     return lines, (folder / "out" / results.TABLE).read_text()
 
@@ -83,18 +94,15 @@ def test_accuracy_says_what_was_trained_and_found(checked):
     assert all(0 <= rows["lafite: bolt"][metric] <= 1 for metric in ("image_auroc", "aupro"))
 
 
-def test_a_part_that_goes_wrong_leaves_the_others_and_what_it_had_found(bare, tmp_path):
-    driver = tmp_path / "driver.py"
-    driver.write_text(DRIVER)
-    done = told([driver, tmp_path / "out"], bare)
-    assert done.returncode == 0, done.stderr
-    lines = results.read(tmp_path / "out")
+def test_a_part_that_goes_wrong_leaves_the_others_and_what_it_had_found(folder):
+    lines = results.read(folder / "wrong")
     ends = {line["part"]: (line["ended"], line["error"]) for line in lines if "ended" in line}
     assert ends == {
-        "fine": ("done", ""),
+        "first": ("done", ""),
         "raises": ("failed", "DataError: no such thing"),
         "hangs": ("cut off", "it was not done after 6 s"),
         "crashes": ("failed", "its process ended with code 7 and without a word"),
+        "fine": ("done", ""),
         "late": ("left out", "no time was left of the 530 s for all parts"),
     }
     found = {line["part"]: line for line in lines if "what" in line}

@@ -19,6 +19,7 @@ from PIL import Image
 
 import raydiff
 from raydiff import cli, cluster, methods
+from raydiff.cli.method_settings import with_levels
 from raydiff.errors import ImageError, SettingsError
 from raydiff.images.decode import decode, decode_mask
 from raydiff.images.levels import Levels
@@ -178,7 +179,7 @@ def test_masks_know_no_levels() -> None:
 def test_options_as_they_are_given(bit_depth: list[str], levels: list[str], found: dict[str, Any] | None) -> None:
     by = Levels.of_options(bit_depth, levels)
     assert (by.model_dump(exclude_none=True) if by else None) == found
-    assert cli.with_levels({"image_size": 64}, bit_depth, levels) == {"image_size": 64} | (
+    assert with_levels({"image_size": 64}, bit_depth, levels) == {"image_size": 64} | (
         {"levels": found} if found else {}
     )
 
@@ -224,7 +225,7 @@ def test_levels_are_a_train_setting() -> None:
         with pytest.raises(SettingsError, match="levels"):
             methods.recipe("lafite", "demo", {"levels": wrong})
     with pytest.raises(SettingsError, match="same thing"):
-        cli.with_levels({"levels": {"bit_depth": 12}}, ["12"], None)
+        with_levels({"levels": {"bit_depth": 12}}, ["12"], None)
     mixed = {name: methods.recipe(name, "demo", {"levels": {"bit_depth": 12}}) for name in ("glad", "lafite")}
     assert methods.levels_of(mixed) == BY_DEPTH
     with pytest.raises(SettingsError, match="must share levels"):

@@ -16,10 +16,12 @@ from PIL import Image
 
 import raydiff
 from raydiff import cli, cluster, steps
-from raydiff.errors import SettingsError
+from raydiff.cli.method_settings import with_levels
+from raydiff.errors import DataError, SettingsError
 from raydiff.images.decode import decode
 from raydiff.images.levels import Levels
 from raydiff.images.stream import Reading, decode_rows
+from raydiff.images.tables import own_table
 from raydiff.model.description import describe
 from raydiff.model.folder import Model
 from raydiff.scoring.service import Arguments, Service
@@ -68,6 +70,24 @@ def test_each_row_is_read_by_its_category(tmp_path: Path) -> None:
     assert "this is no PNG" in found["error"][3]
     for column in ("image", "error", "height"):
         np.testing.assert_array_equal(found[column], careful[column])
+
+
+def test_a_row_of_a_table_may_say_its_cameras_depth(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(TWELVE))
+    (tmp_path / "b.png").write_bytes(png(TWELVE // 4))
+    (tmp_path / "t.csv").write_text("\n".join(["uri,category,bit depth", "a.png,screw,12", "b.png,bolt,10.0"]))
+    rows = own_table.read(str(tmp_path / "t.csv"))
+    assert rows["bit_depth"].to_pylist() == [12, 10]
+    found, careful = (decode_rows(rows, Reading(40, levels=BY_CATEGORY), careful=each) for each in (False, True))
+    assert np.abs(found["image"][0][..., 0] - shown(4095)).max() <= 0.5 + 1e-6  # and not 1,023, as of a screw
+    assert np.abs(found["image"][1][..., 0] - 255.0 * (TWELVE // 4) / 1023).max() <= 0.5 + 1e-6
+    np.testing.assert_array_equal(found["image"], careful["image"])
+    (tmp_path / "t.csv").write_text("\n".join(["uri,category,bit_depth", "a.png,screw,", "b.png,bolt,10"]))
+    empty = decode_rows(own_table.read(str(tmp_path / "t.csv")), Reading(40, levels=BY_CATEGORY))
+    assert np.abs(empty["image"][0][..., 0] - shown(1023)).max() <= 0.5 + 1e-6
+    (tmp_path / "t.csv").write_text("uri,bit_depth\na.png,12\nb.png,11")
+    with pytest.raises(DataError, match=r"column 'bit_depth', row 2 .*'?11'? is none of 10, 12, 14; leave it empty"):
+        own_table.read(str(tmp_path / "t.csv"))
 
 
 def test_a_model_reads_each_category_by_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +150,6 @@ def test_the_command_line_reads_a_depth_for_each_category(tmp_path: Path) -> Non
     assert found.exception is None
     with pytest.raises(SettingsError, match="'blot', which is no category"):
         raise runner.invoke(cli.app, ["index", *where, "--levels", "blot=0,9"]).exception
-    settings = cli.with_levels({}, ["blot=12"], None)
+    settings = with_levels({}, ["blot=12"], None)
     with pytest.raises(SettingsError, match="'blot', which is no category"):
         steps.check_recipe(str(tmp_path / "run"), "nearest_patch", "demo", settings)

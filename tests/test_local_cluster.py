@@ -27,8 +27,8 @@ SUBMIT = """
 import os, pathlib, sys
 from raydiff.cluster.local import LocalCluster
 names = "RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"
-cluster = LocalCluster(pathlib.Path("."), "", "", {name: os.environ.pop(name) for name in names})
-sys.exit(cluster.submit(sys.argv[2:], sys.argv[1]))
+cluster = LocalCluster(pathlib.Path("."), sys.argv[1], "", {name: os.environ.pop(name) for name in names})
+sys.exit(cluster.submit(sys.argv[3:], sys.argv[2]))
 """
 CONNECT = """
 import sys
@@ -81,10 +81,10 @@ def test_a_job_finds_three_nodes_and_the_head_without_work(up):
 
 
 def test_a_submission_shows_the_jobs_lines_alone_and_hands_its_exit_status_back(up, tmp_path):
-    _, environment = up
+    kept, environment = up
     (tmp_path / "job.py").write_text("import os, sys\nprint(os.environ[sys.argv[1]], *sys.argv[2:])\nsys.exit(3)\n")
     job = [sys.executable, "job.py", "RAYDIFF_TYPED_IN", "--two words"]
-    done = run([sys.executable, "-c", SUBMIT, str(tmp_path), *job], environment)
+    done = run([sys.executable, "-c", SUBMIT, kept["gcs"], str(tmp_path), *job], environment)
     assert (done.returncode, done.stdout, done.stderr) == (3, f"{os.getcwd()} --two words\n", "")
 
 

@@ -1,5 +1,7 @@
 """The generic suite: every registered method trains a little, saves, loads, scores, resumes, and refuses bad input."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from conftest import (
     ListedExamples,
     fitted,
     made_images,
+    tiny_score,
     tiny_settings,
     with_defect,
 )
@@ -26,7 +29,9 @@ every_method = pytest.mark.parametrize("name", methods.names())
 trained_methods = pytest.mark.parametrize("name", TRAINED)
 
 
+@functools.cache
 def train_a_little(name):
+    """The same for all tests, none of which changes it."""
     method, examples = fitted(name, made_images(12))
     if method.trained is None:
         return method
@@ -53,7 +58,7 @@ def test_a_little_training_tells_defects_from_normals(name):
 def test_a_saved_model_scores_to_the_bit_the_same(name, tmp_path):
     method = train_a_little(name)
     images = made_images(3, seed=9)
-    model = raydiff.Model(method, method.ScoreSettings())
+    model = raydiff.Model(method, tiny_score(name))
     model.save(str(tmp_path / "model"))
     loaded = raydiff.load(str(tmp_path / "model"), "cpu")
     assert loaded.id == model.id
@@ -67,7 +72,7 @@ def test_a_score_does_not_depend_on_batch_or_neighbours(name, chunk, monkeypatch
     monkeypatch.setitem(scorer.CHUNK, "cpu", chunk)
     method = train_a_little(name)
     images = made_images(9, seed=3)
-    settings = method.ScoreSettings()
+    settings = tiny_score(name)
     together = score_images(method, images, settings)
     for order in ([8, 2, 5, 0, 1, 3, 4, 6, 7], [4], [7, 4], [4] * 6):
         again = score_images(method, images[order], settings)
@@ -79,13 +84,14 @@ def test_a_score_does_not_depend_on_batch_or_neighbours(name, chunk, monkeypatch
 def test_scores_of_kept_examples_are_those_of_the_images(name):
     method = train_a_little(name)
     images = made_images(4, seed=3)
-    kept = score_examples(method, examples_of(method, images), [image_key(i) for i in images], method.ScoreSettings())
-    np.testing.assert_array_equal(kept.scores, score_images(method, images, method.ScoreSettings()).scores)
+    settings = tiny_score(name)
+    kept = score_examples(method, examples_of(method, images), [image_key(i) for i in images], settings)
+    np.testing.assert_array_equal(kept.scores, score_images(method, images, settings).scores)
 
 
 @every_method
 def test_images_of_any_size_are_resized(name):
-    model = raydiff.Model(train_a_little(name), methods.get(name).ScoreSettings())
+    model = raydiff.Model(train_a_little(name), tiny_score(name))
     found = model.score([made_images(1, 50)[0], made_images(1, 20)[0][:, :9]])
     assert found.scores.shape == (2,)
     assert model.score([]).maps.shape == (0, 32, 32)
@@ -96,9 +102,8 @@ def test_images_of_any_size_are_resized(name):
     "image", [np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8)]
 )
 def test_an_array_that_is_no_rgb_image_is_refused(name, image):
-    method, _ = fitted(name, made_images(4))
     with pytest.raises(SettingsError, match=r"image 0 is .*uint8 RGB"):
-        raydiff.Model(method, method.ScoreSettings()).score([image])
+        raydiff.Model(train_a_little(name), tiny_score(name)).score([image])
 
 
 @every_method
@@ -154,7 +159,7 @@ def test_networks_train_in_the_precision_asked_for_and_score_in_their_own(name, 
         images = made_images(8)
         examples = ListedExamples(examples_of(method, images))
         method.fit_statistics(examples, 0)
-        scores = score_images(method, images, method.ScoreSettings()).scores  # untrained: the same networks
+        scores = score_images(method, images, tiny_score(name)).scores  # untrained: the same networks
         return TrainingLoop(method, examples, seed=0).advance(), scores
 
     (exact, scores), (low, low_scores) = map(loss_and_scores, ("float32", "bfloat16"))

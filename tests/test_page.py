@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
-import threading
 from collections.abc import Iterator
 
 import browser
 import numpy as np
 import pytest
-import uvicorn
 from conftest import calibrated_model, made_images, with_defect
 from PIL import Image
 
@@ -19,7 +16,8 @@ import raydiff
 from raydiff import cluster
 from raydiff.images.decode import decode
 from raydiff.scoring import service as module
-from raydiff.scoring.service import TOKEN, Arguments, Service, hashed_token
+from raydiff.scoring.service import Arguments, Service
+from raydiff.scoring.tokens import TOKEN, hashed_token
 
 pytestmark = pytest.mark.browser
 
@@ -32,18 +30,8 @@ DONE = "document.querySelectorAll('#list li').length && !document.querySelector(
 def site(folder: str, token_hash: str | None = None, **limits) -> Iterator[str]:
     """The service of a model, in this process; its address."""
     service = Service(Arguments(model=folder, **limits), token_hash)
-    config = uvicorn.Config(service.__serve_build_asgi_app__(), host="127.0.0.1", port=0, log_config=None, ws="none")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            thread.join(0.02)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    finally:
-        server.should_exit = True
-        thread.join()
+    with browser.served(service.__serve_build_asgi_app__()) as place:
+        yield place
 
 
 @pytest.fixture(scope="module", autouse=True)

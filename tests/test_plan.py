@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 import typer
-from conftest import calibrated_model, fitted, made_images, tiny_settings, write_mvtec
+from conftest import calibrated_model, fitted, made_images, tiny_score, tiny_settings, write_mvtec
 from main_job import ROOT
 from PIL import Image
 from typer.testing import CliRunner
@@ -484,7 +484,7 @@ def test_every_method_is_measured_before_its_training(monkeypatch, tmp_path, nam
     monkeypatch.setattr(cluster, "use_assigned_device", lambda: "cpu")
     settings = tiny_settings(name)
     rows = survey(str(write_mvtec(tmp_path / "mvtec", train=6, test=2))).images
-    score = methods.get(name).ScoreSettings()
+    score = tiny_score(name)
     given = name, settings, rows, [6, 6], [score], score
     found, worked = measure.of_method._function(*given, (1, 1), "tiff", 0.0)
     seconds = [found.trial, found.example.wall, found.scoring.score.wall, found.scoring.evaluate]

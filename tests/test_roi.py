@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from conftest import ListedExamples, fitted, made_images, tiny_settings, with_defect
+from conftest import ListedExamples, fitted, made_images, tiny_score, tiny_settings, with_defect
 from PIL import Image
 
 import raydiff
@@ -69,7 +69,7 @@ def test_what_lies_outside_trains_nothing_and_moves_no_score(name):
     for (key, tensor), (_, again) in zip(one.state_dict().items(), other.state_dict().items(), strict=True):
         torch.testing.assert_close(tensor, again, rtol=0, atol=0, msg=key)
     images = made_images(3, seed=3)
-    score = one.ScoreSettings()
+    score = tiny_score(name)
     wanted, found = (score_images(one, seen(each), score) for each in (images, elsewhere_changed(images)))
     np.testing.assert_array_equal(found.scores, wanted.scores)
     np.testing.assert_array_equal(found.maps, wanted.maps)
@@ -84,7 +84,7 @@ def test_what_lies_outside_trains_nothing_and_moves_no_score(name):
 def test_a_region_of_all_is_no_region(name):
     method, _ = fitted(name, made_images(12))
     images = made_images(4, seed=3)
-    score = method.ScoreSettings()
+    score = tiny_score(name)
     whole = [roi.with_region(image, np.ones((32, 32), bool)) for image in images]
     wanted, found = score_images(method, images, score), score_images(method, whole, score)
     np.testing.assert_array_equal(found.scores, wanted.scores)
@@ -155,7 +155,7 @@ def test_a_region_of_tiles(name):
     method, _ = fitted(name, np.stack(seen(made_images(12))), view=view.model_dump())
     image, other = noise(2, 50, 80)
     other[:, :30] = image[:, :30]
-    score = method.ScoreSettings()
+    score = tiny_score(name)
     one, again = (score_images(method, [view.seen(each, 32)], score) for each in (image, other))
     assert one.maps[0].shape == (50, 80)
     np.testing.assert_array_equal(one.maps[0], again.maps[0])

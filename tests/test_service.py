@@ -16,6 +16,7 @@ import pytest
 import requests
 from conftest import calibrated_model, fitted, made_images
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 from ray.serve import Application
 
 import raydiff
@@ -27,7 +28,8 @@ from raydiff.model.calibration import Calibration
 from raydiff.model.folder import Model
 from raydiff.scoring import service as module
 from raydiff.scoring.answers import DOTS
-from raydiff.scoring.service import TOKEN, Arguments, Service, build, hashed_token
+from raydiff.scoring.service import Arguments, Service, build
+from raydiff.scoring.tokens import TOKEN, hashed_token
 from raydiff.views import View
 
 
@@ -150,6 +152,7 @@ def test_the_score_is_that_of_the_one_scoring_path(service, folder, kind):
         "map": None,
         "map_box": [0, 0, 40, 40],
         "picture": None,
+        "reconstruction": None,
     }
 
 
@@ -447,6 +450,30 @@ def test_many_normals_are_told_by_quantiles(tmp_path, monkeypatch):
     assert told.normals == 3000
     wanted = np.quantile(scores, (np.arange(DOTS) + 0.5) / DOTS)
     np.testing.assert_allclose(told.scores, wanted, rtol=0.01)
+
+
+def test_prometheus_reads_what_was_done(service):
+    def counted() -> dict[tuple[str, str], float]:
+        told = ask(service, path="/metrics", method="GET")
+        assert told.headers["content-type"].startswith("text/plain; version=")
+        families = text_string_to_metric_families(told.answer["content"].decode())
+        return {
+            (sample.name, sample.labels.get("outcome") or sample.labels.get("status") or ""): sample.value
+            for family in families
+            for sample in family.samples
+            if sample.labels["model_id"] == service.model_id and "le" not in sample.labels
+        }
+
+    told = [ask(service, IMAGE).answer["is_anomalous"] for _ in range(3)]
+    ask(service, b"no image")
+    body, headers = form([("a.png", IMAGE), ("b.png", b"")]).values()
+    ask(service, body, headers=headers)
+    outcome = "anomalous" if told[0] else "normal"
+    found = counted()
+    assert found["raydiff_images_total", outcome] == 4
+    assert found["raydiff_images_total", "not_scored"] == 2
+    assert (found["raydiff_requests_total", "200"], found["raydiff_requests_total", "422"]) == (4, 1)
+    assert found["raydiff_score_seconds_count", ""] == 6
 
 
 def test_answers_are_as_the_api_is_described(service):

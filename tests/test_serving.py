@@ -25,7 +25,8 @@ from raydiff.images.survey import find_images
 from raydiff.scoring import serving, table
 from raydiff.scoring.bulk import score_table
 from raydiff.scoring.deployment import deployed
-from raydiff.scoring.service import TOKEN, Arguments
+from raydiff.scoring.service import Arguments
+from raydiff.scoring.tokens import TOKEN
 
 pytestmark = pytest.mark.ray
 SECONDS = 120.0

@@ -157,7 +157,7 @@ def test_every_command_takes_a_file():
     for name, command in commands(typer.main.get_command(cli.app)):
         options = {option for parameter in command.params for option in parameter.opts}
         assert ("--settings" in options) == (name != "down"), name
-        assert ("--json" in options) == (name not in ("down", "serve", "demo-images")), name
+        assert ("--json" in options) == (name not in ("down", "serve", "review", "demo-images")), name
 
 
 def test_an_answer_is_valid_json_and_its_status_counts():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from ray.exceptions import RayTaskError, UserCodeException
+import torch
+from ray.exceptions import OutOfMemoryError, RayTaskError, UserCodeException
 from ray.train import TrainingFailedError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from raydiff import cli, methods, steps
 from raydiff.cluster.task_errors import as_ours, ours, told_in
-from raydiff.errors import DataError, ModelFolderError, SettingsError, StorageError
+from raydiff.errors import ClusterError, DataError, ModelFolderError, SettingsError, StorageError
 
 SENTENCE = "no part of s3://plant is good; look at it"
 TRACEBACK = f"""ray::_statistics() (pid=12, ip=127.0.0.2)
@@ -64,6 +65,28 @@ def test_the_last_error_of_ours_in_a_text_counts_and_no_other_name():
     assert str(found) == "gone"
     assert told_in("raydiff.errors.Any: x") is None
     assert ours(KeyError("x")) is None
+
+
+OF_A_GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has 1 MiB")
+OF_TORCH = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes. Error code 12")
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (RayTaskError("task", "", OF_A_GPU).as_instanceof_cause(), "2.50 GiB"),
+        (WorkerGroupError("rank 0 failed", {0: RayTaskError("task", "", MemoryError())}), "machine, or of a node"),
+        (RayTaskError("task", f"RuntimeError: {OF_A_GPU}", RuntimeError()), "2.50 GiB"),
+        (OutOfMemoryError("Task was killed due to the node running low on memory."), "Ray ended a worker"),
+        (OF_TORCH, "99 bytes"),
+    ],
+    ids=["gpu", "process", "text", "node", "torch"],
+)
+def test_memory_that_ran_out_is_told_with_what_to_do(raised, said):
+    with pytest.raises(ClusterError, match="does not suffice") as caught, as_ours():
+        raise raised
+    assert said in str(caught.value)
+    assert "--set accumulation=2" in str(caught.value)
 
 
 def test_the_command_line_prints_it_in_one_line(monkeypatch, capsys):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import fitted, made_images, with_defect
+from conftest import fitted, made_images, tiny_score, with_defect
 from PIL import Image
 
 import raydiff
@@ -138,13 +138,13 @@ def test_an_image_of_one_tile_is_scored_as_without_a_view(tiled):
     plain, _ = fitted(tiled.name, made_images(12))
     plain.load_state_dict(tiled.state_dict())
     images = made_images(5, seed=3)
-    wanted, found = (score_images(method, images, method.ScoreSettings()) for method in (plain, tiled))
+    wanted, found = (score_images(method, images, tiny_score(tiled.name)) for method in (plain, tiled))
     np.testing.assert_array_equal(found.scores, wanted.scores)
     np.testing.assert_array_equal(found.maps, wanted.maps)
 
 
 def test_an_image_of_tiles_has_one_map_and_one_score(tiled):
-    score = tiled.ScoreSettings()
+    score = tiny_score(tiled.name)
     images = [picture(50, 70), made_images(1, seed=4)[0], picture(32, 90, seed=1)]
     found = score_images(tiled, images, score)
     assert [map_.shape for map_ in found.maps] == [(50, 70), (32, 32), (32, 90)]
@@ -159,7 +159,7 @@ def test_an_image_of_tiles_has_one_map_and_one_score(tiled):
 
 
 def test_it_does_not_depend_on_other_images_or_on_how_many_are_held(tiled, monkeypatch):
-    score = tiled.ScoreSettings()
+    score = tiny_score(tiled.name)
     images = [picture(50, 70, seed) for seed in range(3)] + [picture(33, 40)]
     together = score_images(tiled, images, score)
     monkeypatch.setattr("raydiff.views.view.TILES", 5)
@@ -171,7 +171,7 @@ def test_it_does_not_depend_on_other_images_or_on_how_many_are_held(tiled, monke
 
 
 def test_positions_are_a_tiles(tiled):
-    score = tiled.ScoreSettings()
+    score = tiny_score(tiled.name)
     plain = score_images(tiled, made_images(8), score)
     positions = PositionStatistics.of({"thing": in_cells(torch.from_numpy(plain.maps))})
     image = picture(50, 70)
@@ -182,7 +182,7 @@ def test_positions_are_a_tiles(tiled):
 
 
 def test_kept_examples_score_as_the_images(tiled):
-    score = tiled.ScoreSettings()
+    score = tiny_score(tiled.name)
     images = [picture(50, 70), made_images(1, seed=4)[0], picture(32, 90, seed=1)]
     inputs = inputs_of(tiled, images)
     wanted = score_images(tiled, images, score)

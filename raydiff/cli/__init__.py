@@ -1,4 +1,4 @@
-"""The command line, `raydiff index | train | tune | calibrate | score | evaluate | report | serve | cluster`.
+"""The command line: `raydiff index`, `train`, `score`, `serve`, `review` and others; `raydiff --help` lists them.
 
 Commands lie in the `*_command.py` and `*_commands.py`, what several of them take in `options.py`; `command_line.py`
 puts them together.

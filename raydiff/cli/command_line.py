@@ -9,15 +9,20 @@ from typing import Any
 
 import typer
 
-from raydiff.cli import cluster_commands, demo_command, doctor_command, run_commands, serve_command
+from raydiff.cli import (
+    cluster_commands,
+    demo_command,
+    doctor_command,
+    review_command,
+    run_commands,
+    serve_command,
+)
 from raydiff.errors import RaydiffError
 from raydiff.greeting import greet
 from raydiff.stopping import stop, stop_at_sigterm
 
-app = typer.Typer(
-    invoke_without_command=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
-)
-for commands in (run_commands, serve_command, demo_command, doctor_command):
+app = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+for commands in (run_commands, serve_command, review_command, demo_command, doctor_command):
     app.add_typer(commands.app)
 app.add_typer(cluster_commands.app, name="cluster")
 

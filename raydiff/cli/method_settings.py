@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -47,6 +48,8 @@ def changes(
         if groups and groups[0] in methods.names():
             if groups.pop(0) != method:
                 continue  # lafite.train_steps=2000 is for lafite alone
+        elif groups and (near := difflib.get_close_matches(groups[0], methods.names(), n=1, cutoff=0.75)):
+            raise SettingsError(f"--set {item!r}: there is no method {groups[0]!r}; did you mean {near[0]!r}?")
         elif _passes(method, name.split(".")[0], among):
             continue  # bank_size=2000 is for those that have a bank
         place = found

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from raydiff import methods, verbosity
+from raydiff.cli import completion
 from raydiff.scoring.map_place import Maps
 from raydiff.selection.search_settings import Scheduler, Search
 
@@ -40,13 +41,27 @@ LevelsOption = Annotated[
     typer.Option("--levels", help="The stored values of black and white, LOW,HIGH; for signed, 32-bit, floats too."),
 ]
 Out = Annotated[str, typer.Option(help="The run's folder; local or an object-storage URI.")]
-Name = Annotated[str, typer.Option("--model", help="Which of the run's models, by name.")]
-Method = Annotated[str, typer.Option(help=f"One of {', '.join(methods.names())}.")]
-Preset = Annotated[str, typer.Option(help="Train settings to begin with: demo, small or paper.")]
+Name = Annotated[
+    str, typer.Option("--model", help="Which of the run's models, by name.", autocompletion=completion.models)
+]
+Method = Annotated[
+    str, typer.Option(help=f"One of {', '.join(methods.names())}.", autocompletion=completion.one_of(methods.names()))
+]
+Preset = Annotated[
+    str,
+    typer.Option(
+        help=f"Train settings to begin with: {', '.join(methods.PRESETS)}.",
+        autocompletion=completion.one_of(methods.PRESETS),
+    ),
+]
 Backbone = Annotated[str | None, typer.Option(help="Any timm backbone with feature maps, or several (a,b).")]
 Weights = Annotated[
     str | None,
-    typer.Option("--backbone-weights", help="`package`, `hub`, `random`, or the URI of a safetensors or .pth file."),
+    typer.Option(
+        "--backbone-weights",
+        help="`package`, `hub`, `random`, or the URI of a safetensors or .pth file.",
+        autocompletion=completion.one_of(("package", "hub", "random")),
+    ),
 ]
 Set = Annotated[
     list[str] | None,

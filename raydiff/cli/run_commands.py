@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from raydiff.cli import documents, options
+from raydiff.cli import completion, documents, options
 from raydiff.cli.answer import Answer, answering
 from raydiff.cli.method_settings import changes, with_levels
 from raydiff.cli.settings_file import configurable
@@ -107,7 +107,10 @@ def tune(
     out: options.Out,
     model: Annotated[
         str | None,
-        typer.Option(help="Which of the run's models, with commas between; by default all called as their method."),
+        typer.Option(
+            help="Which of the run's models, with commas between; by default all called as their method.",
+            autocompletion=completion.models,
+        ),
     ] = None,
     save_as: Annotated[str | None, typer.Option(help="Tune a copy of the model under this name.")] = None,
     space: Annotated[str | None, typer.Option(help="A Python file that defines STAGES.")] = None,

@@ -13,8 +13,8 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from raydiff import verbosity
+from raydiff.cluster import own_ray
 from raydiff.cluster.capacity import gpus
-from raydiff.cluster.own_ray import spare_processes
 from raydiff.errors import ClusterError
 from raydiff.home import use_private_token
 from raydiff.progress import console, phase
@@ -35,8 +35,9 @@ def connect(address: str | None = None, gpus: int | None = None) -> None:
 
     Raises:
         ClusterError: if nothing answers at the address or the token is refused, it is a job server's, or the GPUs do
-            not come.
+            not come; at once if none can, because the Ray is this machine's own.
     """
+    here = False
     at_sigterm = signal.getsignal(signal.SIGTERM)
     if not ray.is_initialized():
         address = address or os.environ.get(ADDRESS)
@@ -44,9 +45,10 @@ def connect(address: str | None = None, gpus: int | None = None) -> None:
         if address:
             _join(address, said)
         else:
+            here = True
             console.print(f"{ADDRESS} is not set: starting a Ray on this machine")
             use_private_token()
-            spare_processes(os.environ)
+            own_ray.settle(os.environ)
             # Nobody looks at a dashboard that comes and goes with one command, and its processes are not for nothing.
             ray.init(address="local", include_dashboard=False, _node_ip_address=LOOPBACK, logging_config=said)
     if threading.current_thread() is threading.main_thread():
@@ -55,7 +57,9 @@ def connect(address: str | None = None, gpus: int | None = None) -> None:
         signal.signal(signal.SIGTERM, at_sigterm if callable(at_sigterm) else signal.getsignal(signal.SIGTERM))
     _set_up_data()
     logging.getLogger("ray.serve").setLevel(verbosity.level())
-    if gpus:
+    if gpus and here:
+        _check_here(gpus)
+    elif gpus:
         _wait_for_gpus(gpus)
 
 
@@ -86,13 +90,21 @@ def _join(address: str, said: ray.LoggingConfig) -> None:
         ) from None
 
 
+def _check_here(count: int) -> None:
+    if gpus() < count:
+        raise ClusterError(
+            f"--gpus {count} were asked for, but this machine has {gpus()}, and the Ray started here cannot get more; "
+            f"leave out --gpus, or name an autoscaling cluster with {ADDRESS} or --address"
+        )
+
+
 def _wait_for_gpus(count: int) -> None:
     from ray.autoscaler.sdk import request_resources  # as above
 
     request_resources(bundles=[{"GPU": 1}] * count)
     atexit.register(request_resources, bundles=[])  # what was asked for is kept until somebody asks for something else
     deadline = time.monotonic() + 60 * GPU_MINUTES
-    with phase("waiting for GPUs", count, "GPUs") as shown:
+    with phase(f"waiting for GPUs, up to {GPU_MINUTES:g} minutes", count, "GPUs") as shown:
         while (there := gpus()) < count:
             if time.monotonic() > deadline:
                 raise ClusterError(

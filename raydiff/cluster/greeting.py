@@ -9,6 +9,7 @@ import json
 import sys
 
 import ray
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from raydiff.cluster.capacity import described
@@ -30,12 +31,17 @@ def greeting(address: str) -> str:
 
 def _job_server(address: str) -> str:
     try:
-        version = JobSubmissionClient(address)._server_ray_version
+        version = JobSubmissionClient(address)._server_ray_version or "of unknown version"
+    except AuthenticationError:
+        raise ClusterError(
+            f"the job server at {address} refuses this token, or asks for one; give its own (RAY_AUTH_MODE=token, "
+            "RAY_AUTH_TOKEN_PATH)"
+        ) from None
     except Exception as error:  # Ray's, and those of the HTTP client that it happens to use
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ClusterError(
-            f"no job server that takes this token answers at {address} ({reason}); is it up, and are RAY_AUTH_MODE and "
-            "RAY_AUTH_TOKEN_PATH its own?"
+            f"no job server answers at {address} ({reason}); is it up, and is this its HOST:PORT (8265 unless chosen "
+            "otherwise)?"
         ) from None
     if version.split(".")[:2] != ray.__version__.split(".")[:2]:
         raise ClusterError(

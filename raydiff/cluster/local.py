@@ -26,8 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raydiff.cluster import LOOPBACK
-from raydiff.cluster.own_ray import spare_processes
+from raydiff.cluster import LOOPBACK, own_ray
 from raydiff.cluster.processes import POLL_SECONDS, Process, end_families, running
 from raydiff.cluster.submitting import run_job
 from raydiff.errors import ClusterError
@@ -55,7 +54,7 @@ class LocalCluster:
 
     def submit(self, command: Sequence[str], working_dir: str = ".") -> int:
         """Run a command as a Ray job from `working_dir`, showing its log; its exit status."""
-        return run_job(self.environment, command, working_dir)
+        return run_job(self.environment, self.gcs, command, working_dir)
 
     def env_file(self) -> Path:
         """A file for a shell to read (`. FILE`): the environment of this cluster."""
@@ -204,7 +203,7 @@ def _launch(
     command += options
     environment = os.environ | cluster.environment | more | {"PYTHONUNBUFFERED": "1"}  # its log is read
     del environment["RAY_ADDRESS"]
-    spare_processes(environment)
+    own_ray.settle(environment)
     log = cluster.folder / f"{name}.log"
     with log.open("w") as output:
         process = subprocess.Popen(

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import ray
 
+from raydiff import verbosity
+
 Progress = tuple[str, int, int, str]  # what is done, how much of it, of how much, and a remark
 
 _kept: dict[str, Any] = {}  # by the driver, which may join one Ray after another
@@ -18,7 +20,7 @@ _kept: dict[str, Any] = {}  # by the driver, which may join one Ray after anothe
 class Notes:
     """The process that holds them, by topic."""
 
-    def __init__(self) -> None:
+    def __init__(self, given: object = None) -> None:
         self._progress: dict[str, Progress] = {}
         self._counts: Counter[tuple[Any, ...]] = Counter()
 
@@ -64,12 +66,23 @@ class Topic(NamedTuple):
 @contextlib.contextmanager
 def topic() -> Iterator[Topic]:
     """A new topic for the workers of one step, let go of at the end."""
-    driver = ray.get_runtime_context().get_worker_id()
-    if driver not in _kept:
-        # On whatever node it is, losing it must end no worker that writes to it.
-        _kept[driver] = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Notes).remote()
-    opened = Topic(_kept[driver], uuid.uuid4().hex)
+    opened = Topic(keeper(), uuid.uuid4().hex)
     try:
         yield opened
     finally:
         opened.notes.forget.remote(opened.name)
+
+
+def keeper() -> Any:
+    """The process of this driver's notes, started if there is none.
+
+    Whoever streams with Ray Data has it started before: an actor that may be started anew and was given an object makes
+    Ray's core say once a process that this could fail. Ray Data's are all so; it is said of this one, unheard.
+    """
+    driver = ray.get_runtime_context().get_worker_id()
+    if driver not in _kept:
+        # On whatever node it is, losing it must end no worker that writes to it.
+        start: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Notes).remote
+        with verbosity.unheard():
+            _kept[driver] = start(ray.put(None))
+    return _kept[driver]

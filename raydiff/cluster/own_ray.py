@@ -1,4 +1,4 @@
-"""How a Ray that is started here, on this machine, saves the start of processes: each takes seconds."""
+"""How a Ray that is started here, on this machine, is set: it saves starts of processes, which take seconds each."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ from pathlib import Path
 KEPT_SECONDS = 600
 
 
-def spare_processes(environment: MutableMapping[str, str]) -> None:
+def settle(environment: MutableMapping[str, str]) -> None:
     """Settings for the environment that such a Ray is started in; what stands there already counts more."""
+    # Replicas that compute on all cores answer late; Serve would warn of it after 0.1 s.
+    environment.setdefault("RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S", "5")
+    # As many processes as CPUs would start ahead, and serve nobody: a job's workers are in its own environment.
+    environment.setdefault("RAY_prestart_worker_first_driver", "0")
+    # Ray's log monitor looks for new files ten times a second where there are fewer than so many, and else twice.
+    environment.setdefault("RAY_LOG_MONITOR_MANY_FILES_THRESHOLD", "0")
     # It would look whether a provider is about to take this machine away.
     environment.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     # Ray ends a worker's process a second after its task, and the next task's then loads torch anew. But a GPU's memory

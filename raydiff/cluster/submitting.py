@@ -8,6 +8,7 @@ import logging
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from raydiff import typed, verbosity
@@ -15,20 +16,26 @@ from raydiff import typed, verbosity
 FAILED = 1  # the exit status of a job that has none of its own
 
 
-def run_job(environment: Mapping[str, str], command: Sequence[str], working_dir: str) -> int:
+def run_job(environment: Mapping[str, str], gcs: str, command: Sequence[str], working_dir: str) -> int:
     """Submit the command, show its log until it ends, and give its exit status.
 
     Args:
         environment: what leads to the job server: RAY_ADDRESS, its token and what keeps proxies out.
+        gcs: the cluster's address. Ray Train asks for its state without, and there may be several Rays here.
         command: run in a copy of `working_dir`.
     """
     with _set(environment):
         from ray.job_submission import JobSubmissionClient
 
-        logging.getLogger("ray").setLevel(verbosity.level())  # it remarks on what it uploads
-        client = JobSubmissionClient()
-        environment_of_job = {"working_dir": working_dir, "env_vars": {typed.FOLDER: os.getcwd()}}
-        job = client.submit_job(entrypoint=shlex.join(command), runtime_env=environment_of_job)
+        for name in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+            logging.getLogger(name).setLevel(verbosity.level())
+        logging.getLogger("ray._private.runtime_env.working_dir").setLevel(logging.ERROR)  # .git stays here: of course
+        # Ray has settled, when it was imported, whether it looks for a token by itself.
+        token = Path(environment["RAY_AUTH_TOKEN_PATH"]).read_text().strip()
+        client = JobSubmissionClient(headers={"Authorization": f"Bearer {token}"})
+        variables = {typed.FOLDER: os.getcwd(), "RAY_ADDRESS": gcs}
+        given: dict[str, Any] = {"working_dir": working_dir, "env_vars": variables}
+        job = client.submit_job(entrypoint=shlex.join(command), runtime_env=given)
         asyncio.run(_show(client, job))
         info = client.get_job_info(job)
     if info.driver_exit_code is not None:
@@ -39,7 +46,7 @@ def run_job(environment: Mapping[str, str], command: Sequence[str], working_dir:
 
 async def _show(client: Any, job: str) -> None:
     async for lines in client.tail_job_logs(job):
-        print(lines, end="", flush=True)
+        print("".join(verbosity.told(lines.splitlines(keepends=True))), end="", flush=True)
 
 
 @contextlib.contextmanager

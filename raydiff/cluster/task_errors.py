@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from ray.exceptions import RayError
 
 from raydiff import errors
+from raydiff.cluster.memory_errors import out_of_memory
 from raydiff.errors import RaydiffError
 
 # As a traceback ends, where only its text is left.
@@ -21,13 +22,17 @@ _AS_TEXT = re.compile(r"^\W*raydiff\.errors\.(\w+): (.+)$", re.MULTILINE)
 
 
 def ours(error: BaseException) -> RaydiffError | None:
-    """The error of ours that is `error`, or caused it, or is named in its text; None if there is none."""
-    waiting, seen = [error], set()
+    """The error of ours that is `error`, or caused it, or is named in its text; None if there is none.
+
+    One of ours is made where memory ran out: that is nobody's defect.
+    """
+    waiting: list[BaseException] = [error]
+    seen: dict[int, BaseException] = {}
     while waiting:
         one = waiting.pop(0)
         if id(one) in seen:
             continue
-        seen.add(id(one))
+        seen[id(one)] = one
         # Ray's own version of an error is of its kind, too, but has a traceback for its text.
         if isinstance(one, RaydiffError) and not isinstance(one, RayError):
             return one
@@ -35,7 +40,9 @@ def ours(error: BaseException) -> RaydiffError | None:
         below = [*of_workers.values()] if isinstance(of_workers, dict) else []
         below += [getattr(one, "cause", None), one.__cause__]
         waiting += [each for each in below if isinstance(each, BaseException)]
-    return told_in(str(error))
+    if found := told_in(str(error)):
+        return found
+    return next((found for one in seen.values() if (found := out_of_memory(one))), None)
 
 
 def told_in(text: str) -> RaydiffError | None:

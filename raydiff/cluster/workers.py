@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import ray
@@ -29,6 +30,7 @@ def use_assigned_device() -> str:
     """
     import torch
 
+    _end_in_silence()
     context = ray.get_runtime_context()
     if context.get_accelerator_ids().get("GPU"):
         return "cuda"
@@ -36,6 +38,12 @@ def use_assigned_device() -> str:
     torch.set_num_threads(max(1, int(assigned)))
     keep_freed_memory()
     return "cpu"
+
+
+def _end_in_silence() -> None:
+    """Ray ends a worker by SIGTERM, which raises SystemExit; Python prints that where it comes in a callback."""
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda told: None if isinstance(told.exc_value, SystemExit) else before(told)
 
 
 def result(reference: Any) -> Any:

@@ -187,7 +187,7 @@ def _curve(name: str, job: Job, ddp: bool) -> Tensor:
 
 def compiled(job: Job) -> Iterator[Row]:
     """Every method's scores with its networks compiled, against as they are; on a CPU traced, but not compiled."""
-    backend = "inductor" if job.device == "cuda" else "aot_eager"
+    backend = "inductor" if job.device == "cuda" else "eager"
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(min(8, os.cpu_count() or 1)))
     for name in methods.names():
         method, _ = shapes.small_method(name, job.tiny)

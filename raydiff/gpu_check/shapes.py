@@ -58,7 +58,7 @@ def small_method(name: str, tiny: bool) -> tuple[Method, ExampleStore]:
     return method, kept
 
 
-def score_settings(method: Method, tiny: bool) -> ScoreSettings:
+def score_settings(method: Method | type[Method], tiny: bool) -> ScoreSettings:
     """The method's own; a tiny check denoises in at most two steps."""
     default: Any = method.ScoreSettings()
     if tiny and getattr(default, "denoising_steps", 1) > 2:

@@ -15,9 +15,10 @@ from PIL import Image
 
 from raydiff import storage
 from raydiff.errors import DataError
+from raydiff.images import names
 from raydiff.progress import phase
 
-MARKER = ".raydiff-demo.json"
+MARKER = names.DRAWN
 # The image's file, its mask's (None: no defect), and what draws both: uint8 pixels and a bool mask.
 Drawn = tuple[str, str | None, Callable[[], tuple[NDArray[np.uint8], NDArray[np.bool_]]]]
 

@@ -242,8 +242,10 @@ def examine(
     try:
         data = fetch(row["uri"])
         with decoding:
-            by = levels.of(row["category"]) if levels else None
+            known = Levels.of_row(row, levels)
+            by = known.of(row["category"]) if known else None
             pixels, said, highest, _ = decode_noted(data.data, levels=by, page=data.page)
+            highest = highest if known is levels else None  # whose depth its row says is not dark
             shape = pixels.shape
             small = thumbnail(pixels) if compared else None
             del pixels  # a hundred times its file

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from raydiff.errors import ImageError, SettingsError
+from raydiff.images import table
 from raydiff.settings import Settings
 
 DEPTHS = (10, 12, 14)
@@ -107,6 +108,12 @@ class Levels(Settings):
         if category in self.categories:
             return self.categories[category]
         return self.changed(categories={}) if self._for_all else None
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any], levels: Levels | None) -> Levels | None:
+        """What an image's row of the image table says, or those of all images, where it says nothing."""
+        depth = row.get(table.BIT_DEPTH)
+        return cls.parse({"bit_depth": depth}) if depth is not None else levels
 
     def check(self, known: Collection[str]) -> None:
         """Whether all categories that are named are there.

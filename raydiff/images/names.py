@@ -44,6 +44,7 @@ MASK_FOLDERS = ("gt", MASKS, "groundtruth", "mask", "masks", "label", "labels")
 # What else is measured of the same scene, each in a folder of its own.
 CHANNELS = ("xyz", "depth", "normals", "pointcloud", "pcd", "ir", "infrared", "thermal", "nir", "uv", "heatmap")
 
+DRAWN = ".raydiff-demo.json"  # what images that raydiff drew are marked with
 _OUTPUTS = "anomaly_maps"  # what scoring writes, should it lie inside its input
 # Thumbnails, waste baskets, snapshots and repairs of Synology, QNAP, NetApp, ZFS, Windows, macOS and Linux.
 _SYSTEM = re.compile(

@@ -138,7 +138,8 @@ def decode_rows(
     if data is not None:
         pairs = zip(files, data, strict=True)
         files = [found if isinstance(found, ImageError) else File(found, split(uri)[1]) for uri, found in pairs]
-    known = rows.select([name for name in ("category", table.ROI) if name in rows.column_names]).to_pylist()
+    told = ("category", table.ROI, table.BIT_DEPTH)
+    known = rows.select([name for name in told if name in rows.column_names]).to_pylist()
     wanted = [Wanted(*pair) for pair in zip(files, known, strict=True)]
     if careful:
         return _columns(rows, guarded.each(partial(_read, reading=reading), wanted, ATTEMPTS, _killed(reading)))
@@ -156,7 +157,7 @@ class Wanted(NamedTuple):
     """An image to be read."""
 
     file: str | File | ImageError  # its URI, its file, or why there is none
-    row: dict[str, Any]  # what its row of the image table says of where to look
+    row: dict[str, Any]  # what its row of the image table says of how to read it and where to look
 
 
 def _read(wanted: Wanted, reading: Reading, fetch: Callable[[str], File] = pages.read) -> Image:
@@ -173,7 +174,8 @@ def read_image(
 
     Args:
         fetch: what fetches a file by its URI.
-        row: its row of the image table, as far as that says where to look: category and region of interest.
+        row: its row of the image table, as far as that says how it is read and where to look: category, depth and
+            region of interest.
 
     Raises:
         StorageUnavailable: if the store does not answer for long.
@@ -189,7 +191,7 @@ def read_image(
             reading.view,
             reading.size,
             reading.max_pixels,
-            reading.levels,
+            Levels.of_row(row, reading.levels),
             data.page,
             row.get("category"),
             own_region(row),

@@ -1,8 +1,7 @@
 """The image table: one row per image, sorted by uri.
 
-Behind the columns of SCHEMA, and `day` in an archive's, stand `roi_uri`, `part` and `time` where they are known, and
-those that a
-user's own table has beyond them. They are carried into the score table as they are.
+Behind the columns of SCHEMA, and `day` in an archive's, stand `roi_uri`, `bit_depth`, `part` and `time` where they are
+known, and those that a user's own table has beyond them. They are carried into the score table as they are.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ SCHEMA = pa.schema(
 
 DAY = "day"  # when an image was taken, date32; in the image table of an archive
 ROI = "roi_uri"  # of a mask that says where to look at an image: white; null everywhere, or where its model does
+BIT_DEPTH = "bit_depth"  # of the camera, 10, 12 or 14, for what it keeps in 16-bit files; null where its model says it
 PART = "part"  # which physical part an image shows, within its category; text, null unknown
 TIME = "time"  # when an image was taken, timestamp[us] by its own clock, null unknown; in a table to train on
 ROW_GROUP = 1024  # rows; small groups let Ray Data read a table in parallel

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # A method's file, which has its name, and the class in it. Imported when asked for: torch and diffusers take seconds,
 # and whoever only asks for the names should not wait for them.
 _METHODS = {"diffusion_ad": "DiffusionAD", "glad": "GLAD", "lafite": "LafitE", "nearest_patch": "NearestPatch"}
+PRESETS = ("demo", "small", "paper")  # that every method has
 
 
 _OF_ONE_NETWORK = {"name", "weights", "timm_options", "mean", "std", "final_norm"}  # of a backbone's settings

@@ -185,6 +185,15 @@ class Method(nn.Module, ABC):
         raise NotImplementedError(f"{self.name} does not tell categories apart")
 
     @property
+    def reconstructs(self) -> bool:
+        """Whether `reconstructions` makes pictures to look at; what is reconstructed may be features."""
+        return False
+
+    def reconstructions(self, examples: Tensor, keys: Sequence[str], score: Any) -> Tensor:
+        """(N, 3, S, S) pictures in [0, 1]: what the method takes each image for; arguments as of `maps`."""
+        raise NotImplementedError(f"{self.name} reconstructs no pictures")
+
+    @property
     def saw_made_anomalies(self) -> bool:
         """Whether it was trained on made anomalies, so that it finds others of them better than it finds defects."""
         return False

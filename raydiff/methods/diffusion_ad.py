@@ -197,6 +197,17 @@ class DiffusionAD(AnomalyMethod):
         found = torch.stack(draws).mean(0) * looked_at(examples).to(self.device)
         return AnomalyMaps(gaussian_blur(found, score.blur_sigma)[:, 0])
 
+    @property
+    def reconstructs(self) -> bool:
+        """Always."""
+        return True
+
+    @torch.inference_mode()
+    def reconstructions(self, examples: Tensor, keys: Sequence[str], score: DiffusionADScore) -> Tensor:
+        """The first draw's, which the segmentation network compares the images with."""
+        images = examples[:, :3].to(self.device).float() / 255
+        return self._resized(self.reconstruct(images, keys, score), self.settings.image_size).clamp(0, 1)
+
     def scores(self, maps: Tensor, score: DiffusionADScore) -> Tensor:
         """(N,) image scores: the mean of the largest pixels."""
         return top_mean(maps, score.top_pixels)

@@ -178,8 +178,7 @@ class GLAD(AnomalyMethod):
         """Distances of the image's features to those of its reconstruction; each image's own step is told of it."""
         images = examples[:, :3].to(self.device).float() / 255
         latents = self._encode(images)
-        noise = keyed_noise(keys, latents.shape[1:], score.noise_seed, latents.device)
-        clean, details = self.reconstruct(latents, noise, score)
+        clean, details = self._denoised(latents, keys, score)
         reconstructed = self._decode(clean)
         found = torch.zeros_like(images[:, :1])
         for layer, other in zip(self._features(images), self._features(reconstructed), strict=True):
@@ -194,6 +193,17 @@ class GLAD(AnomalyMethod):
             found += score.pixel_weight * difference * _largest(found) / _largest(difference).clamp_min(1e-6)
         found = found * looked_at(examples).to(self.device)
         return AnomalyMaps(gaussian_blur(found, score.blur_sigma)[:, 0], details)
+
+    @property
+    def reconstructs(self) -> bool:
+        """Always."""
+        return True
+
+    @torch.inference_mode()
+    def reconstructions(self, examples: Tensor, keys: Sequence[str], score: GLADScore) -> Tensor:
+        """Those whose features the images' own are compared with."""
+        clean, _ = self._denoised(self._encode(examples[:, :3].to(self.device).float() / 255), keys, score)
+        return self._decode(clean).clamp(0, 1)
 
     def scores(self, maps: Tensor, score: GLADScore) -> Tensor:
         """(N,) image scores: the mean of the largest pixels."""
@@ -255,6 +265,10 @@ class GLAD(AnomalyMethod):
         with self.autocast():
             features: Tensor = self.backbone.features(resized)
         return features.float().split(self.backbone.stage_channels, 1)
+
+    def _denoised(self, latents: Tensor, keys: Sequence[str], score: GLADScore) -> tuple[Tensor, dict[str, Tensor]]:
+        noise = keyed_noise(keys, latents.shape[1:], score.noise_seed, latents.device)
+        return self.reconstruct(latents, noise, score)
 
     def _encode(self, images: Tensor) -> Tensor:
         with self.autocast():

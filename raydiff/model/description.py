@@ -26,7 +26,7 @@ def describe(uri: str, calibrated: bool = True) -> dict[str, Any]:
     try:
         description = storage.read_json(place)
     except StorageError as error:
-        raise ModelFolderError(f"{uri} is not a model folder: {error}") from None
+        raise ModelFolderError(f"{uri} is not a model folder: {error}; a run has them, as OUT/models/lafite") from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise ModelFolderError(f"{place} is not in model format {FORMAT}; load it with the raydiff that wrote it")
     if description.get("id") != model_id(description):

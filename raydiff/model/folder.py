@@ -23,6 +23,7 @@ from raydiff.images.levels import Levels
 from raydiff.methods.base import Method, ScoreSettings
 from raydiff.model.calibration import Calibration
 from raydiff.model.description import DESCRIPTION, FORMAT, WEIGHTS, describe, model_id
+from raydiff.model.reconstruction import reconstruction
 from raydiff.model.scored import Scored
 from raydiff.model.scorer import score_images
 from raydiff.nn.positions import PositionStatistics
@@ -133,6 +134,14 @@ class Model:
             return Scored(np.zeros(0), np.zeros((0, size, size), np.float32), {}, [])
         shown = [None] * len(images) if categories is None else categories
         return score_images(self.method, images, self.score_settings, self.positions, shown)
+
+    def reconstruction(self, image: np.ndarray) -> np.ndarray | None:
+        """What the method takes an image for, to look at (see `model.reconstruction`); None where it makes no picture.
+
+        Args:
+            image: as the model's view has it (see `View.seen`).
+        """
+        return reconstruction(self.method, image, self.score_settings)
 
     def save(self, uri: str) -> None:
         """Write the whole folder; the description goes last, so that a half-written folder is never a model."""

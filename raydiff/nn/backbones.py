@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -90,6 +91,7 @@ class Backbone(nn.Module):
         if load_weights and settings.weights == PACKAGE:
             self._fill(packaged.read(settings.name), f"the package with weights of {settings.name!r}")
         elif load_weights and settings.weights not in (HUB, RANDOM):
+            self._check_kind(settings.weights)
             with storage.local_copy(settings.weights) as path:
                 self._fill(read_weights(settings.weights, path), settings.weights)
         config: Mapping[str, Any] = getattr(self.net, "pretrained_cfg", None) or {}
@@ -152,6 +154,15 @@ class Backbone(nn.Module):
             )
         except hub.FAILURES as error:
             raise _not_fetched(self.settings.name, type(error).__name__) from None
+
+    @staticmethod
+    def _check_kind(weights: str) -> None:
+        """Whether that is meant for a file; a word alone is more likely one of three that is misspelt."""
+        if re.fullmatch(r"\w*", weights) and not storage.exists(weights):
+            raise SettingsError(
+                f"--backbone-weights {weights!r} is none of {PACKAGE}, {HUB} and {RANDOM}, and no file of weights is "
+                "called so; give one of them, or the URI of a .safetensors or .pth file"
+            )
 
     def _fill(self, state: Mapping[str, Tensor], where: str) -> None:
         wanted = self.net.state_dict()

@@ -1,1 +1,1 @@
-"""The inspection page: plain files that a browser gets as they are (`raydiff.scoring.http_app` serves them)."""
+"""The pages of `raydiff serve` and `raydiff review`: plain files that a browser gets as they are (`scoring.site`)."""

@@ -35,6 +35,7 @@ async function start() {
   $("category").append(new Option(model.guesses ? "what the model sees" : "any category", ""));
   $("category").append(...categories.map((name) => new Option(name, name)));
   $("category").closest("label").hidden = categories.length < 2;
+  $("reconstruct").hidden = !model.reconstructs;
   work();
 }
 
@@ -98,8 +99,8 @@ async function score(image) {
   if ($("worst").getAttribute("aria-pressed") === "true") gallery.order(images, true);
 }
 
-function ask(image, picture) {
-  const parameters = new URLSearchParams({ maps: true, picture });
+function ask(image, picture, reconstruction = false) {
+  const parameters = new URLSearchParams({ maps: true, picture, reconstruction });
   if (image.category) parameters.set("category", image.category);
   if (image.page) parameters.set("page", image.page);
   const options = {
@@ -151,6 +152,31 @@ function show() {
   if (drawn !== url) viewer.show(url, width, height, image.name);
   drawn = url;
   viewer.warm(answer?.map ?? null, answer?.map_box ?? []);
+  reconstruct(image);
+}
+
+/** Lay over the image what the method takes it for, where that is wanted; the service makes it when it is asked. */
+async function reconstruct(image) {
+  const wanted = $("reconstruct").getAttribute("aria-pressed") === "true" && image.state === "done";
+  viewer.replace(wanted ? (image.made ?? null) : null, image.answer?.map_box ?? []);
+  $("waiting").textContent = wanted && !image.made ? "Reconstructing…" : "";
+  if (!wanted || image.made || image.making) return;
+  image.making = true;
+  try {
+    image.made = (await ask(image, false, true)).reconstruction;
+  } catch (error) {
+    if (image.state !== "gone") $("told").textContent = `No reconstruction: ${error.message}`;
+    $("reconstruct").setAttribute("aria-pressed", "false");
+  }
+  image.making = false;
+  if (image === selected) show();
+}
+
+function toggleReconstruction() {
+  if ($("reconstruct").hidden) return;
+  const on = $("reconstruct").getAttribute("aria-pressed") !== "true";
+  $("reconstruct").setAttribute("aria-pressed", on);
+  if (selected) show();
 }
 
 function summarise() {
@@ -218,10 +244,11 @@ function listen() {
   $("fit").addEventListener("click", () => viewer.fit());
   $("one").addEventListener("click", () => viewer.zoom(1 / viewer.scale / devicePixelRatio));
   viewer.zoomed = (scale) => ($("percent").value = `${Math.round(scale * devicePixelRatio * 100)} %`);
+  $("reconstruct").addEventListener("click", toggleReconstruction);
   $("clear").addEventListener("click", clear);
   $("pages").addEventListener("submit", (event) => {
     event.preventDefault();
-    Object.assign(selected, { page: $("page").value, state: "waiting", answer: undefined, error: undefined });
+    Object.assign(selected, { page: $("page").value, state: "waiting", answer: undefined, error: undefined, made: undefined });
     refresh(selected);
     work();
   });
@@ -232,8 +259,13 @@ function listen() {
     gallery.order(images, on);
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key.toLowerCase() !== "h" || event.ctrlKey || event.metaKey || event.altKey) return;
+    const key = event.key.toLowerCase();
+    if (!"hr".includes(key) || event.ctrlKey || event.metaKey || event.altKey) return;
     if (!event.target.closest("#stage, #list, #opacity")) return; // elsewhere a letter may be a screen reader's
+    if (key === "r") {
+      toggleReconstruction();
+      return;
+    }
     $("opacity").value = Number($("opacity").value) ? 0 : 75;
     setOpacity();
   });

@@ -10,6 +10,7 @@ export class Viewer {
     this.plane = stage.querySelector("#plane");
     this.image = stage.querySelector("#image");
     this.heat = stage.querySelector("#heat");
+    this.made = stage.querySelector("#made");
     this.zoomed = () => {};
     this.width = this.height = 0;
     this.scale = 1;
@@ -41,12 +42,13 @@ export class Viewer {
   }
 
   /** Lay a heat map over a part of the image: x, y, width, height in its pixels. */
-  warm(url, [x, y, width, height]) {
-    this.heat.hidden = !url;
-    if (!url) return;
-    this.heat.src = url;
-    const places = { left: x, top: y, width, height };
-    for (const [side, value] of Object.entries(places)) this.heat.style[side] = `${value}px`;
+  warm(url, box) {
+    lay(this.heat, url, box);
+  }
+
+  /** Lay what the method takes the image for over the same part, below the heat map. */
+  replace(url, box) {
+    lay(this.made, url, box);
   }
 
   opacity(share) {
@@ -145,6 +147,14 @@ export class Viewer {
     else return;
     event.preventDefault();
   }
+}
+
+function lay(layer, url, [x, y, width, height]) {
+  layer.hidden = !url;
+  if (!url) return;
+  layer.src = url;
+  const places = { left: x, top: y, width, height };
+  for (const [side, value] of Object.entries(places)) layer.style[side] = `${value}px`;
 }
 
 /** A side's place, so that an image that is larger than the stage fills it, and a smaller one lies in its middle. */

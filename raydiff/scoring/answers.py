@@ -33,6 +33,9 @@ class Parameters(Settings):
     page: int | None = Field(None, ge=1, le=10_000_000, description="which page of a file of several, from 1")
     maps: bool = Field(False, description="whether heat maps are wanted")
     picture: bool = Field(False, description="whether the image as the model reads it is wanted, to look at")
+    reconstruction: bool = Field(
+        False, description="whether what the method takes the image for is wanted, to look at; it takes as long again"
+    )
 
 
 class Answer(BaseModel):
@@ -63,6 +66,10 @@ class Answer(BaseModel):
     map_box: list[int] = Field(description="x, y, width, height in the image, pixels: what the model looks at")
     picture: str | None = Field(
         description=f"with picture=true: the image as it is read, data URI of a JPEG of at most {PICTURE_SIDE} pixels"
+    )
+    reconstruction: str | None = Field(
+        description="with reconstruction=true: what the method takes the image for, data URI of a JPEG, to be laid "
+        "over `map_box`; null where the method makes no picture"
     )
 
 
@@ -112,6 +119,7 @@ class Described(BaseModel):
     method: str
     version: str = Field(description="raydiff's")
     guesses: bool = Field(description="whether it tells the category of an image itself")
+    reconstructs: bool = Field(description="whether it makes a picture of what it takes an image for")
     reads_levels: bool = Field(description="whether it has levels of its own: then images look other than in viewers")
     false_alarm_rate: float | None = Field(description="wanted on normal images; null without a calibration")
     categories: dict[str, Normals | None]
@@ -125,6 +133,7 @@ def answer(model: Model, model_id: str, seen: Seen, scored: Scored, parameters: 
     calibration = model.calibration
     shown = guessed or parameters.category
     own = calibration.of(shown) if calibration else None
+    made = model.reconstruction(seen.pixels) if parameters.reconstruction else None
     return {
         "name": None,
         "score": score,
@@ -141,6 +150,7 @@ def answer(model: Model, model_id: str, seen: Seen, scored: Scored, parameters: 
         "map": _data("image/png", layer(scored.maps[0], *own.colour_scale())) if own and parameters.maps else None,
         "map_box": list(model.view.box(seen.height, seen.width)),
         "picture": _data("image/jpeg", _jpeg(seen.image)) if parameters.picture else None,
+        "reconstruction": _data("image/jpeg", _jpeg(made)) if made is not None else None,
     }
 
 
@@ -155,6 +165,7 @@ def described(model: Model, name: str, version: str, limits: Limits) -> Describe
         method=model.method.name,
         version=version,
         guesses=bool(model.method.categories),
+        reconstructs=model.method.reconstructs,
         reads_levels=model.levels is not None,
         false_alarm_rate=calibration.rate if calibration else None,
         categories={

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import importlib.resources
 import re
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Security
@@ -16,26 +12,18 @@ from starlette.exceptions import HTTPException
 
 import raydiff
 from raydiff.errors import ImageError, SettingsError
-from raydiff.scoring import uploads
+from raydiff.scoring import tokens, uploads
 from raydiff.scoring.answers import Answer, Answers, Described, Error, Parameters
 from raydiff.scoring.refusal import Refusal
+from raydiff.scoring.service_metrics import CONTENT_TYPE
+from raydiff.scoring.site import ANSWERED, add_pages, failed, refused
 
 if TYPE_CHECKING:
     from raydiff.scoring.service import Service
 
 FIELDS = 8  # of a form, beside its images
-_KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-# The page asks for nothing from elsewhere, runs no script but its own files, and is shown in no other page's frame.
-_GUARDED = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
 _OPTION = re.compile(r"; (say|give) [^;]*--pages .*")
 _BEARER = HTTPBearer(auto_error=False, description="RAYDIFF_SERVE_TOKEN")
-_ANSWERED = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _REFUSED = {
     400: "a parameter or the form means nothing",
     401: "the token is missing or wrong",
@@ -48,18 +36,14 @@ _REFUSED = {
 def http_app(service: Service) -> FastAPI:
     """The application that answers a service's requests."""
     app = FastAPI(title="raydiff", version=raydiff.__version__, docs_url=None, redoc_url=None)
-    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(Refusal, refused)
     app.add_exception_handler(HTTPException, _unknown)
-    app.add_exception_handler(Exception, _failed)
-    _add_page(app)
+    app.add_exception_handler(Exception, failed)
+    add_pages(app.router, {"/": "index.html", "/docs": "docs.html"})
 
     def known(bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]) -> None:
         """Let through who brings the token."""
-        given = hashlib.sha256(bearer.credentials.encode() if bearer else b"").hexdigest()
-        if not hmac.compare_digest(given, service.token_hash or ""):
-            raise Refusal(
-                401, "this service asks for its token: send Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
-            )
+        tokens.check(service.token_hash, bearer.credentials if bearer else "")
 
     guarded = [Depends(known)] if service.token_hash else []
 
@@ -67,6 +51,11 @@ def http_app(service: Service) -> FastAPI:
     async def healthz() -> dict[str, str]:
         """Whether the service is up: its model is loaded. Asks for no token."""
         return {"status": "ok"}
+
+    @app.get("/metrics", dependencies=guarded, include_in_schema=False)
+    async def metrics() -> Response:
+        """What this replica has done, for Prometheus."""
+        return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE, **ANSWERED})
 
     @app.get(
         "/v1/model",
@@ -77,7 +66,7 @@ def http_app(service: Service) -> FastAPI:
     )
     async def model() -> Response:
         """The model: its categories, thresholds and normal images' scores, and what a request may bring."""
-        return JSONResponse(service.described.model_dump(mode="json"), headers=_ANSWERED)
+        return JSONResponse(service.described.model_dump(mode="json"), headers=ANSWERED)
 
     @app.post(
         "/v1/score",
@@ -89,19 +78,30 @@ def http_app(service: Service) -> FastAPI:
     )
     async def score(request: Request) -> Response:
         """Score the image that the body is, or the images of a form; one that cannot be read says so in its place."""
-        said, kind = dict(request.query_params), request.headers.get("content-type", "")
-        parameters = _parameters(said)
-        async with service.gate.place():
-            data = await uploads.body(request, service.arguments.max_bytes)
-            if uploads.is_form(kind):
-                return await _form(service, data, kind, said)
-            try:
-                found = await service.answered(data, parameters)
-            except ImageError as error:
-                raise Refusal(422, _sentence(error)) from None
-            return JSONResponse(found, headers=_ANSWERED)
+        try:
+            response = await _scored(service, request)
+        except Refusal as refusal:
+            service.metrics.request(refusal.status)
+            raise
+        service.metrics.request(response.status_code)
+        return response
 
     return app
+
+
+async def _scored(service: Service, request: Request) -> Response:
+    """What is said of a request's image or images."""
+    said, kind = dict(request.query_params), request.headers.get("content-type", "")
+    parameters = _parameters(said)
+    async with service.gate.place():
+        data = await uploads.body(request, service.arguments.max_bytes)
+        if uploads.is_form(kind):
+            return await _form(service, data, kind, said)
+        try:
+            found = await service.answered(data, parameters)
+        except ImageError as error:
+            raise Refusal(422, _sentence(error)) from None
+        return JSONResponse(found, headers=ANSWERED)
 
 
 async def _form(service: Service, data: bytes, kind: str, said: dict[str, str]) -> Response:
@@ -123,9 +123,9 @@ async def _form(service: Service, data: bytes, kind: str, said: dict[str, str]) 
             told.append({"name": file.filename, "error": _sentence(error)})
     answers = {"images": told, "model_id": service.model_id}
     if any("error" not in each for each in told):
-        return JSONResponse(answers, headers=_ANSWERED)
+        return JSONResponse(answers, headers=ANSWERED)
     sentence = told[0]["error"] if len(told) == 1 else f"none of the {len(told)} images can be scored"
-    return JSONResponse({"error": sentence, **answers}, 422, _ANSWERED)
+    return JSONResponse({"error": sentence, **answers}, 422, ANSWERED)
 
 
 def _sentence(error: ImageError) -> str:
@@ -138,24 +138,6 @@ def _parameters(said: dict[str, str]) -> Parameters:
         return Parameters.parse(said)
     except SettingsError as error:
         raise Refusal(400, str(error)) from None
-
-
-def _add_page(app: FastAPI) -> None:
-    """The page's files, as they lie in `raydiff.page`; the page itself is at the root."""
-    for file in importlib.resources.files("raydiff.page").iterdir():
-        name, _, ending = file.name.rpartition(".")
-        if ending not in _KINDS:
-            continue
-        path = "/" if file.name == "index.html" else f"/{name}" if ending == "html" else f"/{file.name}"
-        endpoint = _file(file.read_bytes(), _KINDS[ending])
-        app.router.add_route(path, endpoint, methods=["GET"], include_in_schema=False)
-
-
-def _file(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
-    async def endpoint(_: Request) -> Response:
-        return Response(content, media_type=kind, headers=_GUARDED)
-
-    return endpoint
 
 
 def _told(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -183,10 +165,6 @@ def _taken() -> dict[str, Any]:
     }
 
 
-async def _refused(_: Request, refusal: Any) -> Response:
-    return JSONResponse({"error": refusal.sentence}, refusal.status, {**_ANSWERED, **refusal.headers})
-
-
 async def _unknown(request: Request, error: Any) -> Response:
     """No such place, or not with this method."""
     path, method = request.url.path, request.method
@@ -196,8 +174,3 @@ async def _unknown(request: Request, error: Any) -> Response:
         else f"there is nothing at {path}; the page is at / and the API is described at /openapi.json"
     )
     return JSONResponse({"error": sentence}, error.status_code, error.headers)
-
-
-async def _failed(_: Request, error: Exception) -> Response:
-    sentence = f"the service failed at this request ({type(error).__name__}); its log says where"
-    return JSONResponse({"error": sentence}, 500)

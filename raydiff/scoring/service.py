@@ -10,8 +10,6 @@ the API answers only those who send it. It encrypts nothing, so a network needs 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
 import posixpath
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,14 +23,14 @@ from ray.serve.config import BackpressureConfig
 
 import raydiff
 from raydiff import cluster
-from raydiff.errors import SettingsError
 from raydiff.model.folder import load
 from raydiff.scoring.answers import Limits, Parameters, answer, described
 from raydiff.scoring.gate import RETRY_SECONDS, Gate
 from raydiff.scoring.http_app import http_app
+from raydiff.scoring.service_metrics import ServiceMetrics
+from raydiff.scoring.tokens import hashed_token
 from raydiff.settings import Settings
 
-TOKEN = "RAYDIFF_SERVE_TOKEN"
 NAME = "service"  # of the deployment
 # Requests with images that a replica takes in hand, each with its body in memory: one is scored and the others wait.
 # Who comes after them is sent away with status 503.
@@ -71,6 +69,7 @@ class Service:
             raydiff.__version__,
             Limits.model_validate(arguments.model_dump(exclude={"model"})),
         )
+        self.metrics = ServiceMetrics(self.model_id)
         self.gate = Gate(PLACES, arguments.max_seconds)
         self._one_at_a_time = ThreadPoolExecutor(1)  # beside the event loop, which goes on reading other bodies
 
@@ -97,9 +96,11 @@ class Service:
         return self._answer(data, Parameters(category=category, page=page))
 
     def _answer(self, data: bytes, parameters: Parameters) -> dict[str, Any]:
-        seen = self.model.seen(data, parameters.category, self.arguments.max_pixels, parameters.page)
-        scored = self.model.score_seen([seen.pixels], [parameters.category])
-        return answer(self.model, self.model_id, seen, scored, parameters)
+        with self.metrics.image() as said:
+            seen = self.model.seen(data, parameters.category, self.arguments.max_pixels, parameters.page)
+            scored = self.model.score_seen([seen.pixels], [parameters.category])
+            said.update(answer(self.model, self.model_id, seen, scored, parameters))
+        return said
 
 
 def application(arguments: Arguments, **options: Any) -> Application:
@@ -133,20 +134,3 @@ def build(arguments: Mapping[str, Any]) -> Application:
         SettingsError: if an argument is unknown, missing or out of its range, or the token cannot be sent.
     """
     return application(Arguments.parse(arguments))
-
-
-def hashed_token() -> str | None:
-    """SHA-256 of the token in the environment, in hexadecimal digits; None where there is none.
-
-    Raises:
-        SettingsError: if it is empty, or cannot be sent in a header.
-    """
-    token = os.environ.get(TOKEN)
-    if token is None:
-        return None
-    if not token or not all("!" <= letter <= "~" for letter in token):
-        raise SettingsError(
-            f"{TOKEN} is empty or has other characters than printable ASCII; take letters and digits, as "
-            "`openssl rand -hex 32` makes them, or unset it to ask for no token"
-        )
-    return hashlib.sha256(token.encode()).hexdigest()

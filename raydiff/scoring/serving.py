@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import socket
-import threading
 from collections.abc import Iterator
 
 import ray
@@ -21,11 +18,10 @@ from raydiff.cluster.worker_progress import told_if_pending
 from raydiff.errors import ClusterError
 from raydiff.model.description import describe
 from raydiff.progress import console
-from raydiff.scoring import deployment
-from raydiff.scoring.service import TOKEN, Arguments, application, hashed_token
-
-_ALL = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # hosts that mean every interface, and where those are found from here
-_LOOPBACKS = ("127.", "localhost", "::1")
+from raydiff.scoring import deployment, listening
+from raydiff.scoring.listening import signalled
+from raydiff.scoring.service import Arguments, application
+from raydiff.scoring.tokens import hashed_token
 
 
 def serve_model(arguments: Arguments, host: str, port: int, replicas: int, address: str | None = None) -> None:
@@ -33,12 +29,7 @@ def serve_model(arguments: Arguments, host: str, port: int, replicas: int, addre
     guarded = hashed_token() is not None
     with serving(arguments, host, port, replicas, address) as place, signalled() as ended:
         console.print(f"serving {arguments.model} at {place}", markup=False)
-        if guarded:
-            console.print(f"the page and the API ask for the token that {TOKEN} was set to", markup=False)
-        elif not host.startswith(_LOOPBACKS):
-            console.print(
-                f"{TOKEN} is not set: whoever reaches port {port} may use it, and nothing is encrypted", markup=False
-            )
+        listening.tell_who_may_ask(guarded, host, port)
         console.print("Ctrl-C ends it")
         ended.wait()
         console.print("ending; the same command starts it again")
@@ -61,7 +52,7 @@ def serving(arguments: Arguments, host: str, port: int, replicas: int, address: 
     describe(arguments.model)
     arguments = arguments.changed(model=storage.absolute(arguments.model))  # for processes that are elsewhere
     if not (address or os.environ.get(cluster.ADDRESS) or ray.is_initialized()):
-        _check_free(host, port)
+        listening.bound(host, port).close()  # said at once, and not after Serve has tried for a while
     cluster.connect(address)
     cluster.check_room(replicas, "replicas")
     deployment.take_down_left_over()
@@ -78,39 +69,9 @@ def serving(arguments: Arguments, host: str, port: int, replicas: int, address: 
     try:
         with told_if_pending("the model's replicas"):
             _run(served, name)
-        shown = _ALL.get(host) or (f"[{host}]" if ":" in host else host)
-        yield f"http://{shown}:{port}/"
+        yield listening.address(host, port)
     finally:
         serve.delete(name)
-
-
-@contextlib.contextmanager
-def signalled() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; they do nothing else while the context lasts."""
-    event = threading.Event()
-    before = {each: signal.signal(each, lambda *_: event.set()) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-
-def _check_free(host: str, port: int) -> None:
-    """Whether a Ray that is started here could listen there: said at once, and not after Serve has tried for a while.
-
-    Raises:
-        ClusterError: if it could not.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind((host, port))
-    except OSError as error:
-        raise ClusterError(
-            f"nothing can listen at {host}:{port} ({error.strerror or error}); give another --port or --host"
-        ) from None
 
 
 def _listen(host: str, port: int, said: LoggingConfig) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from email.message import Message
-from email.utils import collapse_rfc2231_value
+import logging
 from typing import NamedTuple
 
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import Field, File, FormParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from raydiff.scoring.refusal import Refusal
 
 FORM = "multipart/form-data"
-_HEADER_BYTES = 8192  # of all headers of a part
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a line for each broken form; the answer says it
 _CUT = "the form's body is cut short or not as its boundary says; send it as multipart/form-data (RFC 7578)"
 
 
@@ -47,7 +47,7 @@ async def body(request: Request, max_bytes: int) -> bytes:
 
 def is_form(content_type: str) -> bool:
     """Whether a body of this Content-Type is a form, and not an image file itself."""
-    return _header(content_type).get_content_type() == FORM
+    return parse_options_header(content_type)[0] == FORM.encode()
 
 
 def parts(data: bytes, content_type: str, most: int) -> list[Part]:
@@ -61,45 +61,34 @@ def parts(data: bytes, content_type: str, most: int) -> list[Part]:
     Raises:
         Refusal: if the body is no whole form, or has more parts.
     """
-    boundary = _header(content_type).get_param("boundary")
-    if not isinstance(boundary, str) or not boundary:
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    if not boundary:
         raise Refusal(400, "the form's Content-Type names no boundary; let your HTTP client make the form")
-    line = b"--" + boundary.encode("latin-1", "replace")
-    place = 0 if data.startswith(line) else data.find(b"\r\n" + line) + 2
-    if place < 2 and not data.startswith(line):
-        raise Refusal(400, _CUT)
     found: list[Part] = []
-    while True:
-        place += len(line)
-        if data[place : place + 2] == b"--":
-            return found
+    ended: list[bool] = []
+
+    def take(part: Field | File) -> None:
         if len(found) == most:
             raise Refusal(413, f"the form has more than {most} parts, which is the limit here")
-        head = data.find(b"\r\n", place)
-        ends = data.find(b"\r\n\r\n", place, place + _HEADER_BYTES)
-        after = data.find(b"\r\n" + line, max(ends + 2, place))
-        if min(head, ends, after) < 0 or data[place:head].strip(b" \t"):
-            raise Refusal(400, _CUT)
-        found.append(_part(data[head + 2 : ends + 2], data[ends + 4 : after]))
-        place = after + 2
+        found.append(_part(part))
+
+    whole = {"MAX_MEMORY_FILE_SIZE": len(data) + 1}  # which it is already; nothing is to go to the disk
+    try:
+        parser = FormParser(FORM, take, take, lambda: ended.append(True), boundary, config=whole)
+        parser.write(data)
+        parser.finalize()
+    except FormParserError:
+        raise Refusal(400, _CUT) from None
+    if not ended:
+        raise Refusal(400, _CUT)
+    return found
 
 
-def _part(head: bytes, data: bytes) -> Part:
-    """A part with its headers (lines that each end in CRLF) read."""
-    disposition = ""
-    for text in head.decode("utf-8", "replace").split("\r\n"):
-        header, _, value = text.partition(":")
-        if header.strip().lower() == "content-disposition":
-            disposition = value.strip()
-    read = _header(disposition)
-    name, filename = (read.get_param(key) for key in ("name", "filename"))
-    if name is None:
-        raise Refusal(400, "a part of the form has no name; let your HTTP client make the form")
-    return Part(collapse_rfc2231_value(name), collapse_rfc2231_value(filename) if filename else None, data)
-
-
-def _header(value: str) -> Message:
-    """A header's value and its parameters, for reading."""
-    message = Message()
-    message["Content-Type"] = re.sub(r"[\r\n]", " ", value) or "application/octet-stream"
-    return message
+def _part(part: Field | File) -> Part:
+    """A part as it was read."""
+    name = (part.field_name or b"").decode("utf-8", "replace")
+    if isinstance(part, Field):
+        return Part(name, None, part.value or b"")
+    with part.file_object as file:
+        file.seek(0)
+        return Part(name, (part.file_name or b"").decode("utf-8", "replace") or None, file.read())

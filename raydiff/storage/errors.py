@@ -21,6 +21,19 @@ _LASTING = {
     *("FileExistsError", "IsADirectoryError", "NotADirectoryError"),
     *("ParamValidationError", "NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"),
 }
+# What to do about what libraries say in their own words, by the name of the exception.
+_ADVICE = {
+    "NoCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, where this runs",
+    "PartialCredentialsError": "set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, where this runs",
+    "ProfileNotFound": "set AWS_PROFILE to one of those in ~/.aws",
+    "EndpointConnectionError": "is the endpoint (AWS_ENDPOINT_URL) right, up and reachable from here?",
+    "ConnectTimeoutError": "is the endpoint (AWS_ENDPOINT_URL) right, up and reachable from here?",
+}
+_ADVICE_BY_NUMBER = {
+    errno.ENOSPC: "free some there, or name a place on another disk",
+    errno.EDQUOT: "free some there, or name a place outside that quota",
+    errno.EROFS: "name a place that can be written to",
+}
 _LASTING_NUMBERS = {errno.EINVAL, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
@@ -45,7 +58,14 @@ def explained(uri: str, fs: fsspec.AbstractFileSystem) -> Iterator[None]:
     except Exception as error:  # every kind of store has errors of its own
         reason = " ".join(str(error).split()) or type(error).__name__
         kind = StorageUnavailable if _passes(error, isinstance(fs, LocalFileSystem)) else StorageError
-        raise kind(f"{uri}: {reason}") from error
+        raise kind(f"{uri}: {reason}{_advice(error)}") from error
+
+
+def _advice(error: Exception) -> str:
+    """What to do about an error, as the end of a sentence; empty where nothing is known."""
+    known = [_ADVICE_BY_NUMBER.get(getattr(error, "errno", None) or 0, "")]
+    known += [_ADVICE.get(kind.__name__, "") for kind in type(error).__mro__]
+    return next((f"; {said}" for said in known if said), "")
 
 
 def _passes(error: Exception, local: bool) -> bool:

@@ -52,7 +52,7 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         extra = f"pip install 'raydiff[{scheme}]'" if scheme in EXTRAS else f"install the package it names ({error})"
         raise StorageError(f"{uri}: reading {scheme}:// needs one more package: {extra}") from None
     except ValueError as error:
-        raise StorageError(f"{uri}: {error}") from None
+        raise StorageError(f"{uri}: {error}; give a local path, or a URI such as s3://bucket/folder") from None
     if scheme == "s3" and fs.session is None:  # not an option, or each would be another filesystem to fsspec
         from raydiff.storage.s3_session import session
 

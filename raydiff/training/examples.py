@@ -10,6 +10,7 @@ import numpy as np
 from ray.data import ActorPoolStrategy
 
 from raydiff import cluster, methods, storage
+from raydiff.cluster import notes
 from raydiff.errors import DataError, RaydiffError
 from raydiff.images.shards import parts
 from raydiff.images.stream import Reading, stream
@@ -40,6 +41,7 @@ def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_
         console.print(f"examples: taken from an earlier run ({store_uri})", markup=False)
         return store_uri
 
+    notes.keeper()
     reading = Reading.of(settings)
     whole = parts(table_uri, reading.rows_per_part)
     dataset = stream(whole, reading).map_batches(

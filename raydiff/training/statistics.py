@@ -25,7 +25,7 @@ def fit_statistics(method: str, settings: TrainSettings, examples_uri: str, run_
     """Statistics and memory bank, by one worker; kept, so that a second run finds them."""
     target = storage.join(run_uri, f"statistics-{digest(settings, examples_uri, seed)}.safetensors")
     if not storage.exists(target):
-        with shown_progress(method, "done") as board:
+        with shown_progress(method, "steps") as board:
             options = cluster.worker_options(cpus=cluster.cpus_for_each(1))
             cluster.result(_statistics.options(**options).remote(method, settings, examples_uri, target, seed, board))
     return target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import inspect
+import logging
 import os
 import platform
 import tempfile
@@ -139,6 +140,7 @@ def _fit_gradients(
                 "trained_uri": trained_uri,
                 "seed": seed,
                 "board": board,
+                "level": verbosity.level(),
             },
             scaling_config=scaling(workers),
             run_config=RunConfig(
@@ -147,7 +149,7 @@ def _fit_gradients(
                 storage_filesystem=fs,
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
-                logging_config=LoggingConfig(log_level=verbosity.level()),  # it remarks on every checkpoint
+                logging_config=LoggingConfig(log_level=verbosity.level()),  # type: ignore[call-arg]  # of Train v2
             ),
         )
         try:
@@ -161,6 +163,7 @@ def _fit_gradients(
 
 def _train_worker(config: dict[str, Any]) -> None:
     """One of the workers of a training; Ray Train starts it, again after a failure."""
+    logging.getLogger().setLevel(config["level"])  # Ray Train remarks on each checkpoint, some of it as nobody's logger
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     cluster.use_assigned_device()

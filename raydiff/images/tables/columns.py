@@ -14,7 +14,7 @@ from raydiff.images.names import IMAGE_EXTENSIONS
 from raydiff.images.tables.notes import Notes
 from raydiff.scoring.table import SCHEMA as SCORES
 
-KNOWN = (*table.SCHEMA.names, table.ROI, table.PART, table.TIME)
+KNOWN = (*table.SCHEMA.names, table.ROI, table.BIT_DEPTH, table.PART, table.TIME)
 PREFIX = "given_"  # of a column that would have the name of one of the score table's own
 
 # Names that people give to one of ours; to ignore such a column would lose what it says.
@@ -32,13 +32,14 @@ _CLOSE = 0.8  # of difflib's ratio: lable and label, spilt and split, but not da
 _GUESSED = tuple(name for name in KNOWN if name != table.PART)  # parts, art and port are other things than a part
 # Taken for the label where there is none; they hold true and false, or 1 and 0.
 _LABELS = ("is_anomalous", "is_anomaly", "anomalous", "anomaly", "is_defective", "defective", "is_defect")
+ADVICE = "; give a folder of images, or a table whose first line names its columns (docs/input.md)"
 _INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # what pandas writes beside its columns
 
 
 class Columns(NamedTuple):
     """Names in the user's table by those that they get."""
 
-    known: dict[str, str]  # of the image table, `roi_uri`, `part` and `time`
+    known: dict[str, str]  # of the image table, `roi_uri`, `bit_depth`, `part` and `time`
     extra: dict[str, pa.Field]  # by their names in the user's table; the field has the new name and type
 
     @property
@@ -85,8 +86,8 @@ def settle(schema: pa.Schema, where: str, notes: Notes) -> Columns:
                 "columns' names above it"
             )
         near = [name for name in others if plain(name) in _MEANT_URI]
-        hint = f"; is {near[0]!r} it? Rename it" if len(near) == 1 else ""
-        raise DataError(f"{where}: column 'uri' is missing{hint}; found: {', '.join(names[:20]) or 'none'}")
+        hint, advice = (f"; is {near[0]!r} it? Rename it", "") if len(near) == 1 else ("", ADVICE)
+        raise DataError(f"{where}: column 'uri' is missing{hint}; found: {', '.join(names[:20]) or 'none'}{advice}")
     if "label" not in known:
         labels = [name for name in others if plain(name) in _LABELS]
         if len(labels) > 1:

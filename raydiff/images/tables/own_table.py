@@ -9,8 +9,9 @@ uris start from the folder of the table. What is left out is filled in:
   which are to be scored, are unknown);
 - `defect`: "good" for normals, else unknown; `mask_uri`: none.
 
-A column `roi_uri` names a mask that says where to look at an image (see `regions`). A column `part` says which physical
-part an image shows, a column `time` when it was taken: `holdout` asks for them, and an archive's summary for the day.
+A column `roi_uri` names a mask that says where to look at an image (see `regions`), `bit_depth` is its camera's (see
+`levels`). A column `part` says which physical part an image shows, a column `time` when it was taken: `holdout` asks
+for them, and an archive's summary for the day.
 All other columns are carried along into the score table. What was taken for what is printed when a table has been read.
 """
 
@@ -108,6 +109,9 @@ def _read(uri: str, notes: Notes, to_train: bool) -> Iterator[_Read]:
         if table.ROI in found.known:
             masks = cells.places(found.known[table.ROI], uri.rpartition("/")[0], required=False)
             images = images.append_column(table.ROI, pa.array(masks, pa.string()))
+        if table.BIT_DEPTH in found.known:
+            depths = cells.depths(found.known[table.BIT_DEPTH])
+            images = images.append_column(table.BIT_DEPTH, pa.array(depths, pa.int64()))
         if table.PART in found.known:
             parts = cells.names(found.known[table.PART], required=False)
             images = images.append_column(table.PART, pa.array(parts, pa.string()))

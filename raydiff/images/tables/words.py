@@ -14,6 +14,7 @@ import pyarrow as pa
 from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images import table
+from raydiff.images.levels import DEPTHS
 from raydiff.images.names import (
     ABNORMAL_WORDS,
     IMAGE_EXTENSIONS,
@@ -88,6 +89,23 @@ class Cells:
             return found
 
         return self._each(name, meaning, _LABEL_RULE)
+
+    def depths(self, name: str) -> list[int | None]:
+        """Bits of a camera, None where nothing is said.
+
+        Raises:
+            DataError: naming the row of a value that is none of `levels.DEPTHS`.
+        """
+
+        def meaning(value: object) -> int | None:
+            word = re.sub(r"\.0+$", "", _word(value))  # what pandas makes of integers beside missing values
+            if word in MISSING:
+                return None
+            if word not in map(str, DEPTHS):
+                raise ValueError
+            return int(word)
+
+        return self._each(name, meaning, f"is none of {', '.join(map(str, DEPTHS))}; leave it empty where files say it")
 
     def labels_of_defects(self, name: str, beside_labels: bool = False) -> list[int | None]:
         """The labels that the names of defects say; beside labels, what says no more than that there is no name says

@@ -1,0 +1,1 @@
+"""Looking through the score table of a finished archive, however large, in a browser (docs/review.md)."""

@@ -1,0 +1,161 @@
+"""Pictures of rows, made when they are asked for: the image, small, and its heat map to be laid over it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import threading
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, Field
+
+from raydiff import storage
+from raydiff.errors import ImageError, RaydiffError
+from raydiff.images import pages
+from raydiff.images.decode import MAX_PIXELS, decode, decode_noted
+from raydiff.images.levels import Levels
+from raydiff.review.colours import Scales
+from raydiff.review.recent import Recent
+from raydiff.review.table import Table
+from raydiff.scoring.maps import read_map
+from raydiff.views import View, reduced
+
+_SIDES = {"small": 256, "large": 2048}  # of a picture's longer side, pixels
+KEPT_BYTES = 64 * 2**20  # of small pictures that were made last
+SEVERAL_PIXELS = 16_000_000  # images of more, or of unknown size, are read one at a time: each may take a GB
+_JPEG_QUALITY = {"small": 82, "large": 90}
+_OF_ROW = ["uri", "category", "category_guessed", "height", "width", "threshold", "map_uri", "score"]
+
+Size = Literal["small", "large"]
+
+
+class Picture(BaseModel):
+    """What there is to see of a row."""
+
+    image: str | None = Field(None, description="data URI of a JPEG")
+    width: int = Field(0, description="of the image itself, upright, pixels")
+    height: int = 0
+    error: str | None = Field(None, description="why there is no picture of the image")
+    heat: str | None = Field(None, description="data URI of the heat map, to be laid over `box` of the image")
+    box: list[int] = Field(default_factory=list, description="x, y, width, height in the image, pixels")
+    laid: bool = Field(False, description="whether `heat` shows the image, too: it was written so")
+    no_heat: str | None = Field(None, description="why there is no heat map")
+
+
+class Pictures:
+    """Makes the pictures of a table's rows; may be used by several threads."""
+
+    def __init__(self, table: Table, model: dict[str, Any] | None, max_pixels: int = MAX_PIXELS) -> None:
+        """Args:
+        model: its description (see `model.describe`), for levels, view and colours; None where it is not at hand.
+        max_pixels: larger images are not shown.
+        """
+        self._table = table
+        self._max_pixels = max_pixels
+        self._scales = Scales(table, model)
+        train = model["settings"]["train"] if model else {}
+        self._levels = Levels.kept(train)
+        self._view = View.parse(train["view"]) if "view" in train else None
+        self._kept: Recent[Picture] = Recent(KEPT_BYTES)
+        self._large = threading.Lock()
+
+    def of(self, row: int, size: Size) -> Picture:
+        """The picture of a row; what cannot be shown is told in it.
+
+        Raises:
+            StorageError, DataError: as `Files.take`, if the row itself cannot be read.
+        """
+        kept = self._kept.get(row) if size == "small" else None
+        if kept is not None:
+            return kept
+        told = self._table.files.take([row], _OF_ROW).to_pylist()[0]
+        with self._room(told):
+            found = self._made(told, size)
+        if size == "small":
+            self._kept.put(row, found, 1000 + len(found.image or "") + len(found.heat or ""))
+        return found
+
+    @contextlib.contextmanager
+    def _room(self, row: dict[str, Any]) -> Iterator[None]:
+        pixels = (row["height"] or 0) * (row["width"] or 0)
+        with contextlib.nullcontext() if 0 < pixels <= SEVERAL_PIXELS else self._large:
+            yield
+
+    def _made(self, row: dict[str, Any], size: Size) -> Picture:
+        try:
+            picture, height, width = self._image(row, _SIDES[size])
+        except RaydiffError as error:
+            return Picture(error=str(error))
+        found = Picture(image=_data("image/jpeg", _jpeg(picture, _JPEG_QUALITY[size])), width=width, height=height)
+        try:
+            return found.model_copy(update=self._heat(row, picture.size, height, width))
+        except RaydiffError as error:
+            return found.model_copy(update={"no_heat": str(error)})
+
+    def _image(self, row: dict[str, Any], side: int) -> tuple[Image.Image, int, int]:
+        """The image so that it fits into a square, and its own height and width."""
+        if not row["uri"]:
+            raise ImageError("the row names no image")
+        file = pages.read(row["uri"])
+        levels = self._levels.of(row["category"]) if self._levels else None
+        found = decode_noted(
+            file.data, self._max_pixels, levels, file.page, lambda high, wide: reduced.factor(max(high, wide) / side)
+        )
+        picture = Image.fromarray(found.pixels)
+        picture.thumbnail((side, side), Image.Resampling.BOX)
+        return picture, *found.size
+
+    def _heat(self, row: dict[str, Any], size: tuple[int, int], height: int, width: int) -> dict[str, Any]:
+        """What `Picture` says of the heat map.
+
+        Args:
+            size: of the picture that it is laid over, width and height.
+        """
+        from raydiff.images.overlay import layer  # and matplotlib, for which the first page need not wait
+
+        place = row["map_uri"]
+        if not place:
+            return {"no_heat": "no map was written of this image; score with --maps tiff to have one"}
+        if place.endswith(".png"):
+            return self._laid(place, size, height, width)
+        scale = self._scales.of(row["category"] or "", row["category_guessed"], row["threshold"])
+        if scale is None:
+            return {"no_heat": "no score says what is much heat here"}
+        found = layer(shrunk(read_map(place), *size), *scale)
+        return {"heat": _data("image/png", found), "box": [0, 0, width, height]}
+
+    def _laid(self, place: str, size: tuple[int, int], height: int, width: int) -> dict[str, Any]:
+        """A map that was written as a picture: the part of the image that was looked at, with its heat over it."""
+        picture = Image.fromarray(decode(storage.read_bytes(place), self._max_pixels))
+        box = [*self._view.box(height, width)] if self._view else [0, 0, width, height]
+        if picture.size != (box[2], box[3]):
+            return {"no_heat": "the map shows a part of the image, and the model knows which: give it with --model"}
+        picture.thumbnail(size, Image.Resampling.BOX)
+        return {"heat": _data("image/jpeg", _jpeg(picture, _JPEG_QUALITY["large"])), "box": box, "laid": True}
+
+
+def shrunk(anomaly_map: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A map (H, W) in fewer pixels, (height, width) float32, each the highest of those that it stands for.
+
+    A mean would hide a small defect in a small picture. Along a side that is not longer than asked for it stays.
+    """
+    found = anomaly_map
+    for axis, side in enumerate((height, width)):
+        if found.shape[axis] > side:
+            starts = np.arange(side) * found.shape[axis] // side
+            found = np.fmax.reduceat(found, starts, axis=axis)  # passes over NaN
+    return np.ascontiguousarray(found, np.float32)
+
+
+def _jpeg(picture: Image.Image, quality: int) -> bytes:
+    sink = io.BytesIO()
+    picture.save(sink, "JPEG", quality=quality)
+    return sink.getvalue()
+
+
+def _data(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
