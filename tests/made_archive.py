@@ -1,8 +1,14 @@
-"""A scored archive as jobs/score_archive.py leaves it, made of tables and drawn images, without Ray or a model."""
+"""A scored archive as jobs/score_archive.py leaves it, made of tables and drawn images, without Ray or a model.
+
+    python tests/made_archive.py FOLDER ROWS
+
+makes a large one: 20 categories, 120 days, three views a part.
+"""
 
 from __future__ import annotations
 
 import datetime
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +134,26 @@ def with_images(folder: Path, rows: pa.Table, maps: bool = True) -> pa.Table:
     for name, values in (("uri", uris), ("map_uri", map_uris)):
         rows = rows.set_column(rows.column_names.index(name), name, pa.array(values, pa.string()))
     return rows
+
+
+def write_large(folder: str, rows: int, at_once: int = 100_000) -> None:
+    """A large archive without images, its first category drifting from the 90th day on."""
+    calibrated = calibration(tuple(f"product {number:02d}" for number in range(20)), normals=2000)
+    pieces = [
+        score_rows(min(at_once, rows - start), calibrated, days=120, drift_from=90, seed=start)
+        for start in range(0, rows, at_once)
+    ]
+    found = pa.concat_tables(pieces)
+    told = {
+        "uri": [f"s3://plant/line4/{number:09d}.png" for number in range(rows)],
+        "content_hash": [f"{number:016x}{0:048x}" for number in range(rows)],
+    }
+    for name, values in told.items():
+        found = found.set_column(found.column_names.index(name), name, pa.array(values))
+    views = found["category"].to_pandas()
+    parts = pa.array([f"serial {number // 3}" for number in views.groupby(views).cumcount()])
+    write_archive(folder, found.append_column(PART, parts), calibrated)
+
+
+if __name__ == "__main__":
+    write_large(sys.argv[1], int(sys.argv[2]))

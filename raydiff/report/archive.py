@@ -116,10 +116,15 @@ def _load(scores_uri: str) -> Archive:
 
 
 def _plotted(archive: Archive) -> list[str]:
-    """The categories of the scores' figures: of those that have thresholds of their own the ones with most images."""
+    """The categories of the scores' figures: those that have drifted first, then those with the most images.
+
+    With a calibration these are its categories, and all others together.
+    """
+    drifted = {drift.category for drift in archive.summary.drift if drift.drifted}
     images = {row["category"]: row["images"] for row in _rows(archive.summary)}
     known = [*archive.calibration.categories, OTHERS] if archive.calibration else [*images]
-    return sorted(known, key=lambda name: (-images.get(name, 0), name == OTHERS, name))[:MAX_CATEGORIES]
+    first = sorted(known, key=lambda name: (name not in drifted, -images.get(name, 0), name == OTHERS, name))
+    return first[:MAX_CATEGORIES]
 
 
 def _count(archive: Archive, plotted: Sequence[str]) -> ArchiveCounts:
