@@ -20,9 +20,9 @@ DEMO = $(BIN)/raydiff demo-images --out demo/images && \
 	$(BIN)/python jobs/local.py python jobs/train_all.py --data "$(HERE)/demo/images" --out "$(HERE)/demo/run" \
 		--preset demo --pseudo-images 8 --false-alarm-rate 0.05 --seed 0
 
-demo: $(VENV)/.installed  ## Draw inspection images and run the main job on them, on a Ray of its own; five minutes
+demo: $(VENV)/.installed  ## Draw inspection images and run the main job on them, on a Ray of its own
 	@$(DEMO) --methods nearest_patch,lafite
-	@echo "  add diffusion_ad and glad, which need hours of a GPU to be good (here ten minutes more): make demo-all"
+	@echo "  add diffusion_ad and glad, which need hours of a GPU to be good: make demo-all"
 
 demo-all: $(VENV)/.installed  ## The same with all methods, after `make demo` only what is missing
 	@$(DEMO)

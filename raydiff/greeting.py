@@ -10,7 +10,7 @@ def greet() -> None:
     """Print it."""
     raydiff, python = typed.program("raydiff"), typed.program("python")
     first = (
-        ("make demo", "all of it on drawn images, in five minutes"),
+        ("make demo", "all of it on drawn images, in minutes"),
         (f"{raydiff} index --data FOLDER --out RUN", "what is made of your images"),
         (f"{python} jobs/train_all.py --data FOLDER --out RUN", "models of them, a table, a report"),
         (f"{raydiff} serve --model RUN/models/nearest_patch", "a page to inspect others with"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from raydiff.cluster import own_ray
 from raydiff.cluster.notes import Notes, topic
 
 
@@ -36,3 +37,10 @@ def test_all_topics_of_a_driver_are_in_one_process(local_ray):
         assert ray.get([first.read(), second.read()]) == [("training", 1, 2, ""), ("", 0, 0, "")]
         assert ray.get([first.count("part", 0), first.count("part", 0), second.count("part", 0)]) == [1, 2, 1]
     assert ray.get(first.read()) == ("", 0, 0, "")
+
+
+def test_a_ray_of_our_own_keeps_what_is_set_already():
+    environment = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1"}
+    own_ray.settle(environment)
+    assert environment["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] == "1"
+    assert environment["RAY_prestart_worker_first_driver"] == "0"

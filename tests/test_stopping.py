@@ -92,6 +92,7 @@ def test_a_ray_that_is_started_leaves_the_handler_that_speaks_at_once(monkeypatc
 
     monkeypatch.delenv(cluster.ADDRESS, raising=False)
     monkeypatch.setattr(connection, "use_private_token", lambda: None)
+    monkeypatch.setattr(connection.own_ray, "settle", lambda environment: None)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **options: signal.signal(signal.SIGTERM, theirs))
     before = signal.signal(signal.SIGTERM, stop if ours else signal.SIG_DFL)

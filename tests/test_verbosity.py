@@ -60,3 +60,22 @@ def test_the_option_settles_it_before_the_command_begins(restored, monkeypatch, 
         cli.main()
     assert "holds no image table" in capsys.readouterr().err
     assert verbosity.level() == level
+
+
+def test_what_libraries_write_to_standard_error_is_unheard_for_a_while(restored, capfd):
+    verbosity.hush()
+    with verbosity.unheard():
+        os.write(2, b"from C++")
+    os.write(2, b"after")
+    verbosity.show_all()
+    with verbosity.unheard():
+        os.write(2, b", with --verbose")
+    assert capfd.readouterr().err == "after, with --verbose"
+
+
+def test_lines_of_a_job_are_told_apart(restored):
+    lines = ["Running entrypoint for job raysubmit_1: python x\n", "index: begins\n", *REMARKS]
+    verbosity.hush()
+    assert list(verbosity.told(lines)) == ["index: begins\n"]
+    verbosity.show_all()
+    assert list(verbosity.told(lines)) == lines
