@@ -129,7 +129,7 @@ def archive(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scored(one_deployment, model, archive, tmp_path_factory):
+def scored(local_ray, model, archive, tmp_path_factory):
     """The archive scored, after some of its files had changed since the listing."""
     out = tmp_path_factory.mktemp("scores") / "out"
     changed = archive / "cloth/changed"
