@@ -31,7 +31,7 @@ test: $(VENV)/.installed-dev  ## Run the tests, but for the next two
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not faults and not combinations"
 
 test-faults: $(VENV)/.installed-dev  ## Kill what a bulk run consists of, and look at what is left
-	$(BIN)/python -m pytest -n 2 --dist load -m faults
+	$(BIN)/python -m pytest -m faults
 
 test-combinations: $(VENV)/.installed-dev  ## Run the main job on every combination of what a folder may hold
 	$(BIN)/python -m pytest -m combinations
