@@ -28,7 +28,7 @@ from raydiff.model.folder import Model, load
 from raydiff.planning import measure, timing
 from raydiff.planning.archive import plan_archive
 from raydiff.planning.measure import Scoring, Training, decoded, scoring, state_bytes, table_bytes
-from raydiff.planning.plan import print_plan, size
+from raydiff.planning.plan import Plan, print_plan, size
 from raydiff.planning.timing import Sample, Timing, pipelined, timed
 from raydiff.planning.training import (
     MethodPlan,
@@ -448,16 +448,17 @@ def test_an_archive_without_images_is_refused_as_by_the_job(model, tmp_path):
 
 @pytest.mark.parametrize("job", ["train_all", "score_archive"])
 def test_a_dry_run_plans_and_does_nothing_else(monkeypatch, tmp_path, job):
-    asked, shown = [], []
+    asked, shown, planned = [], [], Plan({}, ())
     for place in ("training.plan_training", "archive.plan_archive"):
-        monkeypatch.setattr(f"raydiff.planning.{place}", lambda *arguments, **named: asked.append(arguments))
+        monkeypatch.setattr(f"raydiff.planning.{place}", lambda *given, **named: asked.append(given) or planned)
     monkeypatch.setattr("raydiff.planning.plan.print_plan", shown.append)
     app = typer.Typer()
     app.command()(runpy.run_path(str(ROOT / "jobs" / f"{job}.py"))["main"])
     given = ["--data", "there", "--out", str(tmp_path / "out"), "--dry-run"]
     given += ["--preset", "demo"] if job == "train_all" else ["--model", "m"]
     CliRunner().invoke(app, given, catch_exceptions=False)
-    assert len(asked) == len(shown) == 1
+    assert len(asked) == 1
+    assert shown == [planned]
     assert list(tmp_path.iterdir()) == []
 
 
