@@ -23,7 +23,8 @@ from raydiff.model.calibration import Calibration
 from raydiff.model.description import DESCRIPTION, FORMAT, model_id
 from raydiff.scoring import parts_table, table
 from raydiff.scoring.maps import write_map
-from raydiff.scoring.summary import SUMMARY, summarise
+from raydiff.scoring.summary import summarise
+from raydiff.scoring.table import SUMMARY
 
 RATE = 0.01
 FIRST_DAY = datetime.date(2026, 3, 2)

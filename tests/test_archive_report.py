@@ -23,7 +23,7 @@ from raydiff.report.archive_counts import COLUMNS, OTHERS, ArchiveCounts, ScoreC
 from raydiff.report.archive_figures import BARS, bars
 from raydiff.report.periods import MOST, Periods
 from raydiff.scoring import table
-from raydiff.scoring.summary import SUMMARY, ArchiveSummary, reason, summarise
+from raydiff.scoring.summary import ArchiveSummary, reason, summarise
 
 NAMES = ("bolt", "cloth", "nut")
 CALIBRATION = calibration(NAMES, normals=150)
@@ -319,7 +319,7 @@ def test_nothing_scored_is_said(tmp_path):
     assert "No image was scored." in text_of(uri)
 
 
-@pytest.mark.parametrize("missing", [SUMMARY, DESCRIPTION, table.RUN])
+@pytest.mark.parametrize("missing", [table.SUMMARY, DESCRIPTION, table.RUN])
 def test_what_is_missing_is_named(tmp_path, missing):
     uri = write_archive(tmp_path, ROWS.slice(0, 50), CALIBRATION)
     (tmp_path / missing).unlink()
@@ -333,7 +333,7 @@ def test_a_summary_of_before_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"summary.json is of 50 images and the score table has 70"):
         write_archive_report(uri)
     summary = summarise(uri, CALIBRATION)
-    storage.write_json(f"{uri}/{SUMMARY}", summary.model_dump(mode="json"))
+    storage.write_json(f"{uri}/{table.SUMMARY}", summary.model_dump(mode="json"))
     assert write_archive_report(uri) == f"{uri}/report.html"
 
 

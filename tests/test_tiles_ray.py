@@ -15,8 +15,9 @@ from raydiff.images.decode import decode
 from raydiff.images.shards import ROWS_PER_TILED_PART
 from raydiff.run_folder import RunFolder
 from raydiff.scoring import table
-from raydiff.scoring.archive_run import SUMMARY, score_archive
+from raydiff.scoring.archive_run import score_archive
 from raydiff.scoring.maps import read_map
+from raydiff.scoring.table import SUMMARY
 from raydiff.scoring.unfinished import work_uri
 from raydiff.selection.search_settings import SearchSettings
 from raydiff.training.store import ExampleStore

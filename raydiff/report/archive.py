@@ -25,7 +25,7 @@ from raydiff.report.periods import Periods
 from raydiff.report.pictures import pictures
 from raydiff.scoring import table
 from raydiff.scoring.columns import read_columns
-from raydiff.scoring.summary import SUMMARY, ArchiveSummary, Day
+from raydiff.scoring.summary import ArchiveSummary, Day
 
 MAX_CATEGORIES = 24  # with figures of their own
 MAX_ROWS = 200  # of the table of categories
@@ -96,20 +96,18 @@ def write_archive_report(scores_uri: str, title: str = "Scored archive") -> str:
 
 
 def _load(scores_uri: str) -> Archive:
-    found: dict[str, Any] = {}
-    for name in (table.RUN, SUMMARY, DESCRIPTION):
-        place = storage.join(scores_uri, name)
-        if not storage.exists(place):
+    for name in (table.RUN, table.SUMMARY, DESCRIPTION):
+        if not storage.exists(storage.join(scores_uri, name)):
             raise DataError(f"{scores_uri} holds no {name} of a scored archive; {AGAIN}")
-        found[name] = storage.read_json(place)
+    run, told = (storage.read_json(storage.join(scores_uri, name)) for name in (table.RUN, table.SUMMARY))
     model = describe(scores_uri)
-    summary = ArchiveSummary.model_validate(found[SUMMARY])
+    summary = ArchiveSummary.model_validate(told)
     known = [day.day for day in summary.days if day.day is not None]
     return Archive(
         scores_uri,
         model,
         Calibration.parse(model["calibration"]) if model["calibration"] else None,
-        found[table.RUN],
+        run,
         summary,
         Periods(known) if known else None,
     )
@@ -136,7 +134,7 @@ def _count(archive: Archive, plotted: Sequence[str]) -> ArchiveCounts:
             shown.advance()
     if counts.rows != archive.summary.images:
         raise DataError(
-            f"{archive.uri}: {SUMMARY} is of {archive.summary.images:,} images and the score table has "
+            f"{archive.uri}: {table.SUMMARY} is of {archive.summary.images:,} images and the score table has "
             f"{counts.rows:,}; {AGAIN}"
         )
     return counts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +9,7 @@ import jinja2
 
 import raydiff
 from raydiff import storage
+from raydiff.images.encoded import data_uri
 from raydiff.report import drawing, facts
 
 FILE = "report.html"
@@ -60,4 +60,4 @@ def _environment() -> jinja2.Environment:
 
 def _data_uri(picture: bytes) -> str:
     kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+    return data_uri(f"image/{kind}", picture)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from raydiff import storage
 from raydiff.errors import RaydiffError
 from raydiff.images import pages
 from raydiff.images.decode import MAX_PIXELS, decode
+from raydiff.images.encoded import jpeg
 from raydiff.images.levels import Levels
 from raydiff.images.masks import read_mask
 from raydiff.images.overlay import overlay
@@ -91,6 +91,4 @@ def resize_map(anomaly_map: NDArray[np.float32], width: int, height: int) -> NDA
 
 
 def _jpeg(image: NDArray[np.uint8]) -> bytes:
-    sink = io.BytesIO()
-    Image.fromarray(image).save(sink, format="JPEG", quality=_JPEG_QUALITY)
-    return sink.getvalue()
+    return jpeg(Image.fromarray(image), _JPEG_QUALITY)

@@ -13,8 +13,7 @@ from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.table import PART, TIME
 from raydiff.model.description import describe
 from raydiff.review.table import Table
-
-RUN, MANIFEST, SUMMARY = "run.json", "manifest.json", "summary.json"  # as bulk and archive runs write them
+from raydiff.scoring import table as scores
 
 
 class About(BaseModel):
@@ -49,7 +48,7 @@ def known(scores_uri: str) -> Known:
     Raises:
         StorageError: if they cannot be read.
     """
-    run, manifest = (_json(scores_uri, name) for name in (RUN, MANIFEST))
+    run, manifest = (_json(scores_uri, name) for name in (scores.RUN, scores.MANIFEST))
     told = {name: run[name] for name in ("model_id", "maps", "max_pixels") if name in run}
     return Known.model_validate({**told, "complete": manifest.get("complete", True)})
 
@@ -94,7 +93,7 @@ def about(table: Table, how: Known, has_model: bool) -> About:
     """
     from raydiff.scoring.summary import OTHER  # and scipy, for which the table need not wait
 
-    summary = _json(table.files.uri, SUMMARY)
+    summary = _json(table.files.uri, scores.SUMMARY)
     if summary.get("images") == table.files.rows:
         categories = sorted({each["category"] or "" for each in summary["days"]})
         days = sorted(each["day"] for each in summary["days"] if each["day"])

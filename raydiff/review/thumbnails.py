@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import io
 import threading
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -17,6 +15,7 @@ from raydiff import storage
 from raydiff.errors import ImageError, RaydiffError
 from raydiff.images import pages
 from raydiff.images.decode import MAX_PIXELS, decode, decode_noted
+from raydiff.images.encoded import data_uri, jpeg
 from raydiff.images.levels import Levels
 from raydiff.review.colours import Scales
 from raydiff.review.recent import Recent
@@ -90,7 +89,7 @@ class Pictures:
             picture, height, width = self._image(row, _SIDES[size])
         except RaydiffError as error:
             return Picture(error=str(error))
-        found = Picture(image=_data("image/jpeg", _jpeg(picture, _JPEG_QUALITY[size])), width=width, height=height)
+        found = Picture(image=data_uri("image/jpeg", jpeg(picture, _JPEG_QUALITY[size])), width=width, height=height)
         try:
             return found.model_copy(update=self._heat(row, picture.size, height, width))
         except RaydiffError as error:
@@ -126,7 +125,7 @@ class Pictures:
         if scale is None:
             return {"no_heat": "no score says what is much heat here"}
         found = layer(shrunk(read_map(place), *size), *scale)
-        return {"heat": _data("image/png", found), "box": [0, 0, width, height]}
+        return {"heat": data_uri("image/png", found), "box": [0, 0, width, height]}
 
     def _laid(self, place: str, size: tuple[int, int], height: int, width: int) -> dict[str, Any]:
         """A map that was written as a picture: the part of the image that was looked at, with its heat over it."""
@@ -135,7 +134,7 @@ class Pictures:
         if picture.size != (box[2], box[3]):
             return {"no_heat": "the map shows a part of the image, and the model knows which: give it with --model"}
         picture.thumbnail(size, Image.Resampling.BOX)
-        return {"heat": _data("image/jpeg", _jpeg(picture, _JPEG_QUALITY["large"])), "box": box, "laid": True}
+        return {"heat": data_uri("image/jpeg", jpeg(picture, _JPEG_QUALITY["large"])), "box": box, "laid": True}
 
 
 def shrunk(anomaly_map: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -149,13 +148,3 @@ def shrunk(anomaly_map: np.ndarray, width: int, height: int) -> np.ndarray:
             starts = np.arange(side) * found.shape[axis] // side
             found = np.fmax.reduceat(found, starts, axis=axis)  # passes over NaN
     return np.ascontiguousarray(found, np.float32)
-
-
-def _jpeg(picture: Image.Image, quality: int) -> bytes:
-    sink = io.BytesIO()
-    picture.save(sink, "JPEG", quality=quality)
-    return sink.getvalue()
-
-
-def _data(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 from pydantic import BaseModel, Field
 
+from raydiff.images.encoded import data_uri, jpeg
 from raydiff.images.overlay import layer
 from raydiff.settings import Settings
 
@@ -147,10 +146,10 @@ def answer(model: Model, model_id: str, seen: Seen, scored: Scored, parameters: 
         "height": seen.height,
         "note": seen.note or None,
         "details": {name: _number(values[0]) for name, values in scored.details.items()},
-        "map": _data("image/png", layer(scored.maps[0], *own.colour_scale())) if own and parameters.maps else None,
+        "map": data_uri("image/png", layer(scored.maps[0], *own.colour_scale())) if own and parameters.maps else None,
         "map_box": list(model.view.box(seen.height, seen.width)),
-        "picture": _data("image/jpeg", _jpeg(seen.image)) if parameters.picture else None,
-        "reconstruction": _data("image/jpeg", _jpeg(made)) if made is not None else None,
+        "picture": data_uri("image/jpeg", _shown(seen.image)) if parameters.picture else None,
+        "reconstruction": data_uri("image/jpeg", _shown(made)) if made is not None else None,
     }
 
 
@@ -191,13 +190,7 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _jpeg(pixels: np.ndarray) -> bytes:
+def _shown(pixels: np.ndarray) -> bytes:
     picture = Image.fromarray(pixels)
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BOX)
-    sink = io.BytesIO()
-    picture.save(sink, "JPEG", quality=_JPEG_QUALITY)
-    return sink.getvalue()
-
-
-def _data(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    return jpeg(picture, _JPEG_QUALITY)

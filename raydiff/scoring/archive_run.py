@@ -29,7 +29,8 @@ from raydiff.scoring import parts_table
 from raydiff.scoring.bulk import Summary, claim, finished_images, is_complete, score_table
 from raydiff.scoring.deployment import deployed
 from raydiff.scoring.map_place import Maps
-from raydiff.scoring.summary import SUMMARY, ArchiveSummary, summarise
+from raydiff.scoring.summary import ArchiveSummary, summarise
+from raydiff.scoring.table import SUMMARY
 
 
 def score_archive(

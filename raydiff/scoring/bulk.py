@@ -33,7 +33,6 @@ from raydiff.scoring.part_scorer import METRICS, PartScorer
 from raydiff.scoring.unfinished import READS_AT_ONCE, WORK, Counts, Unfinished, count, finish, unfinished
 from raydiff.storage.patience import patiently
 
-MANIFEST = "manifest.json"
 # Ray Data keeps books on every block, so a run goes through the table in waves of bounded length.
 PARTS_PER_WAVE = 4096
 
@@ -145,7 +144,7 @@ def score_table(
 
 def is_complete(scores_uri: str, table_uri: str) -> bool:
     """Whether every image of a table is in the score table, and the manifest says so."""
-    place = storage.join(scores_uri, MANIFEST)
+    place = storage.join(scores_uri, table.MANIFEST)
     if not storage.exists(place) or not storage.read_json(place)["complete"]:
         return False
     return {shard.name for shard in shards(table_uri)} <= set(table.part_names(scores_uri))
@@ -153,7 +152,7 @@ def is_complete(scores_uri: str, table_uri: str) -> bool:
 
 def finished_images(scores_uri: str) -> int:
     """How many images are in a score table, as its manifest says."""
-    shards_there = storage.read_json(storage.join(scores_uri, MANIFEST))["shards"]
+    shards_there = storage.read_json(storage.join(scores_uri, table.MANIFEST))["shards"]
     return sum(int(counts["images"]) for counts in shards_there.values())
 
 
@@ -240,7 +239,7 @@ def _finished(
 
 def _done(scores_uri: str) -> dict[str, Counts]:
     """The shards in the score table and what they hold; the manifest may not know the last of them."""
-    place = storage.join(scores_uri, MANIFEST)
+    place = storage.join(scores_uri, table.MANIFEST)
     known = storage.read_json(place)["shards"] if storage.exists(place) else {}
     names = table.part_names(scores_uri)
 
@@ -253,7 +252,7 @@ def _done(scores_uri: str) -> dict[str, Counts]:
 
 def _write_manifest(scores_uri: str, done: dict[str, Counts], complete: bool) -> None:
     """Which shards are in the score table, and whether these are all; written only where it changes."""
-    place = storage.join(scores_uri, MANIFEST)
+    place = storage.join(scores_uri, table.MANIFEST)
     mine = {"complete": complete, "shards": {name: counts._asdict() for name, counts in sorted(done.items())}}
     if not storage.exists(place) or storage.read_json(place) != mine:
         patiently(storage.write_json, place, mine)

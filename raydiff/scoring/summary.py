@@ -22,8 +22,6 @@ from raydiff.scoring.columns import read_columns
 from raydiff.scoring.drift import Drift, DriftCounts
 from raydiff.scoring.parts_table import PartsSummary
 
-SUMMARY = "summary.json"  # beside the score table
-
 HASHES_AT_ONCE = 4_000_000  # distinct ones of 8 bytes, 180 MB at the peak, while they are sorted
 REASONS = 20  # kinds of error that are told apart in a summary
 REASONS_COUNTED = 1_000  # and while counting, so that a frequent one is kept wherever in the table it begins

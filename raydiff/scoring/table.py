@@ -47,6 +47,8 @@ SCHEMA = pa.schema(
 
 TABLE = "score_table"  # its own folder, with nothing else in it, so that any Parquet reader takes it whole
 RUN = "run.json"  # beside it: which model's scores of which images these are, and how they are made
+MANIFEST = "manifest.json"  # beside it: which shards of the images are finished
+SUMMARY = "summary.json"  # beside it: what an archive's scores say as a whole (see `summary`)
 
 
 def part_uri(scores_uri: str, name: str) -> str:
