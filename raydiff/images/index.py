@@ -242,10 +242,8 @@ def examine(
     try:
         data = fetch(row["uri"])
         with decoding:
-            known = Levels.of_row(row, levels)
-            by = known.of(row["category"]) if known else None
-            pixels, said, highest, _ = decode_noted(data.data, levels=by, page=data.page)
-            highest = highest if known is levels else None  # whose depth its row says is not dark
+            pixels, said, highest, _ = decode_noted(data.data, levels=Levels.of_row(row, levels), page=data.page)
+            highest = highest if row.get(table.BIT_DEPTH) is None else None  # whose depth its row says is not dark
             shape = pixels.shape
             small = thumbnail(pixels) if compared else None
             del pixels  # a hundred times its file

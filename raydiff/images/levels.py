@@ -111,9 +111,16 @@ class Levels(Settings):
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any], levels: Levels | None) -> Levels | None:
-        """What an image's row of the image table says, or those of all images, where it says nothing."""
+        """Those of the image that a row is of: what the row says, or its category's; None: as the file says.
+
+        Args:
+            row: of an image or score table, with `category`.
+            levels: of all categories.
+        """
         depth = row.get(table.BIT_DEPTH)
-        return cls.parse({"bit_depth": depth}) if depth is not None else levels
+        if depth is not None:
+            return cls.parse({"bit_depth": depth})
+        return levels.of(row.get("category")) if levels else None
 
     def check(self, known: Collection[str]) -> None:
         """Whether all categories that are named are there.

@@ -264,7 +264,7 @@ def _tile(archive: Archive, row: Mapping[str, Any], counts: ScoreCounts | None) 
         row["uri"],
         row["map_uri"],
         scale,
-        levels.of(row["category"]) if levels else None,
+        Levels.of_row(row, levels),
         max_pixels=archive.run.get("max_pixels", MAX_PIXELS),
     )
     return Tile(

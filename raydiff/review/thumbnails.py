@@ -100,7 +100,7 @@ class Pictures:
         if not row["uri"]:
             raise ImageError("the row names no image")
         file = pages.read(row["uri"])
-        levels = self._levels.of(row["category"]) if self._levels else None
+        levels = Levels.of_row(row, self._levels)
         found = decode_noted(
             file.data, self._max_pixels, levels, file.page, lambda high, wide: reduced.factor(max(high, wide) / side)
         )

@@ -11,6 +11,7 @@ import pyarrow as pa
 from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
 from raydiff.images import pages
 from raydiff.images.decode import decode_noted
+from raydiff.images.levels import Levels
 from raydiff.images.masks import DECODES_AT_ONCE
 from raydiff.methods.base import TrainSettings
 from raydiff.progress import console, phase
@@ -47,7 +48,7 @@ def with_tile(settings: Given, rows: pa.Table) -> Given:
     def look(row: dict[str, Any]) -> tuple[int, int] | str:
         try:
             file = patiently(pages.read, row["uri"])
-            levels = settings.levels.of(row["category"]) if settings.levels else None
+            levels = Levels.of_row(row, settings.levels)
             size = decode_noted(file.data, levels=levels, page=file.page, reduction=_least).size
             view.cropped(*size)
         except StorageUnavailable:
