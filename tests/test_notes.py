@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
+from processes import is_named, named, wait_for
 
 from raydiff.cluster import own_ray
 from raydiff.cluster.notes import Notes, topic
@@ -37,6 +41,19 @@ def test_all_topics_of_a_driver_are_in_one_process(local_ray):
         assert ray.get([first.read(), second.read()]) == [("training", 1, 2, ""), ("", 0, 0, "")]
         assert ray.get([first.count("part", 0), first.count("part", 0), second.count("part", 0)]) == [1, 2, 1]
     assert ray.get(first.read()) == ("", 0, 0, "")
+
+
+@pytest.mark.ray
+def test_losing_the_process_of_the_notes_ends_no_worker_that_writes_to_it(local_ray):
+    import ray
+
+    with topic() as notes:
+        assert ray.get(notes.count("part", 0)) == 1
+        (process,) = named("ray::Notes")
+        os.kill(process, signal.SIGKILL)
+        wait_for(lambda: not is_named(process, "ray::Notes"))
+        assert ray.get(notes.count("part", 0)) == 1  # counted anew
+        assert ray.get(notes.read()) == ("", 0, 0, "")
 
 
 def test_a_ray_of_our_own_keeps_what_is_set_already():

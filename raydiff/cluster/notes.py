@@ -14,7 +14,7 @@ from raydiff import verbosity
 
 Progress = tuple[str, int, int, str]  # what is done, how much of it, of how much, and a remark
 
-_kept: dict[str, Any] = {}  # by the driver, which may join one Ray after another
+_kept: dict[str, tuple[Any, ray.ObjectRef]] = {}  # by the driver, which may join one Ray after another
 
 
 class Notes:
@@ -84,5 +84,6 @@ def keeper() -> Any:
         # On whatever node it is, losing it must end no worker that writes to it.
         start: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Notes).remote
         with verbosity.unheard():
-            _kept[driver] = start(ray.put(None))
-    return _kept[driver]
+            given = ray.put(None)  # kept, since an actor whose arguments are gone is not started anew
+            _kept[driver] = start(given), given
+    return _kept[driver][0]
