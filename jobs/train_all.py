@@ -21,6 +21,7 @@ from raydiff.cli.answer import Answer, answering
 from raydiff.cli.method_settings import changes, with_levels
 from raydiff.cli.settings_file import configurable
 from raydiff.cli.shown import print_results, print_scored
+from raydiff.images import table
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
@@ -136,11 +137,12 @@ def _print_end(runs: Sequence[str], reports: Sequence[str]) -> None:
         if not steps.has_test_images(run):
             console.print("there are no test images, so nothing here says how many defects are found", markup=False)
         console.print(f"report: {place}", markup=False)
-    model = RunFolder(runs[0]).model(steps.chosen(runs[0]) or "")
+    first = RunFolder(runs[0])
+    model, uris = first.model(steps.chosen(first.uri) or ""), table.read(first.table("fit"))["uri"].to_pylist()
     raydiff, python, named = typed.program("raydiff"), typed.program("python"), typed.place(model)
     console.print("next:", markup=False)
     console.print(f"  inspect images in a browser: {raydiff} serve --model {shlex.quote(named)}", markup=False)
-    console.print(f"  score an archive: {archive_command(named, python)}", markup=False)
+    console.print(f"  score an archive: {archive_command(named, uris, python)}", markup=False)
 
 
 if __name__ == "__main__":

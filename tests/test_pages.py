@@ -35,6 +35,7 @@ from raydiff.model.description import describe
 from raydiff.model.folder import Model
 from raydiff.planning.archive import _listed
 from raydiff.progress import phase
+from raydiff.report.facts import archive_command
 from raydiff.scoring import table as score_table
 from raydiff.scoring.archive_run import source_of
 from raydiff.scoring.bulk import check_claim
@@ -126,6 +127,26 @@ def test_names_of_pages() -> None:
 @pytest.mark.parametrize(("text", "found"), [(None, None), ("all", ALL), ("first", FIRST), ("3", THIRD)])
 def test_the_option(text: str | None, found: Pages | None) -> None:
     assert Pages.parse(text) == found
+
+
+@pytest.mark.parametrize(
+    ("uris", "option"),
+    [
+        (["a.png", "b.tif"], None),
+        (["a.tif#1", "b.tif"], "--pages 1"),
+        (["a.tif#3", "b.tif#3"], "--pages 3"),
+        (["a.tif#1", "a.tif#2", "b.tif"], "--pages all"),
+        (["a.png#2"], None),
+    ],
+)
+def test_the_option_that_gave_images_their_names(uris: list[str], option: str | None) -> None:
+    found = Pages.seen_in(uris)
+    assert (found and found.option()) == option
+    assert found is None or Pages.parse(found.option().split()[1]) == found
+    command = archive_command("m", uris)
+    assert command == "python jobs/score_archive.py --model m --data ARCHIVE --out SCORES" + (
+        f" {option}" if option else ""
+    )
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "last", "1.5", "", "1,2", "All"])

@@ -58,9 +58,19 @@ class Pages(NamedTuple):
             return [f"{uri}#{page}" for page in range(1, count + 1)] if count > 1 else [uri]
         return [f"{uri}#{self.number}"] if max(count, self.number) > 1 else [uri]
 
+    @classmethod
+    def seen_in(cls, uris: Iterable[str]) -> Pages | None:
+        """Which pages are images where images have these names; None where none is a page."""
+        numbers = {page for page in (split(uri)[1] for uri in uris) if page}
+        return cls(numbers.pop() if len(numbers) == 1 else None) if numbers else None
+
+    def option(self) -> str:
+        """As it is given on a command line."""
+        return f"{OPTION} {self.number or 'all'}"
+
     def claimed(self, source: str) -> str:
         """What scores of these pages of a source are noted to be of."""
-        return f"{source} ({OPTION} {self.number or 'all'})"
+        return f"{source} ({self.option()})"
 
 
 class File(NamedTuple):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from raydiff.images.pages import Pages
 from raydiff.model.calibration import Calibration
 from raydiff.report.runs import Run
 from raydiff.selection.champion import REFERENCE, passed_over
@@ -75,9 +76,11 @@ def untested(runs: Sequence[Run]) -> str:
     )
 
 
-def archive_command(model_uri: str, python: str = "python") -> str:
-    """How an archive is scored with a model: what comes after a run."""
-    return f"{python} jobs/score_archive.py --model {shlex.quote(model_uri)} --data ARCHIVE --out SCORES"
+def archive_command(model_uri: str, uris: Iterable[str], python: str = "python") -> str:
+    """How an archive is scored with a model, its pages taken as in the names of a run's images: what comes next."""
+    command = f"{python} jobs/score_archive.py --model {shlex.quote(model_uri)} --data ARCHIVE --out SCORES"
+    pages = Pages.seen_in(uris)
+    return f"{command} {pages.option()}" if pages else command
 
 
 def verdicts(runs: Sequence[Run]) -> list[Verdict]:

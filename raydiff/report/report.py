@@ -75,7 +75,11 @@ def write_report(
             runs=loaded,
             overview=[_overview(run) for run in loaded],
             untested=facts.untested(loaded),
-            next_commands=[facts.archive_command(run.model_uri) for run in loaded if run.held_out and run.model_uri],
+            next_commands=[
+                facts.archive_command(run.model_uri, run.table["uri"].to_pylist())
+                for run in loaded
+                if run.held_out and run.model_uri
+            ],
             verdicts=facts.verdicts(loaded),
             no_verdict=facts.no_verdict(loaded),
             metrics=_METRICS,
