@@ -228,6 +228,7 @@ def local_ray(tmp_path_factory):
     import ray
 
     from raydiff import cluster
+    from raydiff.cluster import own_ray
 
     token = tmp_path_factory.mktemp("ray") / "token"
     token.write_text(secrets.token_hex(32))
@@ -236,7 +237,9 @@ def local_ray(tmp_path_factory):
             patch.setenv(name, "")
             patch.delenv(name)  # but the value of before comes back at the end, whatever Ray sets
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
-        for name, value in QUICK_RAY.items():
+        environment = dict(QUICK_RAY)
+        own_ray.settle(environment)
+        for name, value in environment.items():
             patch.setenv(name, value)
         ray.init(
             address="local",

@@ -77,7 +77,8 @@ def test_a_job_finds_three_nodes_and_the_head_without_work(up):
     half = (os.cpu_count() or 1) / 2
     assert f"CPUs {[0, max(1.0, half // 1), max(1.0, -(-half // 1))]}" in submitted.stdout
     sessions = [place.resolve() for place in Path(kept["folder"]).glob("*/session_latest")]
-    assert len(set(sessions)) == 3  # sharing one, a node would remove the working directory of another's job
+    # Sharing one, a node would remove the working directory of another's job; a start that failed has left its own.
+    assert len(set(sessions)) == len(sessions) >= 3
 
 
 def test_a_submission_shows_the_jobs_lines_alone_and_hands_its_exit_status_back(up, tmp_path):

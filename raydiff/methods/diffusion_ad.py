@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torchvision.ops import sigmoid_focal_loss
 
 from raydiff.methods.anomalies import AnomalyMethod, AnomalyTrainSettings, looked_at
 from raydiff.methods.base import AnomalyMaps, GradientSettings, ScoreSettings
@@ -24,6 +23,7 @@ from raydiff.nn.diffusion import Diffusion, keyed_noise, spaced_timesteps
 from raydiff.nn.maps import gaussian_blur, top_mean
 from raydiff.nn.segmentation import FeatureSegmentation, SegmentationUNet
 from raydiff.nn.unet import UNet, UNetSettings
+from raydiff.vision_libraries import torchvision
 
 BETWEEN = 300  # training corrupts a little below this step and a lot from it on
 FOCAL_WEIGHT, FOCAL_GAMMA = 5.0, 4.0
@@ -174,7 +174,7 @@ class DiffusionAD(AnomalyMethod):
         clean, _ = self.diffusion.estimates(predicted, corrupted, t)
         guided = self.norm_guided(clean[:count], clean[count:], t[:count], 1.0)
         logits = self._segment(images, guided).float()
-        focal = sigmoid_focal_loss(logits, masks, alpha=0.5, gamma=FOCAL_GAMMA, reduction="mean")
+        focal = torchvision.ops.sigmoid_focal_loss(logits, masks, alpha=0.5, gamma=FOCAL_GAMMA, reduction="mean")
         return noise_loss + FOCAL_WEIGHT * focal + F.smooth_l1_loss(logits.sigmoid(), masks)
 
     def norm_guided(self, small: Tensor, large: Tensor, small_step: Tensor, weight: float) -> Tensor:

@@ -8,12 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import timm
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from safetensors.torch import load_file
-from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 from raydiff import storage
@@ -22,6 +20,7 @@ from raydiff.nn import hub, packaged
 from raydiff.nn.folding import fold_batch_norms
 from raydiff.nn.packaged import PACKAGES
 from raydiff.settings import Settings
+from raydiff.vision_libraries import timm
 
 HUB = "hub"
 PACKAGE = "package"
@@ -148,7 +147,7 @@ class Backbone(nn.Module):
         try:
             if settings.final_norm:
                 whole = timm.create_model(settings.name, pretrained=pretrained, num_classes=0, **options)
-                return FeatureGetterNet(whole, settings.stages, norm=True)
+                return timm.models._features.FeatureGetterNet(whole, settings.stages, norm=True)
             return timm.create_model(
                 settings.name, pretrained=pretrained, features_only=True, out_indices=settings.stages, **options
             )

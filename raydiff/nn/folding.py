@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import Counter
 
 import torch
-from timm.layers import BatchNormAct2d
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-_KINDS = (nn.BatchNorm2d, BatchNormAct2d)  # whose arithmetic is known; subclasses may do something else
+from raydiff.vision_libraries import timm
+
+_KINDS = (nn.BatchNorm2d, timm.layers.BatchNormAct2d)  # whose arithmetic is known; subclasses may do something else
 
 
 def fold_batch_norms(net: nn.Module) -> int:
@@ -42,7 +43,7 @@ def fold_batch_norms(net: nn.Module) -> int:
             continue
         _fold(conv, norm)
         parent, _, last = name.rpartition(".")
-        after = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
+        after = nn.Sequential(norm.drop, norm.act) if isinstance(norm, timm.layers.BatchNormAct2d) else nn.Identity()
         setattr(net.get_submodule(parent), last, after)
         folded += 1
     return folded

@@ -11,11 +11,11 @@ import importlib.util
 from pathlib import Path
 from typing import NamedTuple
 
-import timm
 import torch
 from torch import Tensor
 
 from raydiff.errors import SettingsError
+from raydiff.vision_libraries import timm
 
 
 class Package(NamedTuple):

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as V
 
+from raydiff.vision_libraries import torchvision
+
+V = torchvision.transforms.v2.functional
 FINEST = 6  # cells along an axis: 2^0 to 2^5
 TRIES = 50
 ROUGHNESS = 0.6  # height of each fineness of fractal noise, of the coarser one's before it
@@ -44,7 +45,7 @@ def perlin_mask(foreground: Tensor, generator: torch.Generator, cut: float) -> T
         rows, columns = (2 ** int(torch.randint(finest, (), generator=generator)) for _ in range(2))
         noise = perlin_noise(size, (rows, columns), generator)
         angle = 180 * float(torch.rand((), generator=generator)) - 90
-        mask = (V.rotate(noise[None], angle, InterpolationMode.BILINEAR)[0] > cut) & foreground
+        mask = (V.rotate(noise[None], angle, V.InterpolationMode.BILINEAR)[0] > cut) & foreground
         if mask.any():
             break
     return mask

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2 import functional as V
 
 from raydiff import storage
 from raydiff.errors import DataError, ImageError, StorageError
@@ -18,7 +17,9 @@ from raydiff.images.decode import decode, resize
 from raydiff.images.layouts.found import list_folder
 from raydiff.images.tables import own_table
 from raydiff.synthesis.perlin import fractal_noise, perlin_noise
+from raydiff.vision_libraries import torchvision
 
+V = torchvision.transforms.v2.functional
 PROCEDURAL = "procedural"
 SELF = "self"
 KEPT = 1000  # texture images in memory, drawn evenly from all that there are
