@@ -152,9 +152,7 @@ def _taken() -> dict[str, Any]:
     fields = {**said, "image": {"type": "array", "items": image, "minItems": 1}}
     form = {"type": "object", "properties": fields, "required": ["image"], "additionalProperties": False}
     return {
-        "parameters": [
-            {"name": name, "in": "query", "required": False, "schema": each} for name, each in said.items()
-        ],
+        "parameters": [{"name": name, "in": "query", "required": False, "schema": each} for name, each in said.items()],
         "requestBody": {
             "required": True,
             "content": {
