@@ -19,7 +19,7 @@ from raydiff.images.table import PART
 from raydiff.model.description import DESCRIPTION
 from raydiff.report import archive_counts, archive_parts
 from raydiff.report.archive import write_archive_report
-from raydiff.report.archive_counts import COLUMNS, OTHERS, ArchiveCounts, ScoreCounts
+from raydiff.report.archive_counts import OTHERS, ArchiveCounts, ScoreCounts
 from raydiff.report.archive_figures import BARS, bars
 from raydiff.report.periods import MOST, Periods
 from raydiff.scoring import table
@@ -49,7 +49,7 @@ def counted(rows: pa.Table, calibrated=CALIBRATION, drift_of=NAMES) -> ArchiveCo
     summary = ArchiveSummary(images=len(rows), errors=errors, alarms=0, repeated=0, days=[], drift=[])
     counts = ArchiveCounts(summary, calibrated, Periods(days) if days else None)
     for part in (rows.slice(0, len(rows) // 3), rows.slice(len(rows) // 3)):
-        counts.add(part.select(list(COLUMNS)), drift_of)
+        counts.add(part, drift_of)
     return counts
 
 
@@ -198,7 +198,7 @@ def test_random_images_are_drawn_alike_from_all_of_the_table_and_raise_no_alarm(
         counts = counted(ROWS.slice(0, 0))
         counts._random = np.random.default_rng(seed)
         for start in range(0, len(ROWS), 2000):
-            counts.add(ROWS.slice(start, 2000).select(list(COLUMNS)), ())
+            counts.add(ROWS.slice(start, 2000), ())
         drawn += [row["uri"] for row in counts.gallery()[2]]
     assert len(drawn) == 160
     thirds = pd.Series([3 * place // len(ROWS) for place in pd.Index(ROWS["uri"].to_pylist()).get_indexer(drawn)])

@@ -260,13 +260,7 @@ def _tile(archive: Archive, row: Mapping[str, Any], counts: ScoreCounts | None) 
     scale = archive.calibration.of(category).colour_scale() if archive.calibration else None
     if scale is None and counts is not None:
         scale = counts.middle, counts.middle + 2 * counts.unit
-    image, heat, problem = pictures(
-        row["uri"],
-        row["map_uri"],
-        scale,
-        Levels.of_row(row, levels),
-        max_pixels=archive.run.get("max_pixels", MAX_PIXELS),
-    )
+    image, heat, problem = pictures(row, scale, levels, archive.run.get("max_pixels", MAX_PIXELS))
     return Tile(
         uri=row["uri"],
         category=category,

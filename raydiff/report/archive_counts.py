@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from raydiff.images.table import BIT_DEPTH
 from raydiff.model.calibration import Calibration, CategoryCalibration
 from raydiff.report.periods import Periods
 from raydiff.scoring.drift import Drift, DriftCounts
@@ -22,7 +23,7 @@ from raydiff.scoring.summary import OTHER, ArchiveSummary, reason
 
 COLUMNS = (
     *("uri", "category", "category_guessed", "day", "score", "p_value", "threshold"),
-    *("is_anomalous", "map_uri", "error"),
+    *("is_anomalous", "map_uri", "error", BIT_DEPTH),
 )
 OTHERS = ""  # stands for all categories that the model does not know
 STEPS = 20  # bins from the middle of the normal scores to the threshold

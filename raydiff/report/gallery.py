@@ -164,10 +164,9 @@ def shown(
         side: the longest of a picture, pixels.
     """
     levels = Levels.kept(run.model["settings"]["train"]) if run.model else None
-    own = levels.of(run.cell("category", row)) if levels else None
-    map_uri = run.cell("map_uri", row) if mapped else None
-    mask_uri = run.cell("mask_uri", row) if outlined else None
-    return pictures(run.cell("uri", row), map_uri, scale, own, mask_uri, side=side)
+    (told,) = run.table.slice(row, 1).to_pylist()
+    left_out = {name: None for name, there in (("map_uri", mapped), ("mask_uri", outlined)) if not there}
+    return pictures(told | left_out, scale, levels, side=side)
 
 
 def colour_scale(run: Run, category: int) -> tuple[float, float] | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +12,12 @@ from scipy import ndimage
 
 from raydiff import storage
 from raydiff.errors import RaydiffError
-from raydiff.images import pages
 from raydiff.images.decode import MAX_PIXELS, decode
 from raydiff.images.encoded import jpeg
 from raydiff.images.levels import Levels
 from raydiff.images.masks import read_mask
 from raydiff.images.overlay import overlay
+from raydiff.images.small import small
 from raydiff.scoring.maps import read_map
 
 THUMBNAIL = 256  # longest side, pixels
@@ -32,31 +33,28 @@ class Pictures(NamedTuple):
 
 
 def pictures(
-    uri: str,
-    map_uri: str | None,
+    row: Mapping[str, Any],
     scale: tuple[float, float] | None,
     levels: Levels | None = None,
-    mask_uri: str | None = None,
     max_pixels: int = MAX_PIXELS,
     side: int = THUMBNAIL,
 ) -> Pictures:
     """The pictures of one image. What cannot be read is no error: it is said why.
 
     Args:
-        map_uri: its anomaly map, or the picture of its heat map.
+        row: of a score table: `uri`, `map_uri` (its anomaly map, or the picture of its heat map), `mask_uri`, and what
+            it says of how the image is read.
         scale: ends of the map's colours; None where there is none, and so no heat.
-        levels: which stored values are black and white.
+        levels: the model's, which stored values are black and white.
         side: the longest of a picture, pixels.
     """
     try:
-        found = pages.read(uri)
-        full = decode(found.data, max_pixels=max_pixels, levels=levels, page=found.page)
+        shown = np.asarray(small(row, side, levels, max_pixels).picture)
     except RaydiffError as error:
         return Pictures(None, None, str(error))
-    shrink = side / max(full.shape[:2])
-    height, width = (max(1, round(length * min(1.0, shrink))) for length in full.shape[:2])
-    small = np.asarray(Image.fromarray(full).resize((width, height), Image.Resampling.BOX))
-    heat, problem = small, None
+    height, width = shown.shape[:2]
+    map_uri, mask_uri = row.get("map_uri"), row.get("mask_uri")
+    heat, problem = shown, None
     try:
         if map_uri and map_uri.endswith(".png"):  # laid over its image already
             laid = Image.fromarray(decode(storage.read_bytes(map_uri)))
@@ -67,7 +65,7 @@ def pictures(
             heat = outline(heat, read_mask(mask_uri))
     except RaydiffError as error:
         problem = str(error)
-    return Pictures(_jpeg(small), _jpeg(heat) if heat is not small else None, problem)
+    return Pictures(_jpeg(shown), _jpeg(heat) if heat is not shown else None, problem)
 
 
 def outline(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

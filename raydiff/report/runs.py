@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from raydiff import storage
 from raydiff.errors import DataError
+from raydiff.images.table import BIT_DEPTH
 from raydiff.model.calibration import Calibration
 from raydiff.scoring import table as score_table
 from raydiff.settings import Settings
@@ -105,7 +106,7 @@ def load(entry: ReportEntry) -> Run:
     """
     wanted = pc.scalar(True) if entry.held_out else pc.field("split") == "test"
     parts = score_table.read_parts(entry.scores_uri)
-    table = pa.concat_tables([part.filter(wanted).select(_COLUMNS) for part in parts])
+    table = score_table.concat(_selected(part.filter(wanted)) for part in parts)
     if not table.num_rows:
         raise DataError(f"{entry.scores_uri} has no image whose split is 'test'; score the images to report on into it")
     model = storage.read_json(storage.join(entry.model_uri, "model.json")) if entry.model_uri else None
@@ -149,6 +150,11 @@ def _with_thresholds(run: Run) -> Run:
 def categories(runs: Sequence[Run]) -> list[str]:
     """Every category that any run has, sorted."""
     return sorted({name for run in runs for name in run.categories})
+
+
+def _selected(part: pa.Table) -> pa.Table:
+    """What a report says something of."""
+    return part.select([*_COLUMNS, *(name for name in (BIT_DEPTH,) if name in part.column_names)])
 
 
 def _details(column: pa.ChunkedArray) -> dict[str, NDArray[np.float64]]:

@@ -19,6 +19,7 @@ from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.review.recent import Recent
 from raydiff.scoring import table
+from raydiff.scoring.columns import KINDS
 from raydiff.storage.patience import patiently
 
 READS_AT_ONCE = 8  # object stores answer slowly but many at a time
@@ -102,7 +103,7 @@ class Files:
         place = self.schema.get_field_index(name)
         if place >= 0:
             return self.schema.field(place)
-        return table.SCHEMA.field(name) if name in table.SCHEMA.names else pa.field(name, pa.string())
+        return KINDS.field(name) if name in KINDS.names else pa.field(name, pa.string())
 
     def _columns(self, part: int, names: list[str]) -> pa.Table:
         with storage.parquet(self.parts[part]) as file:

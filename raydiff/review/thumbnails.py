@@ -12,22 +12,23 @@ from PIL import Image
 from pydantic import BaseModel, Field
 
 from raydiff import storage
-from raydiff.errors import ImageError, RaydiffError
-from raydiff.images import pages
-from raydiff.images.decode import MAX_PIXELS, decode, decode_noted
+from raydiff.errors import RaydiffError
+from raydiff.images import table as images
+from raydiff.images.decode import MAX_PIXELS, decode
 from raydiff.images.encoded import data_uri, jpeg
 from raydiff.images.levels import Levels
+from raydiff.images.small import small
 from raydiff.review.colours import Scales
 from raydiff.review.recent import Recent
 from raydiff.review.table import Table
 from raydiff.scoring.maps import read_map
-from raydiff.views import View, reduced
+from raydiff.views import View
 
 _SIDES = {"small": 256, "large": 2048}  # of a picture's longer side, pixels
 KEPT_BYTES = 64 * 2**20  # of small pictures that were made last
 SEVERAL_PIXELS = 16_000_000  # images of more, or of unknown size, are read one at a time: each may take a GB
 _JPEG_QUALITY = {"small": 82, "large": 90}
-_OF_ROW = ["uri", "category", "category_guessed", "height", "width", "threshold", "map_uri", "score"]
+_OF_ROW = ["uri", "category", "category_guessed", "height", "width", "threshold", "map_uri", "score", images.BIT_DEPTH]
 
 Size = Literal["small", "large"]
 
@@ -86,7 +87,7 @@ class Pictures:
 
     def _made(self, row: dict[str, Any], size: Size) -> Picture:
         try:
-            picture, height, width = self._image(row, _SIDES[size])
+            picture, height, width = small(row, _SIDES[size], self._levels, self._max_pixels)
         except RaydiffError as error:
             return Picture(error=str(error))
         found = Picture(image=data_uri("image/jpeg", jpeg(picture, _JPEG_QUALITY[size])), width=width, height=height)
@@ -94,19 +95,6 @@ class Pictures:
             return found.model_copy(update=self._heat(row, picture.size, height, width))
         except RaydiffError as error:
             return found.model_copy(update={"no_heat": str(error)})
-
-    def _image(self, row: dict[str, Any], side: int) -> tuple[Image.Image, int, int]:
-        """The image so that it fits into a square, and its own height and width."""
-        if not row["uri"]:
-            raise ImageError("the row names no image")
-        file = pages.read(row["uri"])
-        levels = Levels.of_row(row, self._levels)
-        found = decode_noted(
-            file.data, self._max_pixels, levels, file.page, lambda high, wide: reduced.factor(max(high, wide) / side)
-        )
-        picture = Image.fromarray(found.pixels)
-        picture.thumbnail((side, side), Image.Resampling.BOX)
-        return picture, *found.size
 
     def _heat(self, row: dict[str, Any], size: tuple[int, int], height: int, width: int) -> dict[str, Any]:
         """What `Picture` says of the heat map.

@@ -147,22 +147,27 @@ def _told(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def _taken() -> dict[str, Any]:
     """What `score` takes, for the API's description; it reads its request itself, within the limits."""
-    schema = Parameters.model_json_schema()
+    said = {name: _sent(each) for name, each in Parameters.model_json_schema()["properties"].items()}
     image = {"type": "string", "format": "binary"}
-    fields = {**schema["properties"], "image": {"type": "array", "items": image}}
+    fields = {**said, "image": {"type": "array", "items": image, "minItems": 1}}
+    form = {"type": "object", "properties": fields, "required": ["image"], "additionalProperties": False}
     return {
-        "parameters": [
-            {"name": name, "in": "query", "required": False, "schema": each}
-            for name, each in schema["properties"].items()
-        ],
+        "parameters": [{"name": name, "in": "query", "required": False, "schema": each} for name, each in said.items()],
         "requestBody": {
             "required": True,
             "content": {
                 "application/octet-stream": {"schema": image},
-                uploads.FORM: {"schema": {"type": "object", "properties": fields}},
+                uploads.FORM: {"schema": form},
             },
         },
     }
+
+
+def _sent(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter as a request has it: who has nothing to say leaves it out, as no text stands for null."""
+    kinds = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+    kept = {name: value for name, value in schema.items() if name != "anyOf" and (name, value) != ("default", None)}
+    return {**kept, **kinds[0]} if kinds else kept
 
 
 async def _unknown(request: Request, error: Any) -> Response:
