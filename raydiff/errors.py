@@ -8,6 +8,14 @@ class RaydiffError(Exception):
     """Base of all errors below; the command line prints its text without a traceback."""
 
 
+CHECK_FILES = "check the files, or whether these credentials may read them"
+
+
+def of_file(uri: str, reason: str) -> str:
+    """What is wrong with a file, with the name of it once: what a store says of it has the name already."""
+    return reason if reason.startswith(uri) else f"{uri}: {reason}"
+
+
 class DataError(RaydiffError):
     """A folder, table or set of images is not what was asked for."""
 

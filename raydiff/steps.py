@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from raydiff import cluster, methods, storage
 from raydiff.at_work import at_work
-from raydiff.errors import DataError, SettingsError
+from raydiff.errors import CHECK_FILES, DataError, SettingsError, of_file
 from raydiff.images import table
 from raydiff.images.holdout import check_enough as check_normals
 from raydiff.images.holdout import roles
@@ -106,8 +106,7 @@ def _check_readable(run: RunFolder, report: IndexReport) -> None:
     fit = table.read(run.table("fit"))["uri"].to_pylist()
     if fit and all(uri in reasons for uri in fit):
         raise DataError(
-            f"none of the {len(fit)} images to train on can be read ({fit[0]}: {reasons[fit[0]]}); check the files, or "
-            "whether these credentials may read them"
+            f"none of the {len(fit)} images to train on can be read ({of_file(fit[0], reasons[fit[0]])}); {CHECK_FILES}"
         )
 
 

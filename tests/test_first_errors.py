@@ -8,7 +8,15 @@ from fsspec.implementations.memory import MemoryFileSystem
 from raydiff import cluster, storage
 from raydiff.cli.method_settings import changes
 from raydiff.cluster import connection
-from raydiff.errors import ClusterError, DataError, ModelFolderError, SettingsError, StorageError, StorageUnavailable
+from raydiff.errors import (
+    ClusterError,
+    DataError,
+    ModelFolderError,
+    SettingsError,
+    StorageError,
+    StorageUnavailable,
+    of_file,
+)
 from raydiff.images.tables import own_table
 from raydiff.model.description import describe
 from raydiff.nn.backbones import Backbone, BackboneSettings
@@ -38,6 +46,11 @@ def test_what_a_store_says_is_followed_by_what_to_do(raised, kind, advice):
     assert type(caught.value) is kind
     assert str(caught.value).startswith(f"s3://plant/x: {raised}; ")
     assert advice in str(caught.value)
+
+
+@pytest.mark.parametrize("reason", ["s3://a/x.png: access refused (403); check", "access refused (403); check"])
+def test_a_file_is_named_once(reason):
+    assert of_file("s3://a/x.png", reason) == "s3://a/x.png: access refused (403); check"
 
 
 def test_an_unknown_kind_of_uri_is_told_what_there_is():

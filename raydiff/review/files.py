@@ -37,7 +37,7 @@ class Files:
 
         Raises:
             DataError: if there is no score table.
-            StorageError: if it cannot be listed.
+            StorageError: if it is not there or cannot be listed.
         """
         self.uri = scores_uri
         self.parts = _parts(scores_uri)
@@ -155,6 +155,7 @@ def _parts(scores_uri: str) -> list[str]:
     try:
         return table.parts(scores_uri)
     except DataError:
+        storage.list_folders(scores_uri)  # which says so where it is not there at all
         scores = storage.join(scores_uri, "scores")
         found = storage.list_folders(scores) if storage.exists(scores) else []
         tests = [uri for uri in (storage.join(each, "test") for each in found) if table.part_names(uri)]

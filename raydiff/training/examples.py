@@ -11,7 +11,7 @@ from ray.data import ActorPoolStrategy
 
 from raydiff import cluster, methods, storage
 from raydiff.cluster import notes
-from raydiff.errors import DataError, RaydiffError
+from raydiff.errors import CHECK_FILES, DataError, RaydiffError, of_file
 from raydiff.images.shards import parts
 from raydiff.images.stream import Reading, stream
 from raydiff.methods.base import TrainSettings
@@ -61,8 +61,8 @@ def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_
             errors.update(json.loads(row["errors"]))
             shown.advance(int(row["images"]))
     if not any(counts.values()):
-        named = "".join(f" ({uri}: {reason})" for uri, reason in sorted(errors.items())[:1])
-        raise DataError(f"no image to train on could be read{named}; `raydiff index` shows why")
+        named = "".join(f" ({of_file(uri, reason)})" for uri, reason in sorted(errors.items())[:1])
+        raise DataError(f"no image to train on could be read{named}; {CHECK_FILES}")
     store.finish(store_uri, counts, dict(sorted(errors.items())[:ERRORS_KEPT]), about)
     return store_uri
 
