@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raydiff.images.levels import Levels
+from raydiff.nn.maps import MapReader
 from raydiff.settings import Settings
 from raydiff.views import View
 
@@ -172,8 +173,14 @@ class Method(nn.Module, ABC):
         """
 
     @abstractmethod
+    def reader(self, score: Any, height: int, width: int) -> MapReader:
+        """What reads image scores off anomaly maps of this size; a large image's come some rows at a time."""
+
     def scores(self, maps: Tensor, score: Any) -> Tensor:
-        """(N,) image scores of anomaly maps (N, S, S)."""
+        """(N,) image scores of anomaly maps (N, H, W)."""
+        reader = self.reader(score, *maps.shape[1:])
+        reader.add(maps)
+        return reader.scores()
 
     @property
     def categories(self) -> Sequence[str]:

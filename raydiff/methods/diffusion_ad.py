@@ -20,7 +20,7 @@ from raydiff.methods.base import AnomalyMaps, GradientSettings, ScoreSettings
 from raydiff.nn import backbones
 from raydiff.nn.backbones import Backbone, BackboneSettings
 from raydiff.nn.diffusion import Diffusion, keyed_noise, spaced_timesteps
-from raydiff.nn.maps import gaussian_blur, top_mean
+from raydiff.nn.maps import LargestPixels, MapReader, gaussian_blur
 from raydiff.nn.segmentation import FeatureSegmentation, SegmentationUNet
 from raydiff.nn.unet import UNet, UNetSettings
 from raydiff.vision_libraries import torchvision
@@ -208,9 +208,9 @@ class DiffusionAD(AnomalyMethod):
         images = examples[:, :3].to(self.device).float() / 255
         return self._resized(self.reconstruct(images, keys, score), self.settings.image_size).clamp(0, 1)
 
-    def scores(self, maps: Tensor, score: DiffusionADScore) -> Tensor:
-        """(N,) image scores: the mean of the largest pixels."""
-        return top_mean(maps, score.top_pixels)
+    def reader(self, score: DiffusionADScore, height: int, width: int) -> MapReader:
+        """Image scores are the mean of the map's largest pixels."""
+        return LargestPixels(score.top_pixels)
 
     def reconstruct(self, images: Tensor, keys: Sequence[str], score: DiffusionADScore, draw: int = 0) -> Tensor:
         """The norm-guided reconstruction (N, 3, R, R) of images in [0, 1]; the draw is the noise's number."""

@@ -20,7 +20,7 @@ from raydiff.methods.base import Examples, Method, Report, Rows, ScoreSettings, 
 from raydiff.nn import backbones, json_tensor
 from raydiff.nn.backbones import Backbone, BackboneSettings
 from raydiff.nn.category_statistics import CategorySums, likeliest
-from raydiff.nn.maps import anomaly_map, image_score
+from raydiff.nn.maps import LargestWindow, MapReader, anomaly_map
 from raydiff.nn.memory_bank import cover_radius, greedy_coreset, nearest_neighbours
 
 _BY_CATEGORY = ("feature_mean", "feature_std", "looks_mean")  # buffers with a row a category
@@ -315,9 +315,9 @@ class FeatureMethod(Method):
         names = self.categories
         return [names[place] for place in self.shown(examples).tolist()]
 
-    def scores(self, maps: Tensor, score: FeatureScoreSettings) -> Tensor:
-        """(N,) image scores: the largest mean over a window of the map (LafitE section 3.2)."""
-        return image_score(maps, score.pool)
+    def reader(self, score: FeatureScoreSettings, height: int, width: int) -> MapReader:
+        """Image scores are the largest mean over a window of the map (LafitE section 3.2)."""
+        return LargestWindow(score.pool, height, width)
 
     def about(self) -> dict[str, Any]:
         """The backbone's licence, how large the memory bank is, and how far a patch it was chosen from may lie from it.

@@ -24,7 +24,7 @@ from raydiff.nn.batches import filled
 from raydiff.nn.codec import Autoencoder, Pixels
 from raydiff.nn.diffusion import Diffusion, keyed_noise, spaced_timesteps
 from raydiff.nn.given_autoencoder import GivenAutoencoder
-from raydiff.nn.maps import gaussian_blur, top_mean
+from raydiff.nn.maps import LargestPixels, MapReader, gaussian_blur
 from raydiff.nn.stable_diffusion import Architecture, PromptedUNet, check_pretrained, load_pretrained
 from raydiff.nn.tokens import nearest_token_distance
 from raydiff.nn.unet import UNet
@@ -205,9 +205,9 @@ class GLAD(AnomalyMethod):
         clean, _ = self._denoised(self._encode(examples[:, :3].to(self.device).float() / 255), keys, score)
         return self._decode(clean).clamp(0, 1)
 
-    def scores(self, maps: Tensor, score: GLADScore) -> Tensor:
-        """(N,) image scores: the mean of the largest pixels."""
-        return top_mean(maps, score.top_pixels)
+    def reader(self, score: GLADScore, height: int, width: int) -> MapReader:
+        """Image scores are the mean of the map's largest pixels."""
+        return LargestPixels(score.top_pixels)
 
     def reconstruct(self, latents: Tensor, noise: Tensor, score: GLADScore) -> tuple[Tensor, dict[str, Tensor]]:
         """Adaptive denoising of latents (N, C, h, w): the reconstruction, and what it tells of each image.

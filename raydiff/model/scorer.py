@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import accumulate, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -36,14 +37,90 @@ def score_images(
 ) -> Scored:
     """Score uint8 images as the method's view has them (see `View.seen`); the rest as of `score_examples`.
 
-    Some tiles are in memory at a time, or one image's.
+    Some tiles are in memory at a time; one image's, where it is looked at in part.
     """
     parts = []
-    for group in method.settings.view.groups(images, method.settings.image_size):
-        inputs = inputs_of(method, images[group])
+    view, size = method.settings.view, method.settings.image_size
+    for group in view.groups(images, size):
         shown = None if categories is None else categories[group]
-        parts.append(score_inputs(method, inputs, score, positions, shown))
+        layouts = [view.layout(image.shape, size) for image in images[group]]
+        if len(layouts) == 1 and view.is_large(layouts[0]) and images[group.start].shape[2] == 3:
+            (image,) = images[group]
+            large = InRows(method, partial(iter, [image]), layouts[0], score, positions, shown)
+            whole = np.concatenate(list(large.map_rows()))
+            parts.append(large.scored()._replace(maps=whole[None]))
+        else:
+            parts.append(score_inputs(method, inputs_of(method, images[group]), score, positions, shown))
     return concatenated(parts)
+
+
+class InRows:
+    """An image that comes some rows at a time, scored as `score_images` scores it whole, to the bit.
+
+    A chunk of tiles is in memory at a time, and of the image and of its map the rows that two tiles reach over.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        seen: Callable[[], Iterable[np.ndarray]],
+        layout: Layout,
+        score: ScoreSettings,
+        positions: PositionStatistics | None = None,
+        categories: Sequence[str | None] | None = None,
+    ) -> None:
+        """Nothing is read yet; `positions` and `categories`, of the one image, as of `score_examples`.
+
+        Args:
+            seen: the image as the view has it, in bands (h, W, 3) of its rows from its top on, each time anew: where
+                its category is to be guessed, all of it is looked at before.
+            layout: of an image that is at least as high and as wide as a tile, and looked at everywhere.
+        """
+        self._method, self._seen, self._layout = method, seen, layout
+        self._score, self._positions, self._categories = score, positions, categories
+        self._guess: str | None = None
+        self._tiles: list[Scored] = []
+        self._own = False
+        self._read: np.ndarray | None = None
+
+    def map_rows(self) -> Iterator[np.ndarray]:
+        """The image's map, float32, in bands of rows (h, W)."""
+        reader = self._method.reader(self._score, self._layout.height, self._layout.width)
+        for rows in self._layout.joined_rows(self._tile_maps()):
+            reader.add(torch.from_numpy(rows[None]).to(self._method.device))
+            yield rows
+        self._read = reader.scores().double().cpu().numpy()
+
+    def scored(self) -> Scored:
+        """What the image's score is, without its map, once all of `map_rows` were taken."""
+        assert self._read is not None, "its map was not taken whole"
+        tiles = concatenated(self._tiles)
+        told = {name: values.mean(keepdims=True) for name, values in tiles.details.items()}
+        value = tiles.scores.max(keepdims=True) if self._own else self._read
+        return Scored(value, np.empty((1, 0, 0), np.float32), told, [self._guess])
+
+    def _tile_maps(self) -> Iterator[np.ndarray]:
+        (given,) = self._categories or [None]
+        known = self._method.categories
+        if self._categories is not None and known and given not in known:
+            names = Counter(
+                name for tiles in self._chunks() for name in _likely(self._method, examples_of(self._method, tiles))
+            )
+            self._guess = names.most_common(1)[0][0]
+        for tiles in self._chunks():
+            shown = [self._guess or given] * len(tiles)
+            keys = [image_key(tile) for tile in tiles]
+            found, own = _score_chunk(
+                self._method, examples_of(self._method, tiles), keys, self._score, self._positions, shown, None
+            )
+            self._tiles.append(found.without_maps())
+            self._own |= own
+            yield from found.maps
+
+    def _chunks(self) -> Iterator[np.ndarray]:
+        tiles = self._layout.tiles_of(self._seen())
+        while some := list(islice(tiles, CHUNK[self._method.device.type])):
+            yield np.stack(some)
 
 
 class Inputs(NamedTuple):
@@ -211,16 +288,21 @@ def _guesses(
     guessed: list[str | None] = [None] * len(given)
     if not known or all(name in known for name in given):
         return guessed
-    chunk = CHUNK[method.device.type]
-    likely = [
-        name
-        for _, batch in _chunks(method, examples)
-        for name in method.likely_categories(filled(batch, chunk))[: len(batch)]
-    ]
+    likely = _likely(method, examples)
     for place, (name, rows) in enumerate(zip(given, _rows(layouts), strict=True)):
         if name not in known:
             guessed[place] = Counter(likely[rows]).most_common(1)[0][0]
     return guessed
+
+
+def _likely(method: Method, examples: Tensor) -> list[str]:
+    """What each of the examples looks like to the method."""
+    chunk = CHUNK[method.device.type]
+    return [
+        name
+        for _, batch in _chunks(method, examples)
+        for name in method.likely_categories(filled(batch, chunk))[: len(batch)]
+    ]
 
 
 def _chunks(method: Method, examples: Tensor) -> Iterator[tuple[slice, Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -28,17 +29,56 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
     return F.conv2d(blurred, kernel.view(1, 1, -1, 1))
 
 
-def image_score(maps: Tensor, pool: int) -> Tensor:
-    """(N, H, W) maps to (N,) scores: the largest mean over any pool x pool window (stride 1)."""
-    window = min(pool, *maps.shape[-2:])
-    rows = F.avg_pool2d(maps[:, None], (1, window), stride=1)  # one way, then the other: a tenth of the work
-    return F.avg_pool2d(rows, (window, 1), stride=1).amax(dim=(1, 2, 3))
+class MapReader(Protocol):
+    """Reads image scores off maps that come some rows at a time: the same to the bit, wherever they are cut."""
+
+    def add(self, rows: Tensor) -> None:
+        """Take in the next rows (N, h, W) of N maps."""
+
+    def scores(self) -> Tensor:
+        """(N,) image scores of the maps whose rows were all taken in."""
 
 
-def top_mean(maps: Tensor, pixels: int) -> Tensor:
-    """(N, H, W) maps to (N,) scores: the mean of each map's so many largest pixels."""
-    flat = maps.flatten(1)
-    return flat.topk(min(pixels, flat.shape[1]), dim=1).values.mean(1)
+class LargestWindow:
+    """The largest mean over any pool x pool window (stride 1) of maps of a height and a width."""
+
+    def __init__(self, pool: int, height: int, width: int) -> None:
+        self._window = min(pool, height, width)
+        self._held: Tensor | None = None  # rows in windows that reach further down
+        self._largest: Tensor | None = None
+
+    def add(self, rows: Tensor) -> None:
+        """As `MapReader.add`."""
+        # One way, then the other: a tenth of the work.
+        across = F.avg_pool2d(rows[:, None], (1, self._window), stride=1)
+        held = across if self._held is None else torch.cat([self._held, across], 2)
+        if held.shape[2] >= self._window:
+            found = F.avg_pool2d(held, (self._window, 1), stride=1).amax(dim=(1, 2, 3))
+            self._largest = found if self._largest is None else torch.maximum(self._largest, found)
+        self._held = held[:, :, max(0, held.shape[2] - self._window + 1) :]
+
+    def scores(self) -> Tensor:
+        """As `MapReader.scores`."""
+        assert self._largest is not None, "rows are missing"
+        return self._largest
+
+
+class LargestPixels:
+    """The mean of each map's so many largest pixels."""
+
+    def __init__(self, pixels: int) -> None:
+        self._pixels = pixels
+        self._largest: Tensor | None = None
+
+    def add(self, rows: Tensor) -> None:
+        """As `MapReader.add`."""
+        flat = rows.flatten(1) if self._largest is None else torch.cat([self._largest, rows.flatten(1)], 1)
+        self._largest = flat.topk(min(self._pixels, flat.shape[1]), dim=1).values
+
+    def scores(self) -> Tensor:
+        """As `MapReader.scores`."""
+        assert self._largest is not None, "rows are missing"
+        return self._largest.mean(1)
 
 
 def _reflect(maps: Tensor, radius: int, dim: int) -> Tensor:

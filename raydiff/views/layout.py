@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from raydiff.views.ragged import Arrays
 from raydiff.views.roi import alike
 
 T = TypeVar("T")
@@ -56,21 +55,48 @@ class Layout(NamedTuple):
             filled[self.height :, :, 3] = filled[:, self.width :, 3] = 0
         return np.stack([filled[y : y + self.size, x : x + self.size] for y, x in self.origins])
 
-    def joined(self, maps: Arrays) -> np.ndarray:
+    def tiles_of(self, bands: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """As `tiles`, one after the other, of an image that comes in bands of whole rows; a tile's rows are held.
+
+        The image is at least as high and as wide as a tile.
+        """
+        starts, columns = self._starts(self.height), self._starts(self.width)
+        held: np.ndarray | None = None
+        first = row = 0  # of what is held, and of the tiles to come
+        for band in bands:
+            held = band if held is None else np.concatenate([held, band])
+            while row < len(starts) and starts[row] + self.size <= first + len(held):
+                rows = held[starts[row] - first :][: self.size]
+                yield from (rows[:, x : x + self.size] for x in columns)
+                row += 1
+            spent = min(starts[row] - first, len(held)) if row < len(starts) else len(held)
+            held, first = held[spent:], first + spent
+
+    def joined(self, maps: Iterable[np.ndarray]) -> np.ndarray:
         """The image's map (H, W), float32, from its tiles' maps (S, S): where they overlap, one fades into the other.
 
         What was added to fill a tile is cut off.
         """
+        return np.concatenate(list(self.joined_rows(maps)))
+
+    def joined_rows(self, maps: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """As `joined`, in bands of rows (h, W), each as soon as no further tile reaches it; a tile's rows are held."""
+        found = iter(maps)
         if self.is_one_tile:
-            return np.asarray(maps[0], np.float32)
-        shape = max(self.height, self.size), max(self.width, self.size)
-        total, weights = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        weight = self._weight()
-        for (y, x), found in zip(self.origins, maps, strict=True):
-            place = slice(y, y + self.size), slice(x, x + self.size)
-            total[place] += weight * found
-            weights[place] += weight
-        return (total / weights)[: self.height, : self.width]
+            yield np.asarray(next(found), np.float32)
+            return
+        columns, weight = self._starts(self.width), self._weight()
+        total, weights = np.zeros((2, self.size, max(self.width, self.size)), np.float32)
+        starts = self._starts(self.height)
+        for y, following in zip(starts, [*starts[1:], max(self.height, self.size)], strict=True):
+            for x in columns:
+                total[:, x : x + self.size] += weight * next(found)
+                weights[:, x : x + self.size] += weight
+            done = following - y
+            yield (total[:done] / weights[:done])[: self.height - y, : self.width]
+            for each in (total, weights):
+                each[: self.size - done] = each[done:].copy()
+                each[self.size - done :] = 0
 
     def _along(self, side: int) -> int:
         return 1 if side <= self.size else math.ceil((side - self.overlap) / (self.size - self.overlap))

@@ -183,6 +183,10 @@ class View(Settings):
         """
         return self.layout(self._scaled(*self.cropped(height, width), size), size).tile_count
 
+    def is_large(self, layout: Layout) -> bool:
+        """Whether an image has more tiles than are worked on at a time, and none of them is filled up."""
+        return layout.tile_count > TILES and min(layout.height, layout.width) >= layout.size
+
     def groups(self, images: Arrays, size: int) -> Iterator[slice]:
         """Consecutive images, as they are seen, that have TILES tiles together at most, or a single one."""
         start, held = 0, 0
