@@ -180,7 +180,7 @@ def said_by_main(monkeypatch, capsys, *arguments):
     [
         (["evaluate", "--model", "lafite"], "holds no image table"),
         (["report"], "holds no image table"),
-        (["review"], "give the --out of jobs/score_archive.py"),
+        (["review"], "is not there; check the bucket, the folder and the name"),
         (["train", "--method", "lafite"], "raydiff index --data"),
         (["train", "--method", "lafite", "--set", "train_steps"], "is not NAME=VALUE"),
         (["index", "--data", "nowhere/at/all"], "nowhere/at/all"),

