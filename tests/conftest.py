@@ -79,11 +79,9 @@ TRAINED = [name for name in methods.names() if issubclass(methods.get(name).Trai
 # Two networks from nothing take longer; the method's own test file has them learn.
 SLOW_TO_LEARN = {"diffusion_ad", "glad"}
 # Ray Train looks at its workers' reports every 2 s, which is most of the time that a training of a few steps takes.
-# Its log monitor looks for new files ten times a second where there are fewer than so many, and else twice.
 # An object that nobody refers to is gone at once, and not within a second: what needs it still fails in each test.
 QUICK_RAY = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "RAY_free_objects_period_milliseconds": "0",
 }
 
