@@ -5,6 +5,8 @@
   of these is then a dataset.
 - **Folder of normals**, see `layouts.plain`: images in the folder itself, or one folder a category.
 - **A mask beside each image**, see `layouts.marked`: black for normals.
+- **Data sets that bring their split in a file**, see `layouts.split_files`: VisA, Real-IAD.
+- **Masks of the defects in a folder `Label`** beside them, see `layouts.label_folders`: DAGM.
 - **Folders that the user names** normal and anomalous, see `layouts.sorted_folders`.
 - **Table**: CSV, JSON lines, a list of URIs or Parquet, see `tables`.
 
@@ -22,10 +24,12 @@ from raydiff import storage
 from raydiff.errors import DataError, StorageError
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.layouts.found import Finding, Folder, Found, Layout, Row, as_table, list_folder
+from raydiff.images.layouts.label_folders import label_folders_layout
 from raydiff.images.layouts.marked import marked_layout
 from raydiff.images.layouts.mvtec import is_mvtec, mvtec_layout
 from raydiff.images.layouts.plain import plain_layout
 from raydiff.images.layouts.sorted_folders import sorted_layout
+from raydiff.images.layouts.split_files import split_layout
 from raydiff.images.names import IMAGE_EXTENSIONS, MASKS, category_of, few
 from raydiff.images.pages import Pages, expanded
 from raydiff.images.parts import PartPattern, with_parts
@@ -72,6 +76,7 @@ def survey(
     """As `find_images`, with an account of the files that are not in the table, and of the parts."""
     uri = storage.absolute(uri)
     found = _survey(uri, score_uri, named, part_from)
+    part_from = part_from or PartPattern.parse(found.part_from)
     images = found.images
     if pages:
         with phase("counting pages", len(images), "files") as shown:
@@ -117,12 +122,22 @@ def _survey(uri: str, score_uri: str | None, named: FolderNames, part_from: Part
         if masks := to_score.beside:
             what = "masks beside images to score, left out"
             findings += (Finding(what, tuple(map(storage.name, masks.values())), len(masks)),)
-    return Found(as_table(rows, uri), found.name, ignored, tuple(found.misplaced), tuple(found.unused_masks), findings)
+    return Found(
+        as_table(rows, uri),
+        found.name,
+        ignored,
+        tuple(found.misplaced),
+        tuple(found.unused_masks),
+        findings,
+        found.part_from,
+    )
 
 
 def _layout(folder: Folder, named: FolderNames, part_from: PartPattern | None) -> Layout:
     if named:
         return sorted_layout(folder, named, part_from)
+    if given := split_layout(folder) or label_folders_layout(folder):
+        return given
     if is_mvtec(folder):
         return mvtec_layout(folder)
     return marked_layout(folder) if folder.beside else plain_layout(folder)

@@ -37,6 +37,7 @@ class Found:
     misplaced: tuple[str, ...] = ()  # images at no place that has a meaning
     unused_masks: tuple[str, ...] = ()  # masks that fit no image
     findings: tuple[Finding, ...] = ()  # the rest: what was left out, and what was taken for what
+    part_from: str | None = None  # see `Layout`
 
 
 class Row(NamedTuple):
@@ -75,6 +76,7 @@ class Layout:
     misplaced: list[str] = field(default_factory=list)
     unused_masks: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    part_from: str | None = None  # a known data set's images are grouped by this, as by --part-from
 
 
 def list_folder(uri: str) -> Folder:
