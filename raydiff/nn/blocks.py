@@ -69,7 +69,8 @@ class Block(nn.Module):
     def __init__(self, width: int, expansion: int) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(2))
-        self.around = nn.Conv2d(width, width, KERNEL, padding=KERNEL // 2, groups=width)
+        around = nn.Conv2d(width, width, KERNEL, padding=KERNEL // 2, groups=width)
+        self.around = around.to(memory_format=torch.channels_last)  # as its gradient comes, or workers copy it and warn
         self.mix = nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, expansion * width), nn.Linear(expansion * width, width)
         self.steer = nn.Linear(width, 6 * width)
