@@ -37,6 +37,11 @@ def level() -> str:
     return "INFO" if _all else "WARNING"
 
 
+def level_of_needless_warnings() -> str:
+    """The level of a logger that warns of what is as it should be, such as that a token is asked for."""
+    return "INFO" if _all else "ERROR"
+
+
 def told(lines: Iterable[str]) -> Iterator[str]:
     """Those of some lines that are shown."""
     return (line for line in lines if _all or not re.search(REMARKS, line))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -55,4 +56,5 @@ def test_the_main_job(place, tmp_path, job_environment):
     assert "1 errors" in done.stdout  # the unreadable image
     for line in ("lafite", "nearest_patch", "chosen by pseudo-validation, without a label: ", f"report: {run.report}"):
         assert line in done.stdout[done.stdout.index("┃ category") :]
+    assert not re.findall(r".*\.(?:py|cc):\d+.*", done.stdout + done.stderr)  # no line of Ray's own
     assert (Path(job_environment["HOME"]) / ".ray/auth_token").exists()  # the Ray of its own asks for a token

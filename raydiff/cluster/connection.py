@@ -49,6 +49,7 @@ def connect(address: str | None = None, gpus: int | None = None) -> None:
             console.print(f"{ADDRESS} is not set: starting a Ray on this machine")
             use_private_token()
             own_ray.settle(os.environ)
+            logging.getLogger("ray._private.authentication").setLevel(verbosity.level_of_needless_warnings())
             # Nobody looks at a dashboard that comes and goes with one command, and its processes are not for nothing.
             ray.init(address="local", include_dashboard=False, _node_ip_address=LOOPBACK, logging_config=said)
     if threading.current_thread() is threading.main_thread():
