@@ -18,6 +18,7 @@ from conftest import fitted, made_images, write_mvtec
 from PIL import Image
 from ray import serve
 from ray.exceptions import RayActorError
+from ray.serve.context import _get_global_client
 
 import raydiff
 from raydiff.errors import ClusterError, DataError, SettingsError
@@ -35,6 +36,7 @@ from raydiff.scoring.bulk import score_table
 from raydiff.scoring.deployment import Scorer, deployed
 from raydiff.scoring.maps import read_map
 from raydiff.scoring.part_scorer import PartScorer
+from raydiff.scoring.router import PATIENT
 from raydiff.scoring.unfinished import Unfinished, work_uri
 
 pytestmark = pytest.mark.ray
@@ -113,6 +115,15 @@ def test_one_row_an_image(scored, folders):
     alarms = sum(row["is_anomalous"] is True for row in rows.to_pylist())
     assert 0 < alarms < 131
     assert summary[:4] == (134, 134, 3, alarms)
+
+
+def test_whoever_calls_waits_for_a_replica_that_computes(handle):
+    """By default Serve passes over a replica that does not say within 0.1 s how much it has in hand."""
+    assert PATIENT.get_request_router_class().queue_len_response_deadline_s == 5
+    details = _get_global_client().get_serve_details()["applications"]
+    (app,) = [app for name, app in details.items() if name.startswith(deployment.APP)]
+    config = app["deployments"]["scorer"]["deployment_config"]
+    assert config["request_router_config"]["request_router_class"] == "raydiff.scoring.router:PatientRouter"
 
 
 def test_scores_and_maps_are_the_models_own(scored, folders):

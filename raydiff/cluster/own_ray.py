@@ -10,8 +10,6 @@ KEPT_SECONDS = 600
 
 def settle(environment: MutableMapping[str, str]) -> None:
     """Settings for the environment that such a Ray is started in; what stands there already counts more."""
-    # Replicas that compute on all cores answer late; Serve would warn of it after 0.1 s.
-    environment.setdefault("RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S", "5")
     # As many processes as CPUs would start ahead, and serve nobody: a job's workers are in its own environment.
     environment.setdefault("RAY_prestart_worker_first_driver", "0")
     # Ray's log monitor looks for new files ten times a second where there are fewer than so many, and else twice.

@@ -18,6 +18,7 @@ from raydiff import cluster, verbosity
 from raydiff.cluster.task_errors import told_in
 from raydiff.cluster.worker_progress import told_if_pending
 from raydiff.model.scored import Scored
+from raydiff.scoring.router import PATIENT
 
 APP = "raydiff"
 CALLS_PER_REPLICA = 2  # one being computed, one ready beside it; callers wait beyond that
@@ -67,6 +68,7 @@ def deployed(model_uri: str, replicas: int | None = None) -> Iterator[Deployment
         max_ongoing_requests=CALLS_PER_REPLICA,
         graceful_shutdown_wait_loop_s=GRACE_SECONDS,
         graceful_shutdown_timeout_s=5,
+        request_router_config=PATIENT,
         logging_config=said,
     )
     take_down_left_over()

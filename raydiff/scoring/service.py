@@ -27,6 +27,7 @@ from raydiff.model.folder import load
 from raydiff.scoring.answers import Limits, Parameters, answer, described
 from raydiff.scoring.gate import RETRY_SECONDS, Gate
 from raydiff.scoring.http_app import http_app
+from raydiff.scoring.router import PATIENT
 from raydiff.scoring.service_metrics import ServiceMetrics
 from raydiff.scoring.tokens import hashed_token
 from raydiff.settings import Settings
@@ -121,6 +122,7 @@ def application(arguments: Arguments, **options: Any) -> Application:
         max_ongoing_requests=LET_IN,
         max_queued_requests=QUEUED,
         backpressure_config=BackpressureConfig(retry_after_s=RETRY_SECONDS),
+        request_router_config=PATIENT,
         **options,
     )
     bound: Application = deployment.bind(arguments, hashed_token())

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import numpy as np
-from ray.data import ActorPoolStrategy
+from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
 from raydiff import cluster, methods, storage
 from raydiff.cluster import notes
@@ -44,13 +44,14 @@ def compute_examples(method: str, settings: TrainSettings, table_uri: str, work_
     notes.keeper()
     reading = Reading.of(settings)
     whole = parts(table_uri, reading.rows_per_part)
-    dataset = stream(whole, reading).map_batches(
-        ExampleWriter,
-        fn_constructor_args=(method, settings, store_uri),
-        batch_size=None,
-        compute=ActorPoolStrategy(size=min(len(whole), cluster.devices())),
-        **cluster.worker_options(),
+    known, workers = (method, settings, store_uri), min(len(whole), cluster.devices())
+    # A task's process stays for the job's next tasks, which want the network too; where it has a GPU, Ray ends it.
+    how: dict[str, Any] = (
+        {"fn": ExampleWriter, "fn_constructor_args": known, "compute": ActorPoolStrategy(size=workers)}
+        if cluster.gpus()
+        else {"fn": write_examples, "fn_args": known, "compute": TaskPoolStrategy(size=workers)}
     )
+    dataset = stream(whole, reading).map_batches(batch_size=None, **how, **cluster.worker_options())
     counts: dict[int, int] = {}
     errors: dict[str, str] = {}
     with phase(str(key["example"]["example"]), sum(part.stop - part.start for part in whole)) as shown:
@@ -72,6 +73,19 @@ def examples_key(method: str, settings: TrainSettings) -> dict[str, Any]:
     seen = {"view": settings.view, "levels": settings.levels}
     told = {name: value.model_dump(mode="json") if value else None for name, value in seen.items()}
     return {"example": methods.get(method).untrained(settings).example_key(), **told}
+
+
+def write_examples(batch: dict[str, Any], method: str, settings: TrainSettings, store_uri: str) -> dict[str, Any]:
+    """As an `ExampleWriter` does, which the process keeps for the next part."""
+    key = method, settings.model_dump_json(), store_uri
+    writer = _writers.pop(key, None) or ExampleWriter(method, settings, store_uri)
+    _writers.clear()
+    if not writer.refused:  # what it could not have may be there at the next attempt
+        _writers[key] = writer
+    return writer(batch)
+
+
+_writers: dict[tuple[str, str, str], ExampleWriter] = {}  # the last one of this process
 
 
 class ExampleWriter:
