@@ -201,7 +201,7 @@ def test_the_token_is_asked_for_and_kept_in_this_tab_alone(tab, folder, files, m
         document.querySelector('#key button').click(); }})()"""
     with site(folder, hashed_token()) as page:
         tab.open(page)
-        tab.wait("document.getElementById('door').open")
+        tab.wait("document.getElementById('door')?.open")
         tab.ask(give.format("wrong"))
         tab.wait("document.getElementById('door-told').textContent.includes('not its token')")
         tab.ask(give.format("horse-battery"))
