@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from pydantic import BaseModel, Field
 
 from raydiff import storage
 from raydiff.errors import RaydiffError
+from raydiff.images import packed_archive
 from raydiff.images import table as images
 from raydiff.images.decode import MAX_PIXELS, decode
 from raydiff.images.encoded import data_uri, jpeg
@@ -48,13 +50,17 @@ class Picture(BaseModel):
 class Pictures:
     """Makes the pictures of a table's rows; may be used by several threads."""
 
-    def __init__(self, table: Table, model: dict[str, Any] | None, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self, table: Table, model: dict[str, Any] | None, max_pixels: int = MAX_PIXELS, archive_uri: str = ""
+    ) -> None:
         """Args:
         model: its description (see `model.describe`), for levels, view and colours; None where it is not at hand.
         max_pixels: larger images are not shown.
+        archive_uri: that was scored; if it is packed, images that are gone are taken from it.
         """
         self._table = table
         self._max_pixels = max_pixels
+        self._archive = archive_uri
         self._scales = Scales(table, model)
         train = model["settings"]["train"] if model else {}
         self._levels = Levels.kept(train)
@@ -74,7 +80,7 @@ class Pictures:
             return kept
         told = self._table.files.take([row], _OF_ROW).to_pylist()[0]
         with self._room(told):
-            found = self._made(told, size)
+            found = self._made(told, size, self._table.files.shard(row))
         if size == "small":
             self._kept.put(row, found, 1000 + len(found.image or "") + len(found.heat or ""))
         return found
@@ -85,9 +91,10 @@ class Pictures:
         with contextlib.nullcontext() if 0 < pixels <= SEVERAL_PIXELS else self._large:
             yield
 
-    def _made(self, row: dict[str, Any], size: Size) -> Picture:
+    def _made(self, row: dict[str, Any], size: Size, shard: str) -> Picture:
+        fetch = partial(packed_archive.fetch, archive_uri=self._archive, shard=shard)
         try:
-            picture, height, width = small(row, _SIDES[size], self._levels, self._max_pixels)
+            picture, height, width = small(row, _SIDES[size], self._levels, self._max_pixels, fetch)
         except RaydiffError as error:
             return Picture(error=str(error))
         found = Picture(image=data_uri("image/jpeg", jpeg(picture, _JPEG_QUALITY[size])), width=width, height=height)
