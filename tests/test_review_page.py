@@ -158,6 +158,34 @@ def test_a_phone_shows_it_without_scrolling_sideways(tab, page):
     assert tab.ask("document.getElementById('row').scrollWidth") <= 390
 
 
+def test_a_barrier_would_be_found(tab):
+    tab.open("about:blank")
+    tab.ask("document.body.innerHTML = '<button></button>'")
+    assert ["critical", "button-name"] in [found[:2] for found in tab.barriers()]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_barriers_are_found(tab, page, width, scheme):
+    tab.size(width, 800, phone=width < 600)
+    tab.scheme(scheme)
+    tab.open("about:blank")
+    tab.open(page)
+    tab.wait("document.querySelector('.tile .heat')?.naturalWidth === 40 && !!document.querySelector('.tile .why')")
+    assert tab.barriers() == []
+    tab.ask("document.getElementById('further').open = true")
+    choose(tab, "verdict", "error", "2 of 1,000 images")
+    tab.wait("document.querySelector('.tile')?.row !== undefined")
+    assert tab.barriers() == []
+    tab.ask("document.getElementById('reset').click()")
+    tab.wait(f"{COUNT}.startsWith('1,000 images')")
+    tab.wait("document.querySelector('.tile')?.row === 999")
+    tab.ask("document.querySelector('.tile').click()")
+    tab.wait("document.getElementById('image').naturalWidth === 40 && !document.getElementById('heat').hidden")
+    tab.wait("document.getElementById('numbers').textContent.includes('Map')")
+    assert tab.barriers() == []
+
+
 def test_the_token_is_asked_for_once(tab, scores, monkeypatch):
     monkeypatch.setenv(TOKEN, "horse-battery")
     give = """(() => {{ document.getElementById('token').value = '{}';
