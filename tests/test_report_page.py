@@ -54,6 +54,7 @@ def test_a_browser_shows_every_picture(make: Make, tmp_path: Path, kind: str, ta
         drawn = tab.ask("[...document.querySelectorAll('figure svg')].map(svg => svg.getBBox().width)")
         assert len(drawn) == page.count("<svg")
         assert all(width > 100 for width in drawn)
+        assert tab.barriers() == []
     assert tab.errors == []
     picture = tmp_path / "report.png"
     tab.photograph(picture)
