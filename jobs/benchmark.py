@@ -18,7 +18,7 @@ import typer
 from raydiff import cli, cluster, storage
 from raydiff.cluster.allocator import keep_freed_memory
 from raydiff.errors import DataError
-from raydiff.images import pack
+from raydiff.images import packed_archive
 from raydiff.images.archive import write_shard
 from raydiff.images.shards import Part, parts, read_rows, row_count, shard_name
 from raydiff.images.stream import Reading, decode_rows
@@ -104,7 +104,7 @@ def _bare_worker(
 
     def score(part: Part) -> None:
         rows = read_rows(part.uri, part.start, part.stop)
-        images = list(decode_rows(rows, reading, pack.read_bytes(packed, part))["image"])
+        images = list(decode_rows(rows, reading, packed_archive.read_bytes(packed, part))["image"])
         model.score_seen(images, rows["category"].to_pylist())
 
     score(mine[0])  # warm: code loaded, memory taken

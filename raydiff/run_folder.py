@@ -23,6 +23,18 @@ class RunFolder:
         self.trials = storage.join(self.uri, "tuning", "trials.csv")
         self.trials_plot = storage.join(self.uri, "tuning", "trials.svg")
 
+    @classmethod
+    def existing(cls, uri: str) -> RunFolder:
+        """A run that is there.
+
+        Raises:
+            DataError: if it has no image table.
+        """
+        run = cls(uri)
+        if not storage.exists(run.images):
+            raise DataError(f"{run.uri} holds no image table; run `raydiff index --data URI --out {run.uri}` first")
+        return run
+
     def table(self, role: str) -> str:
         """The part of the image table with one role (see images.holdout): fit, tune, calibrate or test."""
         return storage.join(self.uri, "tables", f"{role}.parquet")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import importlib.resources
 import json
 import os
 import shutil
@@ -31,6 +32,11 @@ FLAGS = (
     "--disable-sync",
     "--no-first-run",
 )
+
+
+# axe-core's verdict of a page: what keeps people from using it, each as [how bad, rule, [where and why, ...]].
+_FOUND = """axe.run({resultTypes: ['violations']}).then(({violations}) => violations.map(
+    ({impact, id, nodes}) => [impact, id, nodes.map(({target, failureSummary}) => `${target}: ${failureSummary}`)]))"""
 
 
 class Tab:
@@ -109,6 +115,13 @@ class Tab:
     def scheme(self, scheme: str) -> None:
         """`light` or `dark`."""
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def barriers(self) -> list[Any]:
+        """What axe-core finds on the page, as it is now, that it calls serious or critical."""
+        if self.ask("typeof axe") == "undefined":
+            script = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
+            self.ask(f"{script}; null")
+        return [found for found in self.ask(_FOUND) if found[0] in ("serious", "critical")]
 
     def photograph(self, place: Path | str, whole: bool = False) -> None:
         """Write what is shown as PNG; the whole page, or the window."""

@@ -25,9 +25,11 @@ from processes import wait_for
 
 import raydiff
 from raydiff import storage
-from raydiff.errors import DataError
+from raydiff.errors import DataError, StorageError
+from raydiff.images import packed_archive, pages
 from raydiff.images.decode import decode
-from raydiff.images.pack import pack, read_bytes, shards_of
+from raydiff.images.pack import pack
+from raydiff.images.pages import File
 from raydiff.images.shards import Part
 from raydiff.model.description import describe
 from raydiff.report.archive import write_archive_report
@@ -282,7 +284,7 @@ def test_another_run_is_refused(scored, model, archive, tmp_path, other):
         score_archive(model, data, str(out), **given)
 
 
-def test_packed_images_score_the_same_and_new_ones_are_taken_in(scored, model, archive, tmp_path):
+def test_packed_images_score_the_same_and_new_ones_are_taken_in(scored, model, archive, tmp_path, monkeypatch):
     out = scored[0]
     before = table.read(str(out))
     packed = str(tmp_path / "packed")
@@ -311,6 +313,15 @@ def test_packed_images_score_the_same_and_new_ones_are_taken_in(scored, model, a
     for row in rows.to_pylist()[len(before) :]:
         assert row["score"] == by_uri[row["uri"]]
 
+    def gone(uri: str) -> File:
+        raise StorageError(f"{uri} is not there")
+
+    monkeypatch.setattr(pages, "read", gone)  # as if they had been deleted: the folder says where the bytes are
+    noted = packed_archive.scored(storage.read_json(f"{second}/run.json"))
+    for name in table.part_names(second):
+        for uri in table.read_file(table.part_uri(second, name), ["uri"])["uri"].to_pylist():
+            assert packed_archive.fetch(uri, noted, name).data == Path(uri).read_bytes()
+
 
 def test_large_files_are_packed_so_that_eight_are_read_alone(local_ray, tmp_path):
     content = np.random.default_rng(0).bytes(2**18 + 1)
@@ -327,8 +338,8 @@ def test_large_files_are_packed_so_that_eight_are_read_alone(local_ray, tmp_path
 
     assert rows_of_groups("large") == [8] * 8 + [3]  # the last three, less than 16 MB, would fit in one of 64
     assert rows_of_groups("small") == [64, 3]
-    (shard,) = shards_of(str(tmp_path / "large_packed"))
-    found = read_bytes(str(tmp_path / "large_packed"), Part(0, shard.name, shard.uri, 60, 66))
+    (shard,) = packed_archive.shards_of(str(tmp_path / "large_packed"))
+    found = packed_archive.read_bytes(str(tmp_path / "large_packed"), Part(0, shard.name, shard.uri, 60, 66))
     assert found == [number.to_bytes() + content[1:] for number in range(60, 66)]
 
 

@@ -195,15 +195,36 @@ def test_the_api_is_described_without_a_network(tab, page):
     assert f"{page}v1/score" in tab.ask("document.getElementById('shell').textContent")
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_barriers_are_found(tab, page, files, width, scheme):
+    tab.size(width, 800, phone=width < 600)
+    tab.scheme(scheme)
+    tab.open("about:blank")
+    tab.open(page)
+    tab.wait("document.getElementById('model').textContent.includes('nearest_patch')")
+    assert tab.barriers() == []
+    tab.choose("#files", *files)
+    tab.wait(DONE)
+    tab.wait("document.getElementById('heat').complete && !document.getElementById('heat').hidden")
+    assert tab.barriers() == []
+    tab.ask("document.querySelectorAll('#list button')[3].click()")  # which is not scored
+    assert tab.barriers() == []
+    tab.open(page + "docs")
+    tab.wait("[...document.querySelectorAll('h2')].some(each => each.textContent === 'What is in the answers')")
+    assert tab.barriers() == []
+
+
 def test_the_token_is_asked_for_and_kept_in_this_tab_alone(tab, folder, files, monkeypatch):
     monkeypatch.setenv(TOKEN, "horse-battery")
     give = """(() => {{ document.getElementById('token').value = '{}';
         document.querySelector('#key button').click(); }})()"""
     with site(folder, hashed_token()) as page:
         tab.open(page)
-        tab.wait("document.getElementById('door').open")
+        tab.wait("document.getElementById('door')?.open")
         tab.ask(give.format("wrong"))
         tab.wait("document.getElementById('door-told').textContent.includes('not its token')")
+        assert tab.barriers() == []
         tab.ask(give.format("horse-battery"))
         tab.wait("document.getElementById('model').textContent.includes('nearest_patch')")
         tab.choose("#files", files[0])

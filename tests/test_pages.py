@@ -19,7 +19,7 @@ from PIL import Image
 
 from raydiff import cluster, storage
 from raydiff.errors import DataError, ImageError, SettingsError, StorageUnavailable
-from raydiff.images import archive, pack, pages
+from raydiff.images import archive, pack, packed_archive, pages
 from raydiff.images.decode import decode, decode_mask
 from raydiff.images.holdout import roles
 from raydiff.images.index import index
@@ -390,7 +390,7 @@ def test_a_packed_archive_knows_its_pages(folder: Path, tmp_path: Path, monkeypa
     (part,) = parts(storage.join(packed, "images"))
     images = archive.read_shard(part.uri)
     assert names(images, folder)[:3] == ["a.tif#1", "a.tif#2", "a.tif#3"]
-    rows = decode_rows(images, Reading(32), pack.read_bytes(packed, part))
+    rows = decode_rows(images, Reading(32), packed_archive.read_bytes(packed, part))
     plain = decode_rows(images, Reading(32))
     for column in ("image", "content_hash", "error"):
         np.testing.assert_array_equal(rows[column], plain[column])

@@ -24,6 +24,7 @@ from raydiff.scoring import bulk, parts_table, table
 from raydiff.scoring import by_part as grouping
 from raydiff.scoring.bulk import Summary
 from raydiff.scoring.parts_table import has_parts, write_parts
+from raydiff.steps import scoring
 
 RATE = "0.1"
 SCHEMA = table.SCHEMA.append(pa.field("part", pa.string()))
@@ -135,9 +136,9 @@ def test_a_runs_test_images_have_a_table_of_parts_beside_their_scores(tmp_path, 
         write(Path(scores), rows)
         return Summary(len(rows), len(rows), 0, 0, 1.0, None)
 
-    monkeypatch.setattr(steps, "_existing", RunFolder)
-    monkeypatch.setattr(steps, "has_test_images", lambda out: True)
-    monkeypatch.setattr(steps, "describe", lambda uri: model)
+    monkeypatch.setattr(RunFolder, "existing", RunFolder)
+    monkeypatch.setattr(scoring, "has_test_images", lambda out: True)
+    monkeypatch.setattr(scoring, "describe", lambda uri: model)
     monkeypatch.setattr(bulk, "score_table", scored)
     steps.score(None, str(tmp_path), "lafite")
     found, expected = read(run.scores("lafite", "abc")), by_hand(rows)

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from raydiff import cluster, methods, progress, steps, storage
 from raydiff.errors import ClusterError, RaydiffError
 from raydiff.images import archive, pack
+from raydiff.images import table as image_table
 from raydiff.images.holdout import roles
 from raydiff.images.stream import Reading
 from raydiff.images.survey import survey
@@ -36,6 +37,7 @@ from raydiff.planning.training import (
     plan_training,
     trials_of,
 )
+from raydiff.run_folder import ROLES, RunFolder
 from raydiff.scoring import archive_run, table
 from raydiff.scoring.archive_run import list_images, score_archive
 from raydiff.scoring.bulk import claim
@@ -216,9 +218,9 @@ def test_the_images_of_a_run_are_those_of_the_real_one(tmp_path, per_category):
     total = {"": sum(found.values(), Counter())}
     assert {name: counts["images"] for name, counts in found.items()} == {"bolt": 18, "cloth": 18}
     for name, counts in (found if per_category else total).items():
-        folder = steps.RunFolder(places[name])
-        assert {role: counts[role] for role in steps.ROLES} == {
-            role: steps.table.read(folder.table(role)).num_rows for role in steps.ROLES
+        folder = RunFolder(places[name])
+        assert {role: counts[role] for role in ROLES} == {
+            role: image_table.read(folder.table(role)).num_rows for role in ROLES
         }
 
 

@@ -16,6 +16,7 @@ from raydiff.review.app import review_app
 from raydiff.review.serving import opened
 from raydiff.scoring import table as score_table
 from raydiff.scoring.maps import write_map
+from raydiff.scoring.tokens import TOKEN, hashed_token
 
 pytestmark = pytest.mark.browser
 
@@ -42,7 +43,7 @@ def rows():
 
 
 @pytest.fixture(scope="module")
-def page(rows, tmp_path_factory):
+def scores(rows, tmp_path_factory):
     root = tmp_path_factory.mktemp("scores")
     heat = np.zeros((40, 40), np.float32)
     heat[10:20, 10:20] = 20.0
@@ -56,7 +57,12 @@ def page(rows, tmp_path_factory):
         schema = score_table.SCHEMA.append(pa.field("part", pa.string()))
         score_table.write(place, pa.Table.from_pylist(some, schema))
     storage.write_json(str(root / "run.json"), {"maps": "tiff"})
-    viewer = opened(str(root))
+    return str(root)
+
+
+@pytest.fixture(scope="module")
+def page(scores):
+    viewer = opened(scores)
     with browser.served(review_app(viewer, None)) as url:
         yield url
     viewer.table.files.close()
@@ -150,3 +156,51 @@ def test_a_phone_shows_it_without_scrolling_sideways(tab, page):
     tab.ask("document.querySelector('.tile').click()")
     tab.wait("document.getElementById('image').naturalWidth === 40")
     assert tab.ask("document.getElementById('row').scrollWidth") <= 390
+
+
+def test_a_barrier_would_be_found(tab):
+    tab.open("about:blank")
+    tab.ask("document.body.innerHTML = '<button></button>'")
+    assert ["critical", "button-name"] in [found[:2] for found in tab.barriers()]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_barriers_are_found(tab, page, width, scheme):
+    tab.size(width, 800, phone=width < 600)
+    tab.scheme(scheme)
+    tab.open("about:blank")
+    tab.open(page)
+    tab.wait("document.querySelector('.tile .heat')?.naturalWidth === 40 && !!document.querySelector('.tile .why')")
+    assert tab.barriers() == []
+    tab.ask("document.getElementById('further').open = true")
+    choose(tab, "verdict", "error", "2 of 1,000 images")
+    tab.wait("document.querySelector('.tile')?.row !== undefined")
+    assert tab.barriers() == []
+    tab.ask("document.getElementById('reset').click()")
+    tab.wait(f"{COUNT}.startsWith('1,000 images')")
+    tab.wait("document.querySelector('.tile')?.row === 999")
+    tab.ask("document.querySelector('.tile').click()")
+    tab.wait("document.getElementById('image').naturalWidth === 40 && !document.getElementById('heat').hidden")
+    tab.wait("document.getElementById('numbers').textContent.includes('Map')")
+    assert tab.barriers() == []
+
+
+def test_the_token_is_asked_for_once(tab, scores, monkeypatch):
+    monkeypatch.setenv(TOKEN, "horse-battery")
+    give = """(() => {{ document.getElementById('token').value = '{}';
+        document.querySelector('#key button').click(); }})()"""
+    viewer = opened(scores)
+    with browser.served(review_app(viewer, hashed_token())) as page:
+        tab.size(1280, 800)
+        tab.open(page)
+        tab.wait("document.getElementById('door')?.open")
+        tab.ask(give.format("wrong"))
+        tab.wait("document.getElementById('door-told').textContent.includes('not its token')")
+        tab.ask(give.format("horse-battery"))
+        tab.wait(f"{COUNT}.startsWith('1,000 images')")
+        tab.wait("document.querySelector('.tile .heat')?.naturalWidth === 40")
+        assert tab.ask(
+            "[document.querySelectorAll('dialog[open]').length, document.querySelectorAll('#door').length]"
+        ) == [0, 1]
+    viewer.table.files.close()

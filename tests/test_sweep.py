@@ -47,6 +47,7 @@ from raydiff.selection.staged_search import StagedSearch
 from raydiff.selection.trial import Trial
 from raydiff.selection.trials import COLUMNS, SCORES, as_csv, rank_correlation, rows, trials_table
 from raydiff.selection.tune import trial_resources
+from raydiff.steps import tuning as tuning_step
 
 ROOT = Path(__file__).parents[1]
 
@@ -470,9 +471,9 @@ def test_what_is_for_one_model_is_refused_for_several(run_uri, option):
 
 def test_by_default_copies_are_left_as_they_are(run_uri, monkeypatch):
     tuned = []
-    monkeypatch.setattr(steps, "tune", lambda out, name, *more: tuned.append(name))
+    monkeypatch.setattr(tuning_step, "tune", lambda out, name, *more: tuned.append(name))
     monkeypatch.setattr(storage, "read_json", lambda uri: {})
-    monkeypatch.setattr(steps, "describe", lambda uri: {})
+    monkeypatch.setattr(tuning_step, "describe", lambda uri: {})
     assert list(steps.sweep(run_uri, None, SearchSettings())) == tuned == ["nearest_patch"]
     assert list(steps.sweep(run_uri, ["copy"], SearchSettings())) == ["copy"]
     monkeypatch.setattr(methods, "names", list)

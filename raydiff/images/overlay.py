@@ -63,6 +63,23 @@ def layer(anomaly_map: NDArray[np.float32], low: float, high: float) -> bytes:
     return sink.getvalue()
 
 
+def lifted(laid: NDArray[np.uint8], below: NDArray[np.uint8], image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The heat of an overlay as an opaque picture, to be laid over an image: at an opacity of OPACITY it is as it was.
+
+    So it can be shown at any strength, the full one included, as a `layer` can.
+
+    Args:
+        laid: (H, W, 3), what `overlay` has made.
+        below: (H, W, 3), what it was laid over: the image as the network saw it, which may be blurred.
+        image: (H, W, 3), what it is to be laid over.
+
+    Returns:
+        (H, W, 3): of pixels without heat the image's.
+    """
+    heat = (laid.astype(np.float32) - below) / OPACITY
+    return np.rint(np.clip(image + heat, 0.0, 255.0)).astype(np.uint8)
+
+
 def map_scale(normal_maps: Sequence[NDArray[np.float32]]) -> tuple[float, float]:
     """Ends of a colour scale (low, high) from some maps of normal images of one category, for want of a calibration.
 

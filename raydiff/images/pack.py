@@ -19,19 +19,17 @@ from rich.console import Console
 
 from raydiff import cluster, storage
 from raydiff.at_work import at_work
-from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
-from raydiff.images import archive
+from raydiff.errors import DataError, StorageError, StorageUnavailable
+from raydiff.images import archive, packed_archive
 from raydiff.images.listing import Listing
 from raydiff.images.pages import Pages, file_of
-from raydiff.images.shards import ROWS_PER_PART, ROWS_PER_TILED_PART, Part, Shard, read_rows, shards
-from raydiff.images.tables import own_table
+from raydiff.images.shards import ROWS_PER_PART, ROWS_PER_TILED_PART, Shard, read_rows, shards
 from raydiff.progress import console, phase
 from raydiff.storage.patience import patiently
 
 ROWS_PER_PACK = 512  # half a GB of images of 1 MB
 FETCHES_AT_ONCE = 16
 LARGE_PART = 2**24  # bytes; beyond it a request for each eight images costs less than fetching them all for eight
-ABOUT = "pack.json"
 
 SCHEMA = pa.schema([("uri", pa.string()), ("data", pa.large_binary()), ("error", pa.string())])
 
@@ -43,22 +41,6 @@ class Packed(NamedTuple):
     now: int  # of them by this run
     unreadable: int  # of those: files that could not be fetched
     bytes: int  # of those
-
-
-def is_packed(uri: str) -> bool:
-    """Whether a folder is a packed archive."""
-    return not own_table.is_table(uri) and storage.exists(storage.join(uri, ABOUT))
-
-
-def source(packed_uri: str) -> str:
-    """The folder or table that was packed."""
-    return str(storage.read_json(storage.join(packed_uri, ABOUT))["data"])
-
-
-def shards_of(packed_uri: str) -> list[Shard]:
-    """The shards of a packed archive's image table whose files are packed."""
-    done = {shard.name for shard in shards(_data(packed_uri))}
-    return [shard for shard in shards(_images(packed_uri)) if shard.name in done]
 
 
 def pack(data_uri: str, packed_uri: str, pages: Pages | None = None) -> Packed:
@@ -82,16 +64,16 @@ def pack(data_uri: str, packed_uri: str, pages: Pages | None = None) -> Packed:
 def _packed(data_uri: str, packed_uri: str, pages: Pages | None) -> Packed:
     listing = Listing(data_uri, pages=pages)
     with phase("listing") as shown:
-        growth = archive.grow(_images(packed_uri), shown.counted(listing), ROWS_PER_PACK)
+        growth = archive.grow(packed_archive.images_uri(packed_uri), shown.counted(listing), ROWS_PER_PACK)
     console.print(f"listing: {growth.new} new images, {growth.known} known", markup=False)
-    table = shards(_images(packed_uri))
-    done = {shard.name for shard in shards(_data(packed_uri))}
+    table = shards(packed_archive.images_uri(packed_uri))
+    done = {shard.name for shard in shards(packed_archive.data_uri(packed_uri))}
     missing = [shard for shard in table if shard.name not in done]
     if missing:
         cluster.connect()
     counts = {"unreadable": 0, "bytes": 0}
     with phase("packing", sum(shard.rows for shard in missing)) as shown:
-        for shard, found in _on_cluster(missing, _data(packed_uri)):
+        for shard, found in _on_cluster(missing, packed_archive.data_uri(packed_uri)):
             counts = {name: counts[name] + found[name] for name in counts}
             shown.advance(shard.rows, f"{counts['unreadable']} unreadable")
     return Packed(sum(shard.rows for shard in table), sum(shard.rows for shard in missing), **counts)
@@ -106,37 +88,19 @@ def print_packed(packed: Packed, uri: str, to: Console = console) -> None:
     )
 
 
-def read_bytes(packed_uri: str | None, part: Part) -> list[bytes | ImageError] | None:
-    """The files of a part of a packed archive, or why there is none; None where nothing is packed."""
-    if packed_uri is None:
-        return None
-    uri = storage.join(_data(packed_uri), f"{part.shard}.parquet")
-    rows = patiently(read_rows, uri, part.start, part.stop, ["data", "error"])
-    return [
-        ImageError(error) if error else data
-        for data, error in zip(rows["data"].to_pylist(), rows["error"].to_pylist(), strict=True)
-    ]
-
-
-def _images(packed_uri: str) -> str:
-    return storage.join(packed_uri, "images")
-
-
-def _data(packed_uri: str) -> str:
-    return storage.join(packed_uri, "packed")
-
-
 def _claim(data_uri: str, packed_uri: str, pages: Pages | None) -> None:
     mine = {"data": data_uri} | ({"pages": pages.claimed(data_uri)} if pages else {})
-    if is_packed(packed_uri):
-        if source(packed_uri) != data_uri:
-            raise DataError(f"{packed_uri} holds {source(packed_uri)}; pack {data_uri} into another folder")
-        if storage.read_json(storage.join(packed_uri, ABOUT)) != mine:
+    if packed_archive.is_packed(packed_uri):
+        if packed_archive.source(packed_uri) != data_uri:
+            raise DataError(
+                f"{packed_uri} holds {packed_archive.source(packed_uri)}; pack {data_uri} into another folder"
+            )
+        if storage.read_json(storage.join(packed_uri, packed_archive.ABOUT)) != mine:
             raise DataError(f"{packed_uri} was packed with other --pages; give the same, or pack into another folder")
         return
     if storage.exists(packed_uri) and storage.list_files(packed_uri):
         raise DataError(f"{packed_uri} holds something else; pack into a new folder")
-    storage.write_json(storage.join(packed_uri, ABOUT), mine)
+    storage.write_json(storage.join(packed_uri, packed_archive.ABOUT), mine)
 
 
 def _on_cluster(missing: list[Shard], packed_uri: str) -> Iterator[tuple[Shard, dict[str, int]]]:

@@ -72,6 +72,11 @@ class PartPattern:
         )
 
 
+def unclaimed(noted: str) -> str:
+    """The source that scores are noted to be of, whether its images were grouped or not (see `PartPattern.claimed`)."""
+    return noted.partition(f" ({OPTION} ")[0]
+
+
 def with_parts(images: pa.Table, pattern: PartPattern, folders: Collection[str]) -> pa.Table:
     """An image table with the column `part`, as its images' paths below `folders` name them.
 

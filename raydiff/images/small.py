@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -11,6 +11,7 @@ from raydiff.errors import ImageError
 from raydiff.images import pages
 from raydiff.images.decode import MAX_PIXELS, decode_noted
 from raydiff.images.levels import Levels
+from raydiff.images.pages import File
 from raydiff.views import reduced
 
 
@@ -22,13 +23,20 @@ class Small(NamedTuple):
     width: int
 
 
-def small(row: Mapping[str, Any], side: int, levels: Levels | None = None, max_pixels: int = MAX_PIXELS) -> Small:
+def small(
+    row: Mapping[str, Any],
+    side: int,
+    levels: Levels | None = None,
+    max_pixels: int = MAX_PIXELS,
+    fetch: Callable[[str], File] = pages.read,
+) -> Small:
     """The image that a row is of, so that it fits into a square of `side` pixels; a smaller one stays as it is.
 
     Args:
         row: of an image or score table, with `uri` and what else it says of how the image is read (`Levels.of_row`).
         levels: the model's, which stored values are black and white.
         max_pixels: larger images are not shown.
+        fetch: what fetches a file by its URI.
 
     Raises:
         ImageError: as `decode`, or if the row names no image.
@@ -37,7 +45,7 @@ def small(row: Mapping[str, Any], side: int, levels: Levels | None = None, max_p
     """
     if not row["uri"]:
         raise ImageError("the row names no image")
-    file = pages.read(row["uri"])
+    file = fetch(row["uri"])
     own = Levels.of_row(row, levels)
     found = decode_noted(file.data, max_pixels, own, file.page, lambda *sides: reduced.factor(max(sides) / side))
     picture = Image.fromarray(found.pixels)

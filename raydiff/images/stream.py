@@ -19,7 +19,7 @@ import pyarrow as pa
 import ray
 
 from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
-from raydiff.images import guarded, pack, pages, table
+from raydiff.images import guarded, packed_archive, pages, table
 from raydiff.images.decode import MAX_PIXELS, see
 from raydiff.images.levels import Levels
 from raydiff.images.pages import File, Shared, split
@@ -44,7 +44,7 @@ class Reading(NamedTuple):
     size: int  # side of the networks' input, pixels
     view: View = View()  # what of an image is to be seen, at that scale
     max_pixels: int = MAX_PIXELS
-    packed_uri: str | None = None  # folder of packed shards that hold the files' bytes (see `pack`)
+    packed_uri: str | None = None  # folder of packed shards that hold the files' bytes (see `packed_archive`)
     levels: Levels | None = None  # which stored values are black and white; by default as each file says
 
     @classmethod
@@ -115,7 +115,7 @@ def decode_part(batch: dict[str, Any], reading: Reading, attempts: Topic | None 
     }
     try:
         rows = patiently(read_rows, part.uri, part.start, part.stop)
-        columns = decode_rows(rows, reading, pack.read_bytes(reading.packed_uri, part), careful)
+        columns = decode_rows(rows, reading, packed_archive.read_bytes(reading.packed_uri, part), careful)
     except (StorageError, DataError) as error:
         which["stopped"] = str(error)
         columns = _columns(pa.table({"uri": [""]}), [_nothing(reading.size, "")])

@@ -4,6 +4,7 @@ const KEPT = "raydiff-token"; // in sessionStorage: gone when the tab is closed
 const WAIT_SECONDS = 2; // where a busy service does not say how long
 
 let asking = null;
+let door = null; // built when it is needed first
 
 export class Refused extends Error {
   constructor(status, sentence) {
@@ -53,12 +54,11 @@ function pause(milliseconds, signal) {
 function ask(wrong) {
   if (sessionStorage.getItem(KEPT)) return Promise.resolve();
   if (asking) return asking;
-  const door = document.getElementById("door");
-  const field = document.getElementById("token");
-  if (wrong) document.getElementById("door-told").textContent = "That was not its token; please give it again.";
+  door ??= build();
+  const field = door.querySelector("#token");
+  if (wrong) door.querySelector("#door-told").textContent = "That was not its token; please give it again.";
   asking = new Promise((go) => {
-    door.addEventListener("cancel", (event) => event.preventDefault());
-    document.getElementById("key").onsubmit = () => {
+    door.querySelector("#key").onsubmit = () => {
       sessionStorage.setItem(KEPT, field.value.trim());
       field.value = "";
       asking = null;
@@ -67,4 +67,21 @@ function ask(wrong) {
     door.showModal();
   });
   return asking;
+}
+
+/** The dialog that asks for it. */
+function build() {
+  const made = document.createElement("dialog");
+  made.id = "door";
+  made.setAttribute("aria-labelledby", "door-title");
+  made.innerHTML = `<form id="key" method="dialog">
+    <h2 id="door-title">This service asks for its token</h2>
+    <p id="door-told" class="small">It is what RAYDIFF_SERVE_TOKEN was when the service was started. This tab forgets it
+      when it is closed.</p>
+    <label>Token <input id="token" type="password" autocomplete="off" required></label>
+    <button type="submit" class="button">Go on</button>
+  </form>`;
+  made.addEventListener("cancel", (event) => event.preventDefault()); // without the token there is nothing behind it
+  document.body.append(made);
+  return made;
 }

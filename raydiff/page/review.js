@@ -209,7 +209,7 @@ function gone(button) {
 }
 
 /** Put a small picture into its place, or why there is none. */
-function picture(place, { image, error, width, height, heat, box, laid }) {
+function picture(place, { image, error, width, height, heat, box }) {
   if (!image) {
     place.replaceChildren(tag("span", "why", error));
     return;
@@ -219,7 +219,7 @@ function picture(place, { image, error, width, height, heat, box, laid }) {
   both.append(Object.assign(document.createElement("img"), { className: "image", src: image, alt: "" }));
   if (heat) {
     const [x, y, wide, high] = box;
-    const over = Object.assign(document.createElement("img"), { className: laid ? "heat laid" : "heat", src: heat, alt: "" });
+    const over = Object.assign(document.createElement("img"), { className: "heat", src: heat, alt: "" });
     const shares = { left: x / width, top: y / height, width: wide / width, height: high / height };
     for (const [side, share] of Object.entries(shares)) over.style[side] = `${100 * share}%`;
     both.append(over);
@@ -249,7 +249,6 @@ function setHeat(value) {
     each.setAttribute("aria-valuetext", `${value} %`);
   }
   document.body.style.setProperty("--heat", value / 100);
-  document.body.style.setProperty("--laid", Math.min(1, value / 75));
   row.opacity(value / 100);
 }
 

@@ -31,8 +31,6 @@ export class Row {
     this.small = small;
     this.viewer = new Viewer($("stage"));
     this.viewer.zoomed = (scale) => ($("percent").value = `${Math.round(scale * devicePixelRatio * 100)} %`);
-    this.laid = false;
-    this.share = 0.75;
     const buttons = {
       out: () => this.viewer.zoom(0.8),
       in: () => this.viewer.zoom(1.25),
@@ -64,8 +62,7 @@ export class Row {
   }
 
   opacity(share) {
-    this.share = share;
-    this.viewer.opacity(this.laid ? Math.min(1, share / 0.75) : share);
+    this.viewer.opacity(share);
   }
 
   /** Show a row, of which the list knows something already, as number `index` of `total`. */
@@ -104,9 +101,7 @@ export class Row {
     $("scale").hidden = !found.heat;
     if (!found.image) return this.viewer.show(null);
     this.viewer.show(found.image, found.width, found.height, fileOf(told.uri));
-    this.laid = found.laid;
     this.viewer.warm(found.heat, found.box);
-    this.opacity(this.share);
   }
 
   #facts(row) {

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from raydiff import cluster, storage
-from raydiff.images import archive, pack
+from raydiff.images import archive, packed_archive
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.listing import Listing
 from raydiff.images.pages import Pages
@@ -56,7 +56,7 @@ def plan_archive(
     if part_from and not there:
         check_part_from(data_uri, part_from, pages)
     check_claim(out_uri, model, storage.join(out_uri, "images"), maps, max_pixels, source)
-    packed = pack.is_packed(data_uri)
+    packed = packed_archive.is_packed(data_uri)
     packed_uri = data_uri if packed else None
     reading = Reading.described(model["settings"]["train"], max_pixels=max_pixels, packed_uri=packed_uri)
     with phase("listing") as shown:

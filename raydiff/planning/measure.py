@@ -26,7 +26,7 @@ import torch
 from raydiff import cluster, methods, storage
 from raydiff.errors import DataError
 from raydiff.evaluation.evaluate import evaluate
-from raydiff.images import pack
+from raydiff.images import packed_archive
 from raydiff.images.shards import Part
 from raydiff.images.stream import Reading, decode_rows
 from raydiff.methods.base import GradientSettings, Method, ScoreSettings, TrainSettings
@@ -191,7 +191,7 @@ def decoded(rows: pa.Table, reading: Reading, part: Part | None, seconds: float)
         start = DECODED * len(groups)
         some = rows.slice(start, DECODED)
         own = part and part._replace(start=part.start + start, stop=part.start + start + len(some))
-        groups.append(decode_rows(some, reading, pack.read_bytes(reading.packed_uri, own) if own else None))
+        groups.append(decode_rows(some, reading, packed_archive.read_bytes(reading.packed_uri, own) if own else None))
         return len(some)
 
     each = timed([decode_some] * -(-len(rows) // DECODED), seconds)

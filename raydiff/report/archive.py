@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from raydiff import storage
 from raydiff.errors import DataError
+from raydiff.images import packed_archive
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.levels import Levels
 from raydiff.model.calibration import Calibration
@@ -29,6 +32,7 @@ from raydiff.scoring.summary import ArchiveSummary, Day
 
 MAX_CATEGORIES = 24  # with figures of their own
 MAX_ROWS = 200  # of the table of categories
+SHARD = "shard"  # of the image table that a row is of, carried along to the gallery
 AGAIN = "run jobs/score_archive.py again with the same options: it scores nothing that is scored, and writes it"
 
 
@@ -129,8 +133,9 @@ def _count(archive: Archive, plotted: Sequence[str]) -> ArchiveCounts:
     counts = ArchiveCounts(archive.summary, archive.calibration, archive.periods)
     uris = table.parts(archive.uri)
     with phase("report", len(uris), "parts") as shown:
-        for part in read_columns(uris, list(COLUMNS)):
-            counts.add(part, plotted)
+        for uri, part in zip(uris, read_columns(uris, list(COLUMNS)), strict=True):
+            shard = pa.repeat(table.part_name(uri), len(part))
+            counts.add(part.append_column(SHARD, shard), plotted)
             shown.advance()
     if counts.rows != archive.summary.images:
         raise DataError(
@@ -260,7 +265,8 @@ def _tile(archive: Archive, row: Mapping[str, Any], counts: ScoreCounts | None) 
     scale = archive.calibration.of(category).colour_scale() if archive.calibration else None
     if scale is None and counts is not None:
         scale = counts.middle, counts.middle + 2 * counts.unit
-    image, heat, problem = pictures(row, scale, levels, archive.run.get("max_pixels", MAX_PIXELS))
+    fetch = partial(packed_archive.fetch, archive_uri=packed_archive.scored(archive.run), shard=row[SHARD])
+    image, heat, problem = pictures(row, scale, levels, archive.run.get("max_pixels", MAX_PIXELS), fetch=fetch)
     return Tile(
         uri=row["uri"],
         category=category,

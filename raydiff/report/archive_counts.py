@@ -139,7 +139,7 @@ class ArchiveCounts:
         self._random = np.random.default_rng(SEED)
 
     def add(self, part: pa.Table, drift_of: Collection[str]) -> None:
-        """Take in rows with COLUMNS.
+        """Take in rows with COLUMNS; what else they have is kept of those in the gallery.
 
         Args:
             drift_of: categories whose drift is told by period.

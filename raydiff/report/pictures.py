@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,11 +12,13 @@ from scipy import ndimage
 
 from raydiff import storage
 from raydiff.errors import RaydiffError
+from raydiff.images import pages
 from raydiff.images.decode import MAX_PIXELS, decode
 from raydiff.images.encoded import jpeg
 from raydiff.images.levels import Levels
 from raydiff.images.masks import read_mask
 from raydiff.images.overlay import overlay
+from raydiff.images.pages import File
 from raydiff.images.small import small
 from raydiff.scoring.maps import read_map
 
@@ -38,6 +40,7 @@ def pictures(
     levels: Levels | None = None,
     max_pixels: int = MAX_PIXELS,
     side: int = THUMBNAIL,
+    fetch: Callable[[str], File] = pages.read,
 ) -> Pictures:
     """The pictures of one image. What cannot be read is no error: it is said why.
 
@@ -47,9 +50,10 @@ def pictures(
         scale: ends of the map's colours; None where there is none, and so no heat.
         levels: the model's, which stored values are black and white.
         side: the longest of a picture, pixels.
+        fetch: what fetches an image's file by its URI.
     """
     try:
-        shown = np.asarray(small(row, side, levels, max_pixels).picture)
+        shown = np.asarray(small(row, side, levels, max_pixels, fetch).picture)
     except RaydiffError as error:
         return Pictures(None, None, str(error))
     height, width = shown.shape[:2]

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from raydiff import storage
 from raydiff.errors import DataError, RaydiffError
+from raydiff.images import packed_archive
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.table import PART, TIME
 from raydiff.model.description import describe
@@ -39,6 +40,7 @@ class Known(BaseModel):
     model_id: str | None = None
     maps: str = "none"
     max_pixels: int = MAX_PIXELS
+    archive: str = Field("", description="that was scored, packed or not")
     complete: bool = True
 
 
@@ -50,7 +52,8 @@ def known(scores_uri: str) -> Known:
     """
     run, manifest = (_json(scores_uri, name) for name in (scores.RUN, scores.MANIFEST))
     told = {name: run[name] for name in ("model_id", "maps", "max_pixels") if name in run}
-    return Known.model_validate({**told, "complete": manifest.get("complete", True)})
+    archive = packed_archive.scored(run)
+    return Known.model_validate({**told, "archive": archive, "complete": manifest.get("complete", True)})
 
 
 def model_of(scores_uri: str, model_uri: str | None, model_id: str | None) -> dict[str, Any] | None:

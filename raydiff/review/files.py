@@ -95,6 +95,10 @@ class Files:
         back[order] = np.arange(len(order))
         return found.take(pa.array(back))
 
+    def shard(self, row: int) -> str:
+        """The shard of the image table that a row is of."""
+        return table.part_name(self.parts[int(np.searchsorted(self.starts, row, "right")) - 1])
+
     def close(self) -> None:
         """End its threads."""
         self._pool.shutdown(cancel_futures=True)

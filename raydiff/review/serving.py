@@ -30,7 +30,7 @@ def opened(scores_uri: str, model_uri: str | None = None) -> Review:
     table = Table(Files(scores_uri))
     how = known(scores_uri)
     model = model_of(scores_uri, model_uri, how.model_id)
-    pictures = Pictures(table, model, how.max_pixels)
+    pictures = Pictures(table, model, how.max_pixels, how.archive)
     return Review(table, pictures, lambda: about(table, how, model is not None))
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from raydiff import cluster, storage
 from raydiff.at_work import at_work
 from raydiff.errors import DataError, SettingsError
-from raydiff.images import archive, pack, table
+from raydiff.images import archive, packed_archive, table
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.listing import Listing, folder_of
 from raydiff.images.pages import Pages
@@ -48,7 +48,7 @@ def score_archive(
     """List what is new, score what is missing, sum up; what this run scored (None: nothing was missing) and the whole.
 
     Args:
-        data_uri: a folder of images, a table (see `own_table`) or a packed archive (see `pack`).
+        data_uri: a folder of images, a table (see `own_table`) or a packed archive (see `packed_archive`).
         replicas: of the model; one a GPU, or one a CPU, by default.
         address, gpus: as of `cluster.connect`, which is called if anything is missing.
         pages: which pages of a file are images, each a row; by default a file of several is a row with an error.
@@ -129,7 +129,7 @@ def source_of(data_uri: str, pages: Pages | None, part_from: PartPattern | None 
     Raises:
         SettingsError: if pages are asked of a packed archive, which was packed with those that count.
     """
-    if pages and pack.is_packed(data_uri):
+    if pages and packed_archive.is_packed(data_uri):
         raise SettingsError(f"{data_uri} is packed: give --pages to raydiff index --pack, and leave it out here")
     source = pages.claimed(data_uri) if pages else data_uri
     return part_from.claimed(source) if part_from else source
@@ -142,9 +142,12 @@ def check_part_from(data_uri: str, part_from: PartPattern, pages: Pages | None) 
         DataError: if there are images and it does not, or if the source says itself which part an image shows.
     """
     listed: Iterable[pa.Table] = Listing(data_uri, pages=pages, part_from=part_from)
-    if pack.is_packed(data_uri):
-        folder = folder_of(pack.source(data_uri))
-        listed = (with_column(archive.read_shard(shard.uri), part_from, [folder]) for shard in pack.shards_of(data_uri))
+    if packed_archive.is_packed(data_uri):
+        folder = folder_of(packed_archive.source(data_uri))
+        listed = (
+            with_column(archive.read_shard(shard.uri), part_from, [folder])
+            for shard in packed_archive.shards_of(data_uri)
+        )
     first = None
     for rows in listed:
         if rows[table.PART].null_count < len(rows):
@@ -171,7 +174,7 @@ def list_images(
         DataError, StorageError: as `score_archive`.
     """
     categories = categories_of(model)
-    if pack.is_packed(data_uri):
+    if packed_archive.is_packed(data_uri):
         _take_over(data_uri, images, categories, part_from)
         return data_uri
     _list(images, Listing(data_uri, categories, pages, part_from))
@@ -224,7 +227,7 @@ def _tell_unknown(listing: Listing) -> None:
 
 def _take_over(packed: str, images: str, categories: Collection[str], part_from: PartPattern | None) -> None:
     """The image table of a packed archive, with the categories that the model knows, and the parts that paths name."""
-    source = pack.source(packed)
+    source = packed_archive.source(packed)
     there = {shard.name for shard in shards(images)}
     found = packed_shards(packed)
     listing = None if own_table.is_table(source) else Listing(source, categories)
@@ -248,7 +251,7 @@ def packed_shards(packed: str) -> list[Shard]:
     Raises:
         DataError: if there are none.
     """
-    found = pack.shards_of(packed)
+    found = packed_archive.shards_of(packed)
     if not found:
         raise DataError(f"{packed} holds no packed images yet; run `raydiff index --pack` to its end first")
     return found

@@ -93,7 +93,7 @@ def score_table(
         calibrated: False leaves thresholds and p-values out, whether the model has a calibration or not.
         maps: "tiff" writes float maps at each image's own size under anomaly_maps/, "png" heat maps over the images.
         max_pixels: an image that has more becomes a row with an error.
-        packed_uri: packed archive that holds the files' bytes (see `images.pack`).
+        packed_uri: packed archive that holds the files' bytes (see `images.packed_archive`).
         source: what a table that grows lists.
         replicas: of the deployment; one a GPU, or one a CPU, by default.
 

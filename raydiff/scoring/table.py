@@ -5,6 +5,7 @@ Behind the columns of SCHEMA stand those that a user's own table has beyond the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
@@ -59,12 +60,13 @@ def part_uri(scores_uri: str, name: str) -> str:
 def part_names(scores_uri: str) -> list[str]:
     """Names of the finished parts, in order; none where there is no score table yet."""
     folder = storage.join(scores_uri, TABLE)
-    found = map(storage.name, storage.list_files(folder)) if storage.exists(folder) else ()
-    return [
-        file.removeprefix("part-").removesuffix(".parquet")
-        for file in found
-        if file.startswith("part-") and file.endswith(".parquet")
-    ]
+    found = storage.list_files(folder) if storage.exists(folder) else ()
+    return [part_name(uri) for uri in found if re.fullmatch(r"part-.*\.parquet", storage.name(uri))]
+
+
+def part_name(uri: str) -> str:
+    """The shard of the image table whose images a part holds, by the part's URI."""
+    return storage.name(uri).removeprefix("part-").removesuffix(".parquet")
 
 
 def parts(scores_uri: str) -> list[str]:

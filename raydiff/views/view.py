@@ -181,7 +181,15 @@ class View(Settings):
         Raises:
             ImageError: if the crop lies outside the image.
         """
-        return self.layout(self._scaled(*self.cropped(height, width), size), size).tile_count
+        return self.layout(self.shape_seen(height, width, size), size).tile_count
+
+    def shape_seen(self, height: int, width: int, size: int) -> tuple[int, int]:
+        """Height and width of what is `seen` of an image of this size.
+
+        Raises:
+            ImageError: if the crop lies outside the image.
+        """
+        return self._scaled(*self.cropped(height, width), size)
 
     def is_large(self, layout: Layout) -> bool:
         """Whether an image has more tiles than are worked on at a time, and none of them is filled up."""

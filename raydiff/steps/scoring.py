@@ -1,0 +1,95 @@
+"""What a deployed model does for a run: alarm thresholds from held-out normals, scores of the test images."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from raydiff import cluster
+from raydiff.at_work import at_work
+from raydiff.errors import DataError
+from raydiff.images import table
+from raydiff.images.holdout import roles
+from raydiff.model.calibration import Calibration
+from raydiff.model.description import describe
+from raydiff.model.rate import DEFAULT_RATE
+from raydiff.progress import console
+from raydiff.run_folder import RunFolder
+from raydiff.scoring.map_place import Maps
+from raydiff.steps.indexing import BOTH
+
+if TYPE_CHECKING:
+    from ray.serve.handle import DeploymentHandle
+
+    from raydiff.model.folder import Model
+    from raydiff.scoring.bulk import Summary
+
+
+@contextlib.contextmanager
+def serving(out: str, name: str) -> Iterator[DeploymentHandle]:
+    """A model of the run, deployed for `calibrate` and `score`."""
+    from raydiff.scoring.deployment import deployed
+
+    run = RunFolder.existing(out)
+    describe(run.existing_model(name))
+    cluster.connect()
+    with at_work(run.uri), deployed(run.model(name)) as handle:
+        yield handle
+
+
+def calibrate(
+    handle: DeploymentHandle, out: str, name: str, rate: float = DEFAULT_RATE, pseudo_images: int | None = None
+) -> Model:
+    """Set a model's alarm thresholds from the run's images with the role `calibrate`; `pseudo_images` as of `tune`."""
+    from raydiff.selection.calibrate import calibrate as calibrate_model
+    from raydiff.selection.pseudo_validation import PseudoValidationSettings
+
+    size = PseudoValidationSettings.at_most(pseudo_images)
+    run = RunFolder.existing(out)
+    images = table.read(run.images)
+    given = zip(images["category"].to_pylist(), roles(images), strict=True)
+    shared = sorted({category for category, role in given if role == BOTH})
+    uri = run.model(name)
+    scores = run.scores(name, describe(uri, calibrated=False)["id"], "calibrate")
+    return calibrate_model(handle, uri, run.table("calibrate"), scores, rate, shared, size)
+
+
+def has_test_images(out: str) -> bool:
+    """Whether the run has images to score and to evaluate."""
+    return table.read(RunFolder.existing(out).table("test")).num_rows > 0
+
+
+def score(handle: DeploymentHandle, out: str, name: str, maps: Maps = "none") -> Summary:
+    """Score the run's test images; where a column `part` says which part an image shows, a table of parts lies beside.
+
+    Raises:
+        DataError: if it has none.
+    """
+    from raydiff.scoring import parts_table
+    from raydiff.scoring.bulk import score_table
+
+    run = RunFolder.existing(out)
+    check_tested(out)
+    uri = run.model(name)
+    model = describe(uri)
+    scores = run.scores(name, model["id"])
+    summary = score_table(handle, uri, run.table("test"), scores, maps)
+    if parts_table.has_parts(scores):
+        calibration = Calibration.parse(model["calibration"]) if model["calibration"] else None
+        for sentence in parts_table.write_parts(scores, calibration, summary.images).sentences():
+            console.print(sentence, markup=False)
+    return summary
+
+
+def check_tested(out: str) -> None:
+    """Whether the run has images to score and to evaluate.
+
+    Raises:
+        DataError: if not.
+    """
+    if not has_test_images(out):
+        raise DataError(
+            f"{RunFolder(out).uri} has no test images: index some (test/<defect>/, a table's split, --score), or score "
+            "other images with jobs/score_archive.py"
+        )
