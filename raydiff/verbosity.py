@@ -11,9 +11,11 @@ import re
 from collections.abc import Iterable, Iterator
 
 # Lines of workers that Ray repeats on the driver, and of the job server: those of loggers name level, file and line.
-# Many workers are as it should be: they share the CPUs.
+# Many workers are as it should be: they share the CPUs. Ray Train's cleaner asks a dashboard each second whether a
+# training still runs, and a Ray of one's own has none.
 REMARKS = (
     r"(\bINFO\b|\bDEBUG\b).*\.(py|cc):\d+ -- |^Running entrypoint for job |worker processes have been started on node"
+    r"|placement_group_cleaner\.py:\d+ -- Failed to query"
 )
 
 _all = False

@@ -46,7 +46,7 @@ def loss_curve(run: Run) -> list[tuple[int, float]]:
 
 def in_the_middle(run: Run) -> bool:
     """Ray Train has taken note of a checkpoint, and more are to come."""
-    return len(run.checkpoints()) == 2 and not run.trained().exists()
+    return len(run.checkpoints()) == 2 and not run.is_finished()
 
 
 def test_a_killed_worker_changes_nothing(new_run):
@@ -58,7 +58,7 @@ def test_a_killed_worker_changes_nothing(new_run):
         first = wait_for(lambda: len(found := named(WORKER)) == 2 and found)
         wait_for(lambda: in_the_middle(run))
         os.kill(first[1], signal.SIGKILL)
-        assert not run.trained().exists()
+        assert not run.is_finished()
         wait_for(lambda: len(found := named(WORKER)) == 2 and not set(found) & set(first))  # others in their place
 
     with ThreadPoolExecutor(1) as pool:
@@ -80,7 +80,7 @@ def test_a_killed_driver_goes_on_from_its_checkpoint(new_run, job_environment):
             driver.kill()
     assert len(workers) == 1
     wait_for(lambda: not is_named(workers[0], WORKER))  # Ray's processes follow their driver
-    assert not run.trained().exists()
+    assert not run.is_finished()
     marked = 0
     for checkpoint in run.checkpoints():  # a mark in its past shows whether a training went on from it
         try:
@@ -114,7 +114,7 @@ def test_a_lost_node_costs_at_most_a_checkpoint(new_run, job_environment):
         def lose_one_of_two() -> None:
             wait_for(lambda: in_the_middle(both))
             lose_node_with(cluster, WORKER)
-            assert not both.trained().exists()
+            assert not both.is_finished()
 
         train_on(cluster, both, job_environment, lose_one_of_two)
     with local_cluster(nodes=3) as cluster:
@@ -122,7 +122,7 @@ def test_a_lost_node_costs_at_most_a_checkpoint(new_run, job_environment):
         def lose_it() -> None:
             wait_for(lambda: in_the_middle(alone))
             lose_node_with(cluster, WORKER)
-            assert not alone.trained().exists()
+            assert not alone.is_finished()
 
         train_on(cluster, alone, job_environment, lose_it)
     assert_same(alone, undisturbed)

@@ -37,9 +37,9 @@ class Run:
         """The finished checkpoints, the newest last."""
         return sorted(file.parent for file in self.work.glob(f"lafite/checkpoints/*/checkpoint_*/{CHECKPOINT_FILE}"))
 
-    def trained(self) -> Path:
-        """What a finished training writes last."""
-        return self.work / "lafite/trained.safetensors"
+    def is_finished(self) -> bool:
+        """Whether what a training writes last is there."""
+        return any(self.work.glob("lafite/trained-*.safetensors"))
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Of the model folder."""

@@ -93,8 +93,15 @@ def train(
     fitted_uri = fit_statistics(method, settings, examples_uri, run_uri, seed)
     record: dict[str, Any] = {"loss_curve": []}
     if isinstance(settings, GradientSettings):
-        record = _fit_gradients(method, settings, examples_uri, fitted_uri, run_uri, workers, seed)
-        fitted_uri = storage.join(run_uri, "trained.safetensors")
+        named = f"{digest(settings, examples_uri, seed)}-{workers}"
+        trained_uri = storage.join(run_uri, f"trained-{named}.safetensors")
+        if not storage.exists(trained_uri):
+            checkpoints_uri = storage.join(run_uri, "checkpoints")
+            given = settings, examples_uri, fitted_uri, trained_uri
+            _fit_gradients(method, *given, checkpoints_uri, f"train-{named}", workers, seed)
+        fitted_uri = trained_uri
+        record = storage.read_json(_record_uri(trained_uri))
+        record["loss_curve"] = [(step, loss) for step, loss in record["loss_curve"]]
 
     kind = methods.get(method)
     fitted = kind.untrained(settings)
@@ -122,13 +129,14 @@ def _fit_gradients(
     settings: TrainSettings,
     examples_uri: str,
     statistics_uri: str,
-    run_uri: str,
+    trained_uri: str,
+    checkpoints_uri: str,
+    name: str,
     workers: Workers,
     seed: int,
-) -> dict[str, Any]:
-    """Gradient steps; what the model's card says of them."""
-    fs, path = storage.arrow_filesystem(storage.join(run_uri, "checkpoints"))
-    trained_uri = storage.join(run_uri, "trained.safetensors")
+) -> None:
+    """Gradient steps from the statistics on; what is trained is written last, beside its record."""
+    fs, path = storage.arrow_filesystem(checkpoints_uri)
     with shown_progress(method, "steps") as board:
         trainer = TorchTrainer(
             _train_worker,
@@ -144,7 +152,7 @@ def _fit_gradients(
             },
             scaling_config=scaling(workers),
             run_config=RunConfig(
-                name=f"train-{digest(settings, examples_uri, seed)}-{workers}",
+                name=name,
                 storage_path=path,
                 storage_filesystem=fs,
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
@@ -157,8 +165,6 @@ def _fit_gradients(
                 trainer.fit()
         except TrainingFailedError as error:
             raise ClusterError(f"{method}: training failed: {error}") from error
-    record: dict[str, Any] = storage.read_json(_record_uri(trained_uri))
-    return record | {"loss_curve": [(step, loss) for step, loss in record["loss_curve"]]}
 
 
 def _train_worker(config: dict[str, Any]) -> None:
