@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import fitted, made_images, one_category, tiny_settings
+from conftest import LAFITES_UNET, fitted, made_images, one_category, tiny_settings
 
 from raydiff import methods
 from raydiff.errors import SettingsError
@@ -13,7 +13,7 @@ from raydiff.nn.diffusion import keyed_noise
 from raydiff.nn.maps import anomaly_map
 from raydiff.training.loop import TrainingLoop
 
-# Losses of the first steps of the tiny training; a change of them is a change of the method or its training.
+# Losses of the first steps of the U-Net's tiny training; a change of them is a change of the method or its training.
 GOLDEN = [1.0296, 1.0176, 1.091, 1.0168, 1.0161, 1.0127, 1.0354, 0.9949, 0.9775, 1.0078, 1.0409, 0.9966]
 
 
@@ -202,11 +202,31 @@ def test_impossible_score_settings_are_refused(changes):
         LafitEScore.parse(changes)
 
 
-def test_the_loss_curve_is_the_pinned_one():
-    method, examples = fitted("lafite", made_images(10))
+def test_the_loss_curve_of_the_papers_u_net_is_the_pinned_one():
+    method, examples = fitted("lafite", made_images(10), **LAFITES_UNET)
     loop = TrainingLoop(method, examples, seed=0)
     losses = [loop.advance() for _ in range(12)]
     assert losses == pytest.approx(GOLDEN, rel=2e-3)
+    untrained, _ = fitted("lafite", made_images(10), **LAFITES_UNET)
+    found, before = (
+        each.eval().maps(examples.examples, list("abcdefghij"), LafitEScore()).maps
+        for each in (loop.finish(), untrained)
+    )
+    assert torch.isfinite(found).all()
+    assert not torch.allclose(found, before)
+
+
+def test_examples_are_made_without_the_network():
+    settings = tiny_settings("lafite", **LAFITES_UNET)
+    torch.manual_seed(0)
+    whole = methods.get("lafite")(settings).eval()
+    torch.manual_seed(0)
+    part = methods.get("lafite").for_examples(settings).eval()
+    images = torch.from_numpy(made_images(3))
+    assert torch.equal(part.example(images), whole.example(images))
+    assert sum(map(torch.Tensor.numel, part.network.parameters())) < sum(
+        map(torch.Tensor.numel, whole.network.parameters())
+    )
 
 
 def test_the_paper_preset_has_the_papers_u_net():

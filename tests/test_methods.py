@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import (
+    LAFITES_UNET,
     SLOW_TO_LEARN,
     TO_BE_CHOSEN,
     TRAINED,
@@ -26,6 +27,7 @@ from raydiff.model.scorer import examples_of, image_key, score_examples, score_i
 from raydiff.training.loop import TrainingLoop
 
 every_method = pytest.mark.parametrize("name", methods.names())
+UNETS = {"lafite": LAFITES_UNET}  # the others have nothing else
 trained_methods = pytest.mark.parametrize("name", TRAINED)
 
 
@@ -155,7 +157,7 @@ def test_training_follows_its_seed_and_resumes_exactly(name):
 def test_networks_train_in_the_precision_asked_for_and_score_in_their_own(name, monkeypatch):
     def loss_and_scores(precision):
         torch.manual_seed(0)
-        method = methods.get(name)(tiny_settings(name, precision=precision)).eval()
+        method = methods.get(name)(tiny_settings(name, precision=precision, **UNETS.get(name, {}))).eval()
         images = made_images(8)
         examples = ListedExamples(examples_of(method, images))
         method.fit_statistics(examples, 0)
@@ -175,7 +177,7 @@ def test_networks_train_in_the_precision_asked_for_and_score_in_their_own(name, 
 
 @trained_methods
 def test_only_what_is_trained_changes(name):
-    method, examples = fitted(name, made_images(6))
+    method, examples = fitted(name, made_images(6), **UNETS.get(name, {}))
     before = {key: value.clone() for key, value in method.state_dict().items()}
     loop = TrainingLoop(method, examples, seed=0)
     loop.advance()

@@ -103,6 +103,11 @@ class LafitE(FeatureMethod):
         self.network = Blocks(channels, train.blocks) if train.network == "blocks" else UNet(channels, train.unet)
         self.diffusion = Diffusion("squaredcos_cap_v2", train.prediction, STEPS)
 
+    @classmethod
+    def for_examples(cls, train: LafitETrain) -> LafitE:
+        """With the least of networks: examples are features, and a U-Net's library takes seconds to load."""
+        return cls(train.changed(network="blocks", blocks=BlocksSettings(width=8, blocks=1)))
+
     @property
     def trained(self) -> nn.Module:
         """The denoising network; the backbone stays frozen."""
