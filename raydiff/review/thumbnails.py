@@ -137,7 +137,7 @@ class Pictures:
         part = picture.resize(size, Image.Resampling.BILINEAR, (x * across, y * down, right, lower))
         shown = np.asarray(laid.resize(size, Image.Resampling.BOX))
         outside = (shown == roi.PAINT).all(axis=2, keepdims=True)  # of a region of interest, where there is no heat
-        below = np.where(outside, shown, self._as_seen(part, height, width))
+        below = np.where(outside, shown, np.asarray(self._as_seen(part, height, width)))
         heat = jpeg(Image.fromarray(lifted(shown, below, np.asarray(part))), _JPEG_QUALITY["large"])
         return {"heat": data_uri("image/jpeg", heat), "box": [*box]}
 
