@@ -17,7 +17,7 @@ from raydiff.images.overlay import OPACITY, layer, lifted, overlay
 from raydiff.review.serving import opened
 from raydiff.review.thumbnails import Picture, Size
 from raydiff.scoring.maps import write_map
-from raydiff.views import View
+from raydiff.views import View, roi
 
 CALIBRATED = calibration(("bolt",))
 LOW, HIGH = CALIBRATED.of("bolt").colour_scale()
@@ -116,6 +116,19 @@ def test_the_image_stays_sharp_where_the_network_saw_less_of_it(tmp_path):
     picture = pictured(tmp_path, image, np.asarray(laid), "large", **settings)
     cold = view.whole_map(small_map, HEIGHT, WIDTH) < LOW - 0.4
     assert np.abs(shown(picture, 1.0) - image)[cold].mean() < 3
+
+
+def test_what_lies_outside_a_region_of_interest_stays_as_it_is(tmp_path):
+    image, found = scene()
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    inside[48:152, 80:240] = True
+    view = View(tile=WIDTH, roi={"": roi.as_text(inside)})
+    laid = overlay(view.seen(image, WIDTH)[..., :3], np.where(inside, found, LOW - 1).astype(np.float32), LOW, HIGH)
+    settings = {"image_size": WIDTH, "view": view.model_dump(mode="json")}
+    seen = shown(pictured(tmp_path, image, laid, "large", **settings), 1.0)
+    beyond = np.ones_like(inside)
+    beyond[32:168, 64:256] = False  # JPEG's blocks at the edge show some of both
+    assert np.abs(seen - image)[beyond].mean() < 2
 
 
 def test_lifted_heat_is_the_overlay_at_its_own_opacity_and_the_layer_at_any():

@@ -24,7 +24,7 @@ from raydiff.review.colours import Scales
 from raydiff.review.recent import Recent
 from raydiff.review.table import Table
 from raydiff.scoring.maps import read_map
-from raydiff.views import View
+from raydiff.views import View, roi
 
 _SIDES = {"small": 256, "large": 2048}  # of a picture's longer side, pixels
 KEPT_BYTES = 64 * 2**20  # of small pictures that were made last
@@ -135,9 +135,10 @@ class Pictures:
         size = max(1, round(wide * across)), max(1, round(high * down))
         right, lower = min(picture.width, (x + wide) * across), min(picture.height, (y + high) * down)
         part = picture.resize(size, Image.Resampling.BILINEAR, (x * across, y * down, right, lower))
-        below = self._as_seen(part, height, width)
-        found = lifted(*map(np.asarray, (laid.resize(size, Image.Resampling.BOX), below, part)))
-        heat = jpeg(Image.fromarray(found), _JPEG_QUALITY["large"])
+        shown = np.asarray(laid.resize(size, Image.Resampling.BOX))
+        outside = (shown == roi.PAINT).all(axis=2, keepdims=True)  # of a region of interest, where there is no heat
+        below = np.where(outside, shown, np.asarray(self._as_seen(part, height, width)))
+        heat = jpeg(Image.fromarray(lifted(shown, below, np.asarray(part))), _JPEG_QUALITY["large"])
         return {"heat": data_uri("image/jpeg", heat), "box": [*box]}
 
     def _as_seen(self, part: Image.Image, height: int, width: int) -> Image.Image:
