@@ -9,8 +9,10 @@ from PIL import Image
 
 from raydiff.errors import ImageError
 from raydiff.images import pages
+from raydiff.images.bands import size_if_large
 from raydiff.images.decode import MAX_PIXELS, decode_noted
 from raydiff.images.levels import Levels
+from raydiff.images.samples import check_size
 from raydiff.views import reduced
 
 
@@ -37,6 +39,8 @@ def small(row: Mapping[str, Any], side: int, levels: Levels | None = None, max_p
     """
     if not row["uri"]:
         raise ImageError("the row names no image")
+    if size := size_if_large(row["uri"], max_pixels):  # before its file is fetched
+        check_size(size[1], size[0], max_pixels)
     file = pages.read(row["uri"])
     own = Levels.of_row(row, levels)
     found = decode_noted(file.data, max_pixels, own, file.page, lambda *sides: reduced.factor(max(sides) / side))
