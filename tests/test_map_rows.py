@@ -49,6 +49,15 @@ def test_what_fails_half_way_leaves_the_old_map_or_none(tmp_path):
     np.testing.assert_array_equal(read_map(str(tmp_path / "a.tiff")), np.zeros((2, 2)))
 
 
+def test_what_a_killed_writer_has_left_goes(tmp_path):
+    """And nothing else."""
+    lost, others = ".a[1].tiff.0123abcd.partial", ["a1.tiff.0123abcd.partial", ".a1.tiff.0123abcd.partial", "a[1].tif"]
+    for name in (lost, *others):
+        (tmp_path / name).write_bytes(b"")
+    write_map_rows(str(tmp_path / "a[1].tiff"), [np.ones((2, 2))], 2, 2)
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted([*others, "a[1].tiff"])
+
+
 def test_a_disk_that_takes_no_more_is_a_sentence():
     with (
         files._in_pieces("/dev/full") as write,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
@@ -53,7 +54,12 @@ def _head(height: int, width: int) -> bytes:
     room = np.dtype(pointer).itemsize
     tops = np.arange(count) * step
     sizes = np.minimum(height - tops, step) * row
-    tags = {256: ("<u4", width), 257: ("<u4", height), _BITS_PER_SAMPLE: ("<u2", 32), _COMPRESSION: ("<u2", 1)}
+    tags: dict[int, tuple[str, Any]] = {
+        256: ("<u4", width),
+        257: ("<u4", height),
+        _BITS_PER_SAMPLE: ("<u2", 32),
+        _COMPRESSION: ("<u2", 1),
+    }
     tags |= {262: ("<u2", 1), _STRIP_OFFSETS: (pointer, tops * row), 277: ("<u2", 1), 278: ("<u4", step)}
     tags |= {_STRIP_SIZES: (pointer, sizes), _SAMPLE_FORMAT: ("<u2", _FLOAT)}
     begin = 16 if big else 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
 import json
 import os
@@ -162,7 +163,8 @@ def write_file(uri: str, path: str) -> None:
 def written(uri: str) -> Iterator[Callable[[bytes], None]]:
     """Write a file in pieces, by the function that is given: a reader there sees all of it, once it is whole, or none.
 
-    Elsewhere than on this machine's disk it is gathered in a temporary file before.
+    Elsewhere than on this machine's disk it is gathered in a temporary file before. Large files are written so: what a
+    writer of the same one has left that was killed is deleted.
 
     Raises:
         StorageError: if it cannot be written. What else is raised in between is left as it is.
@@ -170,6 +172,9 @@ def written(uri: str) -> Iterator[Callable[[bytes], None]]:
     fs, path = filesystem(uri)
     if isinstance(fs, LocalFileSystem):
         _make_folder_of(path)
+        folder, file = map(glob.escape, os.path.split(path))
+        for left in glob.glob(os.path.join(folder, f".{file}.{'[0-9a-f]' * 8}.partial")):
+            delete(left)
         with _replacing(path) as partial, _in_pieces(partial) as write:
             yield write
         return
