@@ -1,8 +1,8 @@
 """Images and maps made larger or smaller: bilinear and antialiased, as Pillow does it, whole or in bands of rows.
 
-First each row becomes as wide as it is to be, then each column as high. Pillow 13 and later take the columns of some
-images first, by rules of their own, so it is asked for one direction after the other: a score depends neither on
-Pillow's version nor on whether an image came whole.
+What may come in bands becomes first as wide as it is to be, row by row, and then as high. Pillow 13 and later take the
+columns of some images first, by rules of their own, so it is asked for one direction after the other: a score depends
+then neither on Pillow's version nor on whether an image came whole.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ _BITS = 22  # behind the point, of Pillow's weights for pixels of 8 bits
 _AT_ONCE = 2**22  # values of a band that is given
 
 
-def resized(
-    image: np.ndarray, height: int, width: int, box: tuple[float, float, float, float] | None = None
-) -> np.ndarray:
-    """An image (H, W, 3) of uint8 or a map (H, W) of float32, or a box of it, at another size.
+Box = tuple[float, float, float, float]  # left, top, right and lower edge, in pixels; they may divide some
 
-    Args:
-        box: left, top, right and lower edge, in pixels; they may divide some.
-    """
+
+def resized_at_once(image: np.ndarray, height: int, width: int, box: Box | None = None) -> np.ndarray:
+    """As `resized`, in whichever order Pillow likes."""
+    return np.array(Image.fromarray(image).resize((width, height), BILINEAR, box))
+
+
+def resized(image: np.ndarray, height: int, width: int, box: Box | None = None) -> np.ndarray:
+    """An image (H, W, 3) of uint8 or a map (H, W) of float32, or a box of it, at another size, rows first."""
     left, top, right, bottom = box or (0, 0, image.shape[1], image.shape[0])
     across = Image.fromarray(image).resize((width, image.shape[0]), BILINEAR, (left, 0, right, image.shape[0]))
     return np.array(across.resize((width, height), BILINEAR, (0, top, width, bottom)))

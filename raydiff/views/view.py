@@ -18,7 +18,7 @@ from raydiff.views import roi
 from raydiff.views.layout import Layout
 from raydiff.views.ragged import Arrays
 from raydiff.views.reduced import Reduced, factor
-from raydiff.views.resizing import resized
+from raydiff.views.resizing import resized, resized_at_once
 
 TILES = 256  # worked on at a time
 OVERLAP = 8  # tiles overlap by this part of their side, where nothing else is said
@@ -146,7 +146,8 @@ class View(Settings):
         first, last = (left + edge / by for edge in (columns.start, columns.stop))
         y, x = math.floor(upper), math.floor(first)
         box = first - x, upper - y, last - x, lower - y
-        found = resized(image[y : math.ceil(lower), x : math.ceil(last)], height, width, box)
+        resize = resized if self.tile else resized_at_once  # images that are cut into tiles may come in bands
+        found = resize(image[y : math.ceil(lower), x : math.ceil(last)], height, width, box)
         if own is None and self.roi == roi.AUTO:
             inside = roi.product(found)
             found = roi.painted(found, inside)
@@ -216,7 +217,8 @@ class View(Settings):
     def whole_map(self, found: np.ndarray, height: int, width: int) -> np.ndarray:
         """The map of a whole image, (height, width), from that of what was seen of it; zero where nothing was."""
         rows, columns = self._place(height, width)
-        part = resized(found, *self.cropped(height, width))
+        resize = resized if self.tile else resized_at_once
+        part = resize(found, *self.cropped(height, width))
         if self.crop is None:
             return part
         whole = np.zeros((height, width), np.float32)
