@@ -31,7 +31,9 @@ def main(
     replicas: Annotated[int | None, typer.Option(help="Model replicas; one a GPU, or one a CPU, by default.")] = None,
     address: options.Address = None,
     gpus: options.Gpus = None,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Images with more become rows with an error.")] = MAX_PIXELS,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Larger images are read in bands (TIFF, seen in tiles), or rows with an error.")
+    ] = MAX_PIXELS,
     pages: options.PagesOption = None,
     part_from: Annotated[
         str | None,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -164,7 +165,7 @@ def _read(
     """`pixels` of the file's samples, upright, with every failure told as an ImageError."""
     kind = _kind(data)
     pillow.silence_remarks()
-    try:
+    with told_as_damage(kind):
         if kind in _OF_PAGES:
             found = _OF_PAGES[kind](data, max_pixels, page)
         elif page not in (None, 1):
@@ -180,6 +181,13 @@ def _read(
         full = found.white == 65535 and found.colours.dtype == np.uint16 and found.inverted is None
         highest = int(found.colours.max()) if full else None
         return Decoded(np.require(array, requirements=["C", "W", "O"]), note, highest, _reduced(found))
+
+
+@contextlib.contextmanager
+def told_as_damage(kind: str) -> Iterator[None]:
+    """Turn whatever a file of a kind raises into an ImageError."""
+    try:
+        yield
     except ImageError:
         raise
     except Exception as error:  # a damaged file can raise anything

@@ -81,7 +81,23 @@ class File(NamedTuple):
 
     def digest(self) -> str:
         """SHA-256 in hexadecimal digits: of the bytes, and behind them `#3`, if a page is meant."""
-        return hashlib.sha256(self.data + (f"#{self.page}".encode() if self.page else b"")).hexdigest()
+        return _digest(hashlib.sha256(self.data), self.page)
+
+
+def digest_of(path: str, page: int | None) -> str:
+    """As `File.digest`, of a file on this machine's disk, which is not held.
+
+    Raises:
+        StorageError: if it cannot be read.
+    """
+    with storage.opened(path) as file:
+        source: Any = file  # typed as less than it is
+        return _digest(hashlib.file_digest(source, "sha256"), page)
+
+
+def _digest(of_bytes: hashlib._Hash, page: int | None) -> str:
+    of_bytes.update(f"#{page}".encode() if page else b"")
+    return of_bytes.hexdigest()
 
 
 def split(uri: str) -> tuple[str, int | None]:

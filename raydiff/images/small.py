@@ -9,9 +9,11 @@ from PIL import Image
 
 from raydiff.errors import ImageError
 from raydiff.images import pages
+from raydiff.images.bands import size_if_large
 from raydiff.images.decode import MAX_PIXELS, decode_noted
 from raydiff.images.levels import Levels
 from raydiff.images.pages import File
+from raydiff.images.samples import check_size
 from raydiff.views import reduced
 
 
@@ -45,6 +47,8 @@ def small(
     """
     if not row["uri"]:
         raise ImageError("the row names no image")
+    if size := size_if_large(row["uri"], max_pixels):  # before its file is fetched
+        check_size(size[1], size[0], max_pixels)
     file = fetch(row["uri"])
     own = Levels.of_row(row, levels)
     found = decode_noted(file.data, max_pixels, own, file.page, lambda *sides: reduced.factor(max(sides) / side))

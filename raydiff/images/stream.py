@@ -20,6 +20,7 @@ import ray
 
 from raydiff.errors import DataError, ImageError, StorageError, StorageUnavailable
 from raydiff.images import guarded, packed_archive, pages, table
+from raydiff.images.bands import size_if_large
 from raydiff.images.decode import MAX_PIXELS, see
 from raydiff.images.levels import Levels
 from raydiff.images.pages import File, Shared, split
@@ -46,6 +47,7 @@ class Reading(NamedTuple):
     max_pixels: int = MAX_PIXELS
     packed_uri: str | None = None  # folder of packed shards that hold the files' bytes (see `packed_archive`)
     levels: Levels | None = None  # which stored values are black and white; by default as each file says
+    marks_large: bool = False  # whether who comes next reads images of more than `max_pixels` in bands (see `Image`)
 
     @classmethod
     def of(cls, train: TrainSettings, **more: Any) -> Reading:
@@ -62,6 +64,10 @@ class Reading(NamedTuple):
         """How many images are read by a task, and held by each worker that they come to."""
         return ROWS_PER_PART if self.view.tile is None else ROWS_PER_TILED_PART
 
+    def may_mark(self, row: Mapping[str, Any]) -> bool:
+        """Whether an image may be read in bands: it is seen in tiles, and everywhere."""
+        return self.marks_large and self.view.tile is not None and self.view.roi is None and row.get(table.ROI) is None
+
 
 class Image(NamedTuple):
     """One image as it was read, or why it was not."""
@@ -72,6 +78,9 @@ class Image(NamedTuple):
     content_hash: str = ""  # of the file's bytes (see `File.digest`), empty where it could not be fetched
     error: str = ""
     note: str = ""  # what is odd about a file that was read all the same
+    # of an image that is too large to be held: what its row says of how it is read, as JSON; no pixels are here, and no
+    # hash, and whether it can be read turns out later (see `images.bands`)
+    large: str = ""
 
 
 def stream(parts: Sequence[Part], reading: Reading, num_cpus: float = 1, attempts: Topic | None = None) -> Dataset:
@@ -82,7 +91,7 @@ def stream(parts: Sequence[Part], reading: Reading, num_cpus: float = 1, attempt
         record: the image table's row as JSON (Ray's blocks turn a column of nulls into one of NaN), without the
             columns that are carried along;
         carried: those of all rows as an Arrow stream (see `carried`), beside the first;
-        image, height, width, content_hash, error, note: as `Image`. No image ends the job and none vanishes;
+        image, height, width, content_hash, error, note, large: as `Image`. No image ends the job and none vanishes;
         begun: when the part's reading began, in seconds since the epoch;
         stopped: why the whole part could not be read now (its storage does not answer, say), or empty; the block then
             holds no images.
@@ -184,6 +193,11 @@ def read_image(
     try:
         if isinstance(file, ImageError):
             raise file
+        if isinstance(file, str) and reading.may_mark(row):
+            size = patiently(size_if_large, file, reading.max_pixels)
+            if size:
+                told = {name: row[name] for name in ("category", table.BIT_DEPTH) if name in row}
+                return _nothing(reading.size, "")._replace(height=size[0], width=size[1], large=json.dumps(told))
         data = patiently(fetch, file) if isinstance(file, str) else file
         digest = data.digest()
         seen = see(
@@ -212,7 +226,7 @@ def _nothing(size: int, error: str, digest: str = "") -> Image:
 
 
 def _columns(rows: pa.Table, images: Sequence[Image]) -> dict[str, Any]:
-    pixels, heights, widths, hashes, errors, notes = zip(*images, strict=True)
+    pixels, heights, widths, hashes, errors, notes, large = zip(*images, strict=True)
     extra = [field.name for field in table.extra(rows)]
     beside = np.full(len(rows), b"", object)
     if extra:
@@ -229,4 +243,5 @@ def _columns(rows: pa.Table, images: Sequence[Image]) -> dict[str, Any]:
         "content_hash": np.array(hashes),
         "error": np.array(errors),
         "note": np.array(notes),
+        "large": np.array(large),
     }

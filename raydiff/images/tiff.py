@@ -16,7 +16,7 @@ from PIL import TiffImagePlugin
 from raydiff.errors import ImageError
 from raydiff.images import jpeg, pillow
 from raydiff.images.samples import Samples, check_size
-from raydiff.images.tiff_file import Facts, Grid, Page, facts, grid, page_of
+from raydiff.images.tiff_file import Data, Facts, Grid, Page, facts, grid, page_of
 
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _DEPTHS = {_UNSIGNED: {*range(1, 17), 32, 64}, _SIGNED: {8, 16, 32, 64}, _FLOAT: {16, 32, 64}}
@@ -30,7 +30,7 @@ _MOST_EXTRA = 5
 _MOST_SAMPLES = 4 + _MOST_EXTRA
 _BYTES_A_PIXEL = 16  # RGBA of 32-bit floats; a file with more is read up to a smaller number of pixels
 
-_NONE, _JPEG, _DEFLATE, _OLD_DEFLATE = 1, 7, 8, 32946
+NONE, JPEG, _DEFLATE, _OLD_DEFLATE = 1, 7, 8, 32946
 _FAX = {2, 3, 4}
 _BY_LIBTIFF = {5, 32773, 34925, 50000}  # LZW, PackBits, LZMA, Zstandard: bytes in, bytes out
 _PREDICTED = {5, _DEFLATE, _OLD_DEFLATE, 34925, 50000}
@@ -53,20 +53,39 @@ def read(data: bytes, max_pixels: int, number: int | None = None) -> Samples:
     page, before = page_of(data, number)
     said = facts(page)
     check_size(said.width, said.height, max_pixels)
-    _check(said)
+    check_kind(said)
     if said.width * said.height * said.samples * said.bits > 8 * _BYTES_A_PIXEL * max_pixels:
         raise ImageError(
             f"the image is {said.width} x {said.height} pixels of {said.samples} times {said.bits} bits, more than "
             f"the limit of {max_pixels:,} pixels allows for; save it with 8 or 16 bits or raise the limit"
         )
-    cells = grid(page, said, before)
+    return samples_in(page, said, grid(page, said, before))
+
+
+def samples_in(page: Page, said: Facts, cells: Grid) -> Samples:
+    """The pixels of a page's strips or tiles; of some that are said to be all, theirs.
+
+    Raises:
+        Exception: of any kind, if they are damaged.
+    """
     planes = range(len(cells.offsets))
-    read_plane = _jpeg_plane if said.compression == _JPEG else _plane
+    read_plane = _jpeg_plane if said.compression == JPEG else _plane
     values = np.concatenate([read_plane(page, said, cells, plane) for plane in planes], axis=2)
     return _samples(page, said, values)
 
 
-def _check(said: Facts) -> None:
+def has_alpha(said: Facts) -> bool:
+    """Whether a channel says what is to be seen of a pixel."""
+    return _ALPHA in _extra(said)
+
+
+def check_kind(said: Facts) -> None:
+    """Refuse what is not read, whatever its size.
+
+    Raises:
+        ImageError: saying what it is.
+    """
+
     def refuse(what: str) -> None:
         raise ImageError(f"the TIFF holds {what}, which is not read; save it as grey or RGB with 8 or 16 bits")
 
@@ -92,17 +111,17 @@ def _check(said: Facts) -> None:
         refuse("signed or premultiplied grey whose zero is white")
     if (kind == _PALETTE and not whole) or (kind == _CMYK and (not whole or said.bits not in (8, 16))):
         refuse(f"{said.bits}-bit {'palette' if kind == _PALETTE else 'CMYK'} pixels of format {said.sample_format}")
-    if kind == _YCBCR and (said.compression != _JPEG or said.planar):
+    if kind == _YCBCR and (said.compression != JPEG or said.planar):
         refuse("YCbCr without JPEG")
-    if said.compression == _JPEG and (said.bits != 8 or said.sample_format != _UNSIGNED or kind == _PALETTE):
+    if said.compression == JPEG and (said.bits != 8 or said.sample_format != _UNSIGNED or kind == _PALETTE):
         refuse("a JPEG of other than 8-bit colours")
     if said.compression in _FAX and (said.bits != 1 or said.samples != 1):
         refuse("fax compression of more than 1 bit")
-    if said.compression not in _BY_LIBTIFF | _FAX | {_NONE, _JPEG, _DEFLATE, _OLD_DEFLATE}:
+    if said.compression not in _BY_LIBTIFF | _FAX | {NONE, JPEG, _DEFLATE, _OLD_DEFLATE}:
         refuse(f"pixels of compression {said.compression}")
-    if said.fill_order != 1 and (said.fill_order != 2 or said.compression not in _FAX | {_NONE} or said.bits > 8):
+    if said.fill_order != 1 and (said.fill_order != 2 or said.compression not in _FAX | {NONE} or said.bits > 8):
         refuse(f"bits in order {said.fill_order}")
-    if said.predictor != 1 and said.compression != _JPEG:
+    if said.predictor != 1 and said.compression != JPEG:
         fits = {_DIFFERENCES: said.sample_format != _FLOAT and said.bits in (8, 16, 32, 64)}
         fits[_FLOAT_DIFFERENCES] = said.sample_format == _FLOAT
         if not fits.get(said.predictor) or said.compression not in _PREDICTED:
@@ -130,25 +149,25 @@ def _plane(page: Page, said: Facts, cells: Grid, plane: int) -> np.ndarray:
         body = _by_libtiff(page, said, cells, (offsets, sizes), row, sum(lines))
     else:
         body = _by_zlib_or_plain(page.data, said, offsets, sizes, [row * each for each in lines])
-    if said.fill_order == 2 and said.compression == _NONE:
+    if said.fill_order == 2 and said.compression == NONE:
         body = np.frombuffer(body.tobytes().translate(_REVERSED), np.uint8)
     values = _numbers(body.reshape(sum(lines), row), said, page.order, cells.width, channels)
     return _assembled(values, said, cells)
 
 
-def _by_zlib_or_plain(data: bytes, said: Facts, offsets: list[int], sizes: list[int], wanted: list[int]) -> np.ndarray:
+def _by_zlib_or_plain(data: Data, said: Facts, offsets: list[int], sizes: list[int], wanted: list[int]) -> np.ndarray:
     """The bytes of all cells, one behind the other."""
-    if any(size < want for size, want in zip(sizes, wanted, strict=True)) and said.compression == _NONE:
+    if any(size < want for size, want in zip(sizes, wanted, strict=True)) and said.compression == NONE:
         raise ValueError("its strips or tiles are shorter than its pixels: it is truncated")
-    if said.compression == _NONE and all(
+    if said.compression == NONE and all(
         offset + want == following for offset, want, following in zip(offsets, wanted, offsets[1:], strict=False)
     ):
         return np.frombuffer(data, np.uint8, sum(wanted), offsets[0])
     body, place = np.empty(sum(wanted), np.uint8), 0
     view = memoryview(data)
     for offset, size, want in zip(offsets, sizes, wanted, strict=True):
-        cell = view[offset : offset + (want if said.compression == _NONE else size)]
-        unpacked = cell if said.compression == _NONE else zlib.decompressobj().decompress(cell, want)
+        cell = view[offset : offset + (want if said.compression == NONE else size)]
+        unpacked = cell if said.compression == NONE else zlib.decompressobj().decompress(cell, want)
         if len(unpacked) != want:
             raise ValueError("a strip or tile unpacks to less than its pixels: it is truncated")
         body[place : place + want] = np.frombuffer(unpacked, np.uint8)
@@ -267,7 +286,7 @@ def _narrow(body: np.ndarray, bits: int, count: int) -> np.ndarray:
 def _samples(page: Page, said: Facts, values: np.ndarray) -> Samples:
     agreed = said.sample_format == _UNSIGNED and said.bits <= _AGREED
     white = 1 if said.sample_format == _FLOAT else 2**said.bits - 1 if agreed else 0
-    blurred = said.compression == _JPEG
+    blurred = said.compression == JPEG
     kind, count = said.photometric, _COLOURS[said.photometric]
     colours, alpha, opaque = values[..., :count], None, white
     inverted = (white or 2**said.bits - 1) if kind == _WHITE_IS_ZERO else None

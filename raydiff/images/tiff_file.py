@@ -5,6 +5,7 @@ Every number in a file may be a lie. Nothing here takes more memory or time than
 
 from __future__ import annotations
 
+import mmap
 import re
 import struct
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import numpy as np
 from raydiff.errors import ImageError
 
 BEGINNING = re.compile(rb"II[*+]\0|MM\0[*+]")
+Data = bytes | mmap.mmap  # of a whole file
 Part = Callable[[int, int], bytes]  # reads so many bytes of a file from a place on
 
 _MOST_PAGES = 1000
@@ -34,7 +36,7 @@ _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_SIZES = 322, 323, 324, 325
 class Page:
     """One directory of tags."""
 
-    def __init__(self, data: bytes, order: str, big: bool, place: int) -> None:
+    def __init__(self, data: Data, order: str, big: bool, place: int) -> None:
         """Raises struct.error, ValueError: if it does not lie in the file."""
         self.data, self.order = data, order
         (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, place)
@@ -126,7 +128,7 @@ def page_count(part: Part) -> int:
     return _directories(part).pages
 
 
-def page_of(data: bytes, number: int | None = None) -> tuple[Page, int]:
+def page_of(data: Data, number: int | None = None) -> tuple[Page, int]:
     """A page of a TIFF that is no reduced copy, and how many pages before it are behind the same directory.
 
     Args:
@@ -136,7 +138,20 @@ def page_of(data: bytes, number: int | None = None) -> tuple[Page, int]:
         ImageError: if there is no such page, or there are several and none is asked for.
         ValueError, struct.error: if the file is damaged.
     """
-    found = _directories(lambda place, size: data[place : place + size])
+    found, place, before = _chosen(lambda place, size: data[place : place + size], number)
+    return Page(data, found.order, found.big, place), before
+
+
+def size_of(part: Part, number: int | None = None) -> tuple[int, int]:
+    """Height and width of a page as the file has it, by its directory alone; `number` and errors as of `page_of`."""
+    found, place, _ = _chosen(part, number)
+    page = _directory(part, found.order, found.big, place)
+    return page.number(_HEIGHT, 0), page.number(_WIDTH, 0)
+
+
+def _chosen(part: Part, number: int | None) -> tuple[_Directories, int, int]:
+    """A file's directories, where that of a page is, and how many pages before it are behind the same."""
+    found = _directories(part)
     if found.pages == 0 or (number is None and found.pages != 1):
         raise ImageError(
             f"the TIFF holds {found.pages} pages; say which are images with --pages first, all or a page's number, "
@@ -148,8 +163,7 @@ def page_of(data: bytes, number: int | None = None) -> tuple[Page, int]:
             f"the TIFF has no page {number}, {found.pages} is its last; give --pages a number up to that, or all"
         )
     single = len(found.places) == 1
-    place = found.places[0 if single else number - 1]
-    return Page(data, found.order, found.big, place), number - 1 if single else 0
+    return found, found.places[0 if single else number - 1], number - 1 if single else 0
 
 
 class _Directories(NamedTuple):
@@ -180,16 +194,21 @@ def _directories(part: Part) -> _Directories:
         if place in seen or len(seen) == _MOST_PAGES:
             raise ValueError("its pages go round in a circle" if place in seen else f"more than {_MOST_PAGES} pages")
         seen.add(place)
-        entry, room = (20, 8) if big else (12, 4)
-        (count,) = struct.unpack(order + ("Q" if big else "H"), part(place, 8 if big else 2))
-        if count > _MOST_TAGS:
-            raise ValueError(f"a directory of {count} tags")
-        directory = Page(part(place, (8 if big else 2) + entry * count + room), order, big, 0)
+        directory = _directory(part, order, big, place)
         if not directory.reduced:
             stacked = stacked or _stacked(directory.beginning(_DESCRIPTION, part, 4096))
             places.append(place)
         place = directory.following
     return _Directories(order, big, places, stacked)
+
+
+def _directory(part: Part, order: str, big: bool, place: int) -> Page:
+    """The directory at a place alone."""
+    entry, room = (20, 8) if big else (12, 4)
+    (count,) = struct.unpack(order + ("Q" if big else "H"), part(place, 8 if big else 2))
+    if count > _MOST_TAGS:
+        raise ValueError(f"a directory of {count} tags")
+    return Page(part(place, (8 if big else 2) + entry * count + room), order, big, 0)
 
 
 def _stacked(description: bytes) -> int:

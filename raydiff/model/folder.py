@@ -8,7 +8,7 @@ reader sees the model before a change or after it; its id is the hash of all tha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 
 from raydiff import methods, storage
-from raydiff.errors import ModelFolderError, SettingsError, StorageError
+from raydiff.errors import ImageError, ModelFolderError, SettingsError, StorageError
 from raydiff.images.decode import MAX_PIXELS, Seen, see
 from raydiff.images.levels import Levels
 from raydiff.methods.base import Method, ScoreSettings
@@ -25,9 +25,10 @@ from raydiff.model.calibration import Calibration
 from raydiff.model.description import DESCRIPTION, FORMAT, WEIGHTS, describe, model_id
 from raydiff.model.reconstruction import reconstruction
 from raydiff.model.scored import Scored
-from raydiff.model.scorer import score_images
+from raydiff.model.scorer import InRows, score_images
 from raydiff.nn.positions import PositionStatistics
 from raydiff.views import Arrays, View
+from raydiff.views.banded import seen_rows
 
 
 class Model:
@@ -134,6 +135,35 @@ class Model:
             return Scored(np.zeros(0), np.zeros((0, size, size), np.float32), {}, [])
         shown = [None] * len(images) if categories is None else categories
         return score_images(self.method, images, self.score_settings, self.positions, shown)
+
+    def in_rows(
+        self, rows: Callable[[], Iterable[np.ndarray]], height: int, width: int, category: str | None = None
+    ) -> InRows:
+        """The score and the map, row by row, of an image that comes in bands of its rows, as of the whole to the bit.
+
+        The model's view has tiles, and no region of interest.
+
+        Args:
+            rows: the image's, uint8 RGB (h, W, 3), from its top on, each time anew.
+
+        Raises:
+            ImageError: if the view's crop lies outside the image, or what it leaves is smaller than a tile.
+        """
+        view, size = self.view, self.image_size
+        layout = view.layout_of(height, width, size)
+        if min(layout.height, layout.width) < size:
+            raise ImageError(
+                f"the image is {width} x {height} pixels, and what is to be seen of it narrower than a tile of "
+                f"{view.tile}: such images are not read in bands; cut it, or raise --max-pixels"
+            )
+        return InRows(
+            self.method,
+            lambda: seen_rows(view, rows(), height, width, size),
+            layout,
+            self.score_settings,
+            self.positions,
+            [category],
+        )
 
     def reconstruction(self, image: np.ndarray) -> np.ndarray | None:
         """What the method takes an image for, to look at (see `model.reconstruction`); None where it makes no picture.

@@ -92,7 +92,7 @@ def score_table(
         scores_uri: folder of the score table. What is finished of the same run in it is kept, never done again.
         calibrated: False leaves thresholds and p-values out, whether the model has a calibration or not.
         maps: "tiff" writes float maps at each image's own size under anomaly_maps/, "png" heat maps over the images.
-        max_pixels: an image that has more becomes a row with an error.
+        max_pixels: an image that has more is read in bands where that can be (see `large`), or is a row with an error.
         packed_uri: packed archive that holds the files' bytes (see `images.packed_archive`).
         source: what a table that grows lists.
         replicas: of the deployment; one a GPU, or one a CPU, by default.
@@ -106,7 +106,8 @@ def score_table(
     claim(scores_uri, model, table_uri, maps, max_pixels, source)
     whole = shards(table_uri)
     done = _done(scores_uri)
-    reading = Reading.described(model["settings"]["train"], max_pixels=max_pixels, packed_uri=packed_uri)
+    train = model["settings"]["train"]
+    reading = Reading.described(train, max_pixels=max_pixels, packed_uri=packed_uri, marks_large=True)
     missing = unfinished(scores_uri, whole, done, reading.rows_per_part)
     rows = sum(each.rows for each in missing)
     kept = sum(shard.rows for shard in whole) - rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +18,7 @@ from raydiff import cluster, verbosity
 from raydiff.cluster.task_errors import told_in
 from raydiff.cluster.worker_progress import told_if_pending
 from raydiff.model.scored import Scored
+from raydiff.scoring.large import LargeScored, score_large
 from raydiff.scoring.router import PATIENT
 
 APP = "raydiff"
@@ -42,6 +43,10 @@ class Scorer:
         """
         scored = self._one_at_a_time.submit(self.model.score_seen, list(images), categories).result()
         return scored if maps else scored.without_maps()
+
+    def score_large(self, uri: str, row: Mapping[str, Any], map_uri: str | None) -> LargeScored:
+        """As `large.score_large`."""
+        return self._one_at_a_time.submit(score_large, self.model, uri, row, map_uri).result()
 
 
 @contextlib.contextmanager

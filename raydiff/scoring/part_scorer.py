@@ -18,21 +18,25 @@ from ray.serve.handle import DeploymentHandle
 from ray.util.metrics import Counter
 
 from raydiff import storage
-from raydiff.errors import ClusterError, RaydiffError
+from raydiff.errors import ClusterError, RaydiffError, StorageError
 from raydiff.images.stream import carried
 from raydiff.model.calibration import Calibration
 from raydiff.model.scored import Scored
 from raydiff.scoring import table
+from raydiff.scoring.large import LargeScored
 from raydiff.scoring.map_place import Maps, map_place
 from raydiff.scoring.maps import write_map
 from raydiff.scoring.unfinished import work_uri
 from raydiff.storage.patience import patiently
 from raydiff.views import View
+from raydiff.views.view import TILES
 
 METRICS = {"images": "Images", "errors": "Images that could not be scored", "alarms": "Alarms"}  # for Prometheus
 MAPS = "anomaly_maps"  # a folder that indexing passes over, should it lie among the images
 CALL_SECONDS = 3600.0  # a part that takes longer is taken for a lost replica
 ATTEMPTS = 3  # of a part, before its images are scored one by one; and of such an image
+DEADLY = f"scoring the image ended the model's process {ATTEMPTS} times"
+NO_PICTURE = "the image was read in bands of its rows, and no picture is made of its map; score with --maps tiff"
 
 
 class PartScorer:
@@ -70,27 +74,63 @@ class PartScorer:
     def records(self, rows: dict[str, Any]) -> list[dict[str, Any]]:
         """The score table's rows of a part, its maps written."""
         records = [self._record(rows, index) for index in range(len(rows["record"]))]
-        good = np.flatnonzero(rows["error"] == "")
+        large = rows["large"] != ""
+        good = np.flatnonzero((rows["error"] == "") & ~large)
         categories = [records[row]["category"] for row in good]
         for row, scored in zip(good, self._scores(rows["image"][good], categories), strict=True):
             record = records[row]
             if scored is None:
-                record["error"] = f"scoring the image ended the model's process {ATTEMPTS} times"
+                record["error"] = DEADLY
                 continue
-            score = float(scored.scores[0])
-            record["score"] = score
-            record["details"] = [(name, float(values[0])) for name, values in scored.details.items()]
-            record["category_guessed"] = scored.guessed[0]
-            if self.calibration is not None:
-                category = self.calibration.of(scored.guessed[0] or record["category"])
-                record |= {
-                    "p_value": category.p_value(score),
-                    "threshold": category.threshold,
-                    "is_anomalous": score > category.threshold,
-                }
+            self._note(record, scored)
             if self.maps != "none":
                 record["map_uri"] = self._write_map(record, rows["image"][row], scored.maps[0])
+        for row in np.flatnonzero(large):
+            self._score_large(records[row], json.loads(rows["large"][row]))
         return records
+
+    def _note(self, record: dict[str, Any], scored: Scored) -> None:
+        """What an image's scores say, in its row."""
+        score = float(scored.scores[0])
+        record["score"] = score
+        record["details"] = [(name, float(values[0])) for name, values in scored.details.items()]
+        record["category_guessed"] = scored.guessed[0]
+        if self.calibration is not None:
+            category = self.calibration.of(scored.guessed[0] or record["category"])
+            record |= {
+                "p_value": category.p_value(score),
+                "threshold": category.threshold,
+                "is_anomalous": score > category.threshold,
+            }
+
+    def _score_large(self, record: dict[str, Any], row: dict[str, Any]) -> None:
+        """Have an image scored that is read where it is scored (see `large`).
+
+        Raises:
+            StorageError: if that cannot be done now.
+        """
+        map_uri = self._map_uri(record) if self.maps == "tiff" else None
+        found = self._ask_large(record, row, map_uri)
+        if found.stopped:
+            raise StorageError(found.stopped)
+        record["content_hash"] = found.content_hash or None
+        if found.scored is None:
+            record |= {"height": None, "width": None, "error": found.error}
+            return
+        self._note(record, found.scored)
+        record["map_uri"] = map_uri
+        if self.maps == "png":
+            record["note"] = NO_PICTURE
+
+    def _ask_large(self, record: dict[str, Any], row: dict[str, Any], map_uri: str | None) -> LargeScored:
+        assert isinstance(self.view.tile, int)
+        tiles = record["height"] * record["width"] / self.view.tile**2
+        for _ in range(ATTEMPTS):
+            with contextlib.suppress(RayActorError):
+                asked = self.handle.score_large.remote(record["uri"], row, map_uri)
+                found: LargeScored = asked.result(timeout_s=CALL_SECONDS * max(1, tiles / TILES))
+                return found
+        return LargeScored(error=DEADLY)
 
     def _score(self, rows: dict[str, Any]) -> dict[str, int]:
         records = self.records(rows)
@@ -148,8 +188,7 @@ class PartScorer:
 
     def _write_map(self, record: dict[str, Any], seen: np.ndarray, anomaly_map: np.ndarray) -> str:
         height, width = record["height"], record["width"]
-        place = map_place(record["uri"], record["category"], record["split"], record["defect"])
-        uri = storage.join(self.scores_uri, MAPS, f"{place}.{self.maps}")
+        uri = self._map_uri(record)
         if self.maps == "tiff":
             patiently(write_map, uri, self.view.whole_map(anomaly_map, height, width))
             return uri
@@ -163,3 +202,7 @@ class PartScorer:
         picture.save(buffer, "PNG")
         patiently(storage.write_bytes, uri, buffer.getvalue())
         return uri
+
+    def _map_uri(self, record: dict[str, Any]) -> str:
+        place = map_place(record["uri"], record["category"], record["split"], record["defect"])
+        return storage.join(self.scores_uri, MAPS, f"{place}.{self.maps}")

@@ -19,6 +19,7 @@ from raydiff.storage.files import (
     write_bytes,
     write_file,
     write_json,
+    written,
 )
 from raydiff.storage.uris import EXTRAS, absolute, arrow_filesystem, filesystem, is_local, join, name
 
@@ -48,4 +49,5 @@ __all__ = [
     "write_bytes",
     "write_file",
     "write_json",
+    "written",
 ]

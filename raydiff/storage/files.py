@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import glob
+import io
 import json
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
@@ -18,6 +20,7 @@ from raydiff.deadline import answers_within
 from raydiff.errors import StorageError, StorageUnavailable
 from raydiff.storage import walking
 from raydiff.storage.errors import explained, knows_no_conditions
+from raydiff.storage.patience import patiently
 from raydiff.storage.uris import check_lasting, filesystem, is_local, name, trimmed
 
 PROBE_SECONDS = 30.0
@@ -156,6 +159,32 @@ def write_file(uri: str, path: str) -> None:
             fs.put_file(path, target)
 
 
+@contextlib.contextmanager
+def written(uri: str) -> Iterator[Callable[[bytes], None]]:
+    """Write a file in pieces, by the function that is given: a reader there sees all of it, once it is whole, or none.
+
+    Elsewhere than on this machine's disk it is gathered in a temporary file before. Large files are written so: what a
+    writer of the same one has left that was killed is deleted.
+
+    Raises:
+        StorageError: if it cannot be written. What else is raised in between is left as it is.
+    """
+    fs, path = filesystem(uri)
+    if isinstance(fs, LocalFileSystem):
+        _make_folder_of(path)
+        folder, file = map(glob.escape, os.path.split(path))
+        for left in glob.glob(os.path.join(folder, f".{file}.{'[0-9a-f]' * 8}.partial")):
+            delete(left)
+        with _replacing(path) as partial, _in_pieces(partial) as write:
+            yield write
+        return
+    with tempfile.TemporaryDirectory(prefix="raydiff-") as folder:
+        gathered = os.path.join(folder, name(uri))
+        with _in_pieces(gathered) as write:
+            yield write
+        patiently(write_file, uri, gathered)
+
+
 def delete(uri: str) -> None:
     """Delete a file or folder of our own, if it is there."""
     fs, path = filesystem(uri)
@@ -256,6 +285,22 @@ def probe(uri: str, seconds: float = PROBE_SECONDS) -> None:
     check_lasting(uri)
     if not answers_within(seconds, lambda: exists(uri)):
         raise StorageUnavailable(f"{uri}: no answer within {seconds:g} s; is the endpoint right and reachable?")
+
+
+@contextlib.contextmanager
+def _in_pieces(path: str) -> Iterator[Callable[[bytes], None]]:
+    with explained(path, LocalFileSystem()):
+        # Not in one `with`: what is raised between the pieces is not the file's. No buffer, which closing would write.
+        file = io.FileIO(path, "wb")
+
+    def write(data: bytes) -> None:
+        left = memoryview(data)
+        with explained(path, LocalFileSystem()):
+            while left:
+                left = left[file.write(left) :]
+
+    with file:
+        yield write
 
 
 def _make_folder_of(path: str) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any, Literal, Self
 
 import numpy as np
-from PIL import Image
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -19,6 +18,7 @@ from raydiff.views import roi
 from raydiff.views.layout import Layout
 from raydiff.views.ragged import Arrays
 from raydiff.views.reduced import Reduced, factor
+from raydiff.views.resizing import resized, resized_at_once
 
 TILES = 256  # worked on at a time
 OVERLAP = 8  # tiles overlap by this part of their side, where nothing else is said
@@ -145,9 +145,9 @@ class View(Settings):
         upper, lower = (top + edge / by for edge in (rows.start, rows.stop))
         first, last = (left + edge / by for edge in (columns.start, columns.stop))
         y, x = math.floor(upper), math.floor(first)
-        cut = Image.fromarray(image[y : math.ceil(lower), x : math.ceil(last)])
         box = first - x, upper - y, last - x, lower - y
-        found = np.array(cut.resize((width, height), Image.Resampling.BILINEAR, box))
+        resize = resized if self.tile else resized_at_once  # images that are cut into tiles may come in bands
+        found = resize(image[y : math.ceil(lower), x : math.ceil(last)], height, width, box)
         if own is None and self.roi == roi.AUTO:
             inside = roi.product(found)
             found = roi.painted(found, inside)
@@ -181,7 +181,15 @@ class View(Settings):
         Raises:
             ImageError: if the crop lies outside the image.
         """
-        return self.layout(self.shape_seen(height, width, size), size).tile_count
+        return self.layout_of(height, width, size).tile_count
+
+    def layout_of(self, height: int, width: int, size: int) -> Layout:
+        """As `layout`, of an image of this size in its file.
+
+        Raises:
+            ImageError: if the crop lies outside the image.
+        """
+        return self.layout(self.shape_seen(height, width, size), size)
 
     def shape_seen(self, height: int, width: int, size: int) -> tuple[int, int]:
         """Height and width of what is `seen` of an image of this size.
@@ -217,8 +225,8 @@ class View(Settings):
     def whole_map(self, found: np.ndarray, height: int, width: int) -> np.ndarray:
         """The map of a whole image, (height, width), from that of what was seen of it; zero where nothing was."""
         rows, columns = self._place(height, width)
-        size = self.cropped(height, width)[::-1]
-        part = np.asarray(Image.fromarray(found).resize(size, Image.Resampling.BILINEAR))
+        resize = resized if self.tile else resized_at_once
+        part = resize(found, *self.cropped(height, width))
         if self.crop is None:
             return part
         whole = np.zeros((height, width), np.float32)
