@@ -23,6 +23,7 @@ from raydiff.images.archive import write_shard
 from raydiff.images.shards import Part, parts, read_rows, row_count, shard_name
 from raydiff.images.stream import Reading, decode_rows
 from raydiff.model.description import describe
+from raydiff.model.engine import Engine
 from raydiff.progress import console
 from raydiff.scoring.archive_run import list_images
 from raydiff.scoring.bulk import score_table
@@ -35,6 +36,7 @@ def main(
     model: Annotated[str, typer.Option(help="A model folder.")],
     data: Annotated[str, typer.Option(help="A folder of images, a table or a packed archive.")],
     out: Annotated[str, typer.Option(help="A new folder for the scores and benchmark.json.")],
+    engine: Annotated[Engine, typer.Option(help="What computes features on CPUs, on both sides.")] = "torch",
 ) -> None:
     """Measure the bulk path and the bare loop, and print their ratio."""
     model, data, out = map(storage.absolute, (model, data, out))
@@ -46,13 +48,14 @@ def main(
     write_first_parts(images, PARTS_UNDER_WAY * workers, few)
     if row_count(images) <= row_count(few):
         raise DataError(f"{data} has {row_count(images)} images, too few to measure with; give it 2,000 or more")
-    with deployed(model) as handle:
+    with deployed(model, engine=engine) as handle:
         for start in ("warm", "start"):  # code loaded and memory taken, then measured
-            started = score_table(handle, model, few, storage.join(out, start))
-        bulk = score_table(handle, model, images, out, packed_uri=packed, source=data)
+            started = score_table(handle, model, few, storage.join(out, start), engine=engine)
+        bulk = score_table(handle, model, images, out, packed_uri=packed, source=data, engine=engine)
     rate = (bulk.images - started.images) / (bulk.seconds - started.seconds)
-    bare = bare_loop(model, images, packed, workers)
+    bare = bare_loop(model, images, packed, workers, engine)
     found = {
+        "engine": engine,
         "images": bulk.images,
         "workers": workers,
         "start_seconds": started.seconds,
@@ -70,14 +73,14 @@ def write_first_parts(images: str, count: int, few: str) -> None:
     write_shard(few, shard_name(1, 0, len(rows)), rows)
 
 
-def bare_loop(model: str, images: str, packed: str | None, workers: int) -> float:
+def bare_loop(model: str, images: str, packed: str | None, workers: int, engine: Engine = "torch") -> float:
     """Images/s of so many processes that each decode and score their share of the parts, and nothing else."""
     if len(parts(images)) < workers:
         raise DataError(f"{row_count(images)} images are too few for {workers} processes; give a part of 64 for each")
     spawn = multiprocessing.get_context("spawn")
     ready, results = spawn.Barrier(workers), spawn.Queue()
     processes = [
-        spawn.Process(target=_bare_worker, args=(model, images, packed, rank, workers, ready, results))
+        spawn.Process(target=_bare_worker, args=(model, images, packed, rank, workers, engine, ready, results))
         for rank in range(workers)
     ]
     for process in processes:
@@ -89,7 +92,14 @@ def bare_loop(model: str, images: str, packed: str | None, workers: int) -> floa
 
 
 def _bare_worker(
-    model_uri: str, images: str, packed: str | None, rank: int, workers: int, ready: Any, results: Any
+    model_uri: str,
+    images: str,
+    packed: str | None,
+    rank: int,
+    workers: int,
+    engine: Engine,
+    ready: Any,
+    results: Any,
 ) -> None:
     import torch
 
@@ -99,6 +109,7 @@ def _bare_worker(
     torch.set_num_threads(1)
     keep_freed_memory()
     model = load(model_uri, device)
+    model.use(engine)
     reading = Reading.of(model.method.settings, packed_uri=packed)
     mine = parts(images)[rank::workers]
 

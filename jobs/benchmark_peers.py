@@ -1,4 +1,5 @@
-"""From image files to scores, images/s, in one run: raydiff's bare loop, anomalib's PatchCore, and its OpenVINO export.
+"""From image files to scores, images/s, in one run: raydiff's bare loop by torch and by OpenVINO, and anomalib's
+PatchCore by both.
 
     pip install -e '.[peers]'
     python jobs/benchmark_peers.py --data /data/mvtec/tile --out bench
@@ -25,6 +26,7 @@ from raydiff import cli, methods, storage
 from raydiff.errors import DataError
 from raydiff.images.decode import decode, resize
 from raydiff.model.description import describe
+from raydiff.model.engine import Engine
 from raydiff.model.folder import Model
 from raydiff.model.scorer import examples_of
 from raydiff.progress import console
@@ -56,9 +58,9 @@ def main(
     found["anomalib"] = rate(lambda: predict(engine, patchcore, test), len(test))
     exported = openvino(engine, patchcore, place)
     found["anomalib_openvino"] = rate(lambda: exported(test), len(test))
-    found["raydiff_bare"] = bare(test, train, bank, workers, place)
-    for peer in ("anomalib", "anomalib_openvino"):
-        found[f"ratio_to_{peer}"] = found["raydiff_bare"] / found[peer]
+    found |= bare(test, train, bank, workers, place)
+    found["ratio_to_anomalib"] = found["raydiff"] / found["anomalib"]
+    found["ratio_to_anomalib_openvino"] = found["raydiff_openvino"] / found["anomalib_openvino"]
     storage.write_json(str(place / "peers.json"), found)
     console.print(found)
 
@@ -149,8 +151,8 @@ def openvino(engine: Any, model: Any, place: Path) -> Callable[[Sequence[str]], 
     return every
 
 
-def bare(test: Sequence[str], train: Sequence[Path], bank: int, workers: int, place: Path) -> float:
-    """Images/s of raydiff's bare loop with a bank of so many vectors, the median of some passes."""
+def bare(test: Sequence[str], train: Sequence[Path], bank: int, workers: int, place: Path) -> dict[str, float]:
+    """Images/s of raydiff's bare loop with a bank of so many vectors, by each engine, the medians of some passes."""
     changes = {
         "image_size": SIZE,
         "backbone": {"name": BACKBONE, "weights": "random", "stages": list(STAGES), "grid": GRID},
@@ -162,7 +164,11 @@ def bare(test: Sequence[str], train: Sequence[Path], bank: int, workers: int, pl
     uri = str(place / "nearest_patch")
     Model(method, method.ScoreSettings()).save(uri)
     list_images(describe(uri), str(Path(test[0]).parents[1]), str(place / "images"))
-    return statistics.median(bare_loop(uri, str(place / "images"), None, workers) for _ in range(PASSES))
+    engines: dict[str, Engine] = {"raydiff": "torch", "raydiff_openvino": "openvino"}
+    return {
+        name: statistics.median(bare_loop(uri, str(place / "images"), None, workers, engine) for _ in range(PASSES))
+        for name, engine in engines.items()
+    }
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 However it ended, run again with the same --out it goes on with what is missing, and takes in what is new.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from raydiff.cli.shown import print_scored
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
+from raydiff.model.engine import Engine
 from raydiff.progress import console
 
 
@@ -41,6 +42,9 @@ def main(
             help="Which part an image shows: a regular expression, searched for in its path; OUT/parts has a row each."
         ),
     ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="What computes features on CPUs; openvino takes a third of the time, and a package.")
+    ] = "torch",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
     verbose: options.Verbose = False,
 ) -> Answer:
@@ -50,13 +54,14 @@ def main(
         from raydiff.planning.archive import plan_archive
         from raydiff.planning.plan import print_plan
 
-        plan = plan_archive(model, data, out, maps, replicas, max_pixels, address, pages=which, part_from=parts)
+        how: dict[str, Any] = {"pages": which, "part_from": parts, "engine": engine}
+        plan = plan_archive(model, data, out, maps, replicas, max_pixels, address, **how)
         print_plan(plan)
         return Answer(documents.planned(plan))
     from raydiff.scoring.archive_run import score_archive  # here, because what Ray says is settled before it is loaded
     from raydiff.scoring.summary import print_summary
 
-    done, summary = score_archive(model, data, out, maps, replicas, max_pixels, address, gpus, which, parts)
+    done, summary = score_archive(model, data, out, maps, replicas, max_pixels, address, gpus, which, parts, engine)
     print_scored(done)
     print_summary(summary)
     from raydiff.report.archive import write_archive_report  # matplotlib, which scoring does without

@@ -263,10 +263,10 @@ def one_deployment(local_ray):
     with contextlib.ExitStack() as kept, pytest.MonkeyPatch.context() as patch:
 
         @contextlib.contextmanager
-        def shared(model_uri, replicas=None):
+        def shared(model_uri, replicas=None, engine="torch"):
             if model_uri not in handles:
                 assert not handles, "a job deploys one model at a time"
-                handles[model_uri] = kept.enter_context(deployed(model_uri, replicas))
+                handles[model_uri] = kept.enter_context(deployed(model_uri, replicas, engine))
             yield handles[model_uri]
 
         patch.setattr(archive_run, "deployed", shared)

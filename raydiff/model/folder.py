@@ -23,9 +23,11 @@ from raydiff.images.levels import Levels
 from raydiff.methods.base import Method, ScoreSettings
 from raydiff.model.calibration import Calibration
 from raydiff.model.description import DESCRIPTION, FORMAT, WEIGHTS, describe, model_id
+from raydiff.model.engine import Engine, check_engine
 from raydiff.model.reconstruction import reconstruction
 from raydiff.model.scored import Scored
 from raydiff.model.scorer import InRows, score_images
+from raydiff.nn.backbones import Backbone
 from raydiff.nn.positions import PositionStatistics
 from raydiff.views import Arrays, View
 from raydiff.views.banded import seen_rows
@@ -85,6 +87,17 @@ class Model:
         if self._weights_hash is None:
             self._weights_hash = hashlib.sha256(self._weights()).hexdigest()
         return model_id(self._description(self._weights_hash))
+
+    def use(self, engine: Engine) -> None:
+        """Have its backbones' features computed on CPUs by this engine from now on; scores move by a millionth.
+
+        Raises:
+            SettingsError: if it is not installed.
+        """
+        check_engine(engine)
+        for module in self.method.modules():
+            if engine == "openvino" and isinstance(module, Backbone):
+                module.use_openvino()
 
     def score(self, images: Sequence[np.ndarray], categories: Sequence[str | None] | None = None) -> Scored:
         """Score RGB images: uint8 arrays (H, W, 3) of any sizes. Maps are at the scale that the model sees them at.

@@ -18,6 +18,7 @@ from raydiff import storage
 from raydiff.errors import SettingsError
 from raydiff.nn import hub, packaged
 from raydiff.nn.folding import fold_batch_norms
+from raydiff.nn.openvino_net import OpenVINONet
 from raydiff.nn.packaged import PACKAGES
 from raydiff.settings import Settings
 from raydiff.vision_libraries import timm
@@ -110,6 +111,11 @@ class Backbone(nn.Module):
         self.channels = sum(self.stage_channels)
         self.requires_grad_(False).eval()
         fold_batch_norms(self.net)
+        self._openvino: OpenVINONet | None = None
+
+    def use_openvino(self) -> None:
+        """Compute features on CPUs with it from now on."""
+        self._openvino = OpenVINONet(self.net)
 
     def train(self, mode: bool = True) -> Backbone:
         """Stay in evaluation mode: batch statistics must not move."""
@@ -122,7 +128,8 @@ class Backbone(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [0, 1] to (N, C, grid, grid) features."""
         pixels = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        stages = self.net(pixels)
+        without_torch = self._openvino and pixels.device.type == "cpu" and not pixels.requires_grad
+        stages = self._openvino(pixels) if self._openvino and without_torch else self.net(pixels)
         if self._channels_last:
             stages = [stage.permute(0, 3, 1, 2) for stage in stages]
         return torch.cat([self._on_grid(stage) for stage in stages], dim=1)

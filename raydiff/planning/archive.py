@@ -18,6 +18,7 @@ from raydiff.images.parts import PartPattern
 from raydiff.images.shards import ROWS_PER_SHARD, Shard, parts_of, read_rows, shards
 from raydiff.images.stream import Reading
 from raydiff.model.description import describe
+from raydiff.model.engine import Engine
 from raydiff.planning import measure, timing
 from raydiff.planning.plan import Item, Plan, Section
 from raydiff.planning.timing import pipelined
@@ -40,6 +41,7 @@ def plan_archive(
     seconds: float = measure.SECONDS,
     pages: Pages | None = None,
     part_from: PartPattern | None = None,
+    engine: Engine = "torch",
 ) -> Plan:
     """What the job would do; nothing is written. Arguments as of `archive_run.score_archive`.
 
@@ -55,7 +57,7 @@ def plan_archive(
     source = source_of(data_uri, pages, part_from)
     if part_from and not there:
         check_part_from(data_uri, part_from, pages)
-    check_claim(out_uri, model, storage.join(out_uri, "images"), maps, max_pixels, source)
+    check_claim(out_uri, model, storage.join(out_uri, "images"), maps, max_pixels, source, engine)
     packed = packed_archive.is_packed(data_uri)
     packed_uri = data_uri if packed else None
     reading = Reading.described(model["settings"]["train"], max_pixels=max_pixels, packed_uri=packed_uri)
@@ -80,7 +82,7 @@ def plan_archive(
     cluster.connect(address)
     begun_in = timing.age() - listed_for.amount
     replicas = replicas or cluster.devices()
-    given = model_uri, rows, reading, part if packed else None, maps, seconds
+    given = model_uri, rows, reading, part if packed else None, maps, seconds, engine
     found, worked, start = measure.measured(measure.of_model, cluster.worker_options(), *given)
     stages = (found.decode, cluster.cpus() / cluster.SHARED_CPU), (found.score, replicas), (found.write, replicas)
     scoring = pipelined(images, stages, cluster.cpus(), reading.rows_per_part)

@@ -31,6 +31,7 @@ from raydiff.images.shards import Part
 from raydiff.images.stream import Reading, decode_rows
 from raydiff.methods.base import GradientSettings, Method, ScoreSettings, TrainSettings
 from raydiff.model.calibration import Calibration
+from raydiff.model.engine import Engine
 from raydiff.model.folder import Model, load
 from raydiff.model.scorer import CHUNK, examples_of, image_key, score_examples, tiles_of
 from raydiff.planning.plan import size
@@ -101,14 +102,22 @@ def _started() -> None:
 
 @ray.remote(max_calls=1)
 def of_model(
-    model_uri: str, rows: pa.Table, reading: Reading, part: Part | None, maps: Maps, seconds: float
+    model_uri: str,
+    rows: pa.Table,
+    reading: Reading,
+    part: Part | None,
+    maps: Maps,
+    seconds: float,
+    engine: Engine = "torch",
 ) -> tuple[Scoring, float]:
     """A trained model on some images, which are `part` of a packed archive if one is given.
 
     Raises:
         DataError: if none of them can be read.
+        SettingsError: if the engine is not installed.
     """
     model = load(model_uri, cluster.use_assigned_device())
+    model.use(engine)
     began = time.monotonic()
     return scoring(model, *decoded(rows, reading, part, seconds), maps, seconds), time.monotonic() - began
 

@@ -24,6 +24,7 @@ from raydiff.images.shards import Shard, shards
 from raydiff.images.tables import own_table
 from raydiff.model.calibration import Calibration
 from raydiff.model.description import DESCRIPTION, describe
+from raydiff.model.engine import Engine
 from raydiff.progress import console, phase
 from raydiff.scoring import parts_table
 from raydiff.scoring.bulk import Summary, claim, finished_images, is_complete, score_table
@@ -44,6 +45,7 @@ def score_archive(
     gpus: int | None = None,
     pages: Pages | None = None,
     part_from: PartPattern | None = None,
+    engine: Engine = "torch",
 ) -> tuple[Summary | None, ArchiveSummary]:
     """List what is new, score what is missing, sum up; what this run scored (None: nothing was missing) and the whole.
 
@@ -54,6 +56,7 @@ def score_archive(
         pages: which pages of a file are images, each a row; by default a file of several is a row with an error.
         part_from: names the part that an image shows, by the image's path below the folder, or below the table's; with
             it, or with a column `part` in the table, the results have a table of parts (see `parts_table`).
+        engine: that computes features on CPUs, as of `Model.use`.
 
     Raises:
         DataError: if the folder holds no images, `part_from` names a part in no image's path, `out_uri` holds the
@@ -62,7 +65,9 @@ def score_archive(
     """
     model_uri, data_uri, out_uri = places(model_uri, data_uri, out_uri)
     with at_work(out_uri):
-        return _scored(model_uri, data_uri, out_uri, maps, replicas, max_pixels, address, gpus, pages, part_from)
+        return _scored(
+            model_uri, data_uri, out_uri, maps, replicas, max_pixels, address, gpus, pages, part_from, engine
+        )
 
 
 def _scored(
@@ -76,13 +81,14 @@ def _scored(
     gpus: int | None,
     pages: Pages | None,
     part_from: PartPattern | None,
+    engine: Engine,
 ) -> tuple[Summary | None, ArchiveSummary]:
     model = describe(model_uri)
     images = storage.join(out_uri, "images")
     source = source_of(data_uri, pages, part_from)
     if part_from and not shards(images):  # before the folder is noted to be for a pattern that fits nothing
         check_part_from(data_uri, part_from, pages)
-    claim(out_uri, model, images, maps, max_pixels, source)
+    claim(out_uri, model, images, maps, max_pixels, source, engine)
     _keep(model, out_uri)
     packed = list_images(model, data_uri, images, pages, part_from)
     done = None
@@ -90,7 +96,7 @@ def _scored(
         if model["calibration"] and parts_table.says_part(shards(images)[0].uri):
             console.print(parts_table.foretold(Calibration.parse(model["calibration"])), markup=False)
         cluster.connect(address, gpus)
-        with deployed(model_uri, replicas) as handle:
+        with deployed(model_uri, replicas, engine) as handle:
             done = score_table(
                 handle,
                 model_uri,
@@ -101,6 +107,7 @@ def _scored(
                 packed_uri=packed,
                 source=source,
                 replicas=replicas,
+                engine=engine,
             )
     return done, _summary(out_uri, model, fresh=done is not None)
 

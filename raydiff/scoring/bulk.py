@@ -25,6 +25,7 @@ from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.shards import is_one_file, shards
 from raydiff.images.stream import Reading, stream
 from raydiff.model.description import describe
+from raydiff.model.engine import Engine
 from raydiff.progress import Phase, console, phase
 from raydiff.scoring import table
 from raydiff.scoring.deployment import CALLS_PER_REPLICA
@@ -83,6 +84,7 @@ def score_table(
     packed_uri: str | None = None,
     source: str = "",
     replicas: int | None = None,
+    engine: Engine = "torch",
 ) -> Summary:
     """Score every image of a table through a deployment of the model (see `deployment.deployed`).
 
@@ -96,6 +98,7 @@ def score_table(
         packed_uri: packed archive that holds the files' bytes (see `images.packed_archive`).
         source: what a table that grows lists.
         replicas: of the deployment; one a GPU, or one a CPU, by default.
+        engine: of the deployment.
 
     Raises:
         DataError: if the folder holds the score table of another model, image table or way of scoring.
@@ -103,7 +106,7 @@ def score_table(
         Stopped: if a store does not answer for long, or takes no more. What is finished is kept.
     """
     model = describe(model_uri, calibrated)
-    claim(scores_uri, model, table_uri, maps, max_pixels, source)
+    claim(scores_uri, model, table_uri, maps, max_pixels, source, engine)
     whole = shards(table_uri)
     done = _done(scores_uri)
     train = model["settings"]["train"]
@@ -158,17 +161,29 @@ def finished_images(scores_uri: str) -> int:
 
 
 def claim(
-    scores_uri: str, model: dict[str, Any], table_uri: str, maps: Maps, max_pixels: int, source: str = ""
+    scores_uri: str,
+    model: dict[str, Any],
+    table_uri: str,
+    maps: Maps,
+    max_pixels: int,
+    source: str = "",
+    engine: Engine = "torch",
 ) -> None:
     """Note what a folder of scores is for, or check that it is for the same; arguments and errors as `check_claim`."""
-    mine = check_claim(scores_uri, model, table_uri, maps, max_pixels, source)
+    mine = check_claim(scores_uri, model, table_uri, maps, max_pixels, source, engine)
     place = storage.join(scores_uri, table.RUN)
     if not storage.exists(place):
         storage.write_json(place, mine | {"begun": datetime.now(UTC).isoformat(timespec="seconds")})
 
 
 def check_claim(
-    scores_uri: str, model: dict[str, Any], table_uri: str, maps: Maps, max_pixels: int, source: str = ""
+    scores_uri: str,
+    model: dict[str, Any],
+    table_uri: str,
+    maps: Maps,
+    max_pixels: int,
+    source: str = "",
+    engine: Engine = "torch",
 ) -> dict[str, Any]:
     """What a folder of scores would be noted to be for; nothing is written. Arguments as of `score_table`.
 
@@ -184,9 +199,10 @@ def check_claim(
         "maps": maps,
         "max_pixels": max_pixels,
         "rows_per_part": Reading.described(model["settings"]["train"]).rows_per_part,
+        "engine": engine,
     }
     place = storage.join(scores_uri, table.RUN)
-    theirs = storage.read_json(place) if storage.exists(place) else mine
+    theirs = {"engine": "torch"} | storage.read_json(place) if storage.exists(place) else mine
     other = [name for name in mine if theirs.get(name) != mine[name]]
     if other:
         raise DataError(

@@ -17,6 +17,8 @@ from ray.serve.schema import LoggingConfig
 from raydiff import cluster, verbosity
 from raydiff.cluster.task_errors import told_in
 from raydiff.cluster.worker_progress import told_if_pending
+from raydiff.errors import SettingsError
+from raydiff.model.engine import Engine
 from raydiff.model.scored import Scored
 from raydiff.scoring.large import LargeScored, score_large
 from raydiff.scoring.router import PATIENT
@@ -29,10 +31,11 @@ GRACE_SECONDS = 0.2  # after which a replica that is to end looks whether it has
 class Scorer:
     """A replica: a loaded model on the device that Ray gave it."""
 
-    def __init__(self, model_uri: str) -> None:
+    def __init__(self, model_uri: str, engine: Engine = "torch") -> None:
         from raydiff.model.folder import load  # here, because whoever deploys it need not load torch
 
         self.model = load(model_uri, cluster.use_assigned_device())
+        self.model.use(engine)
         # Serve has each request answered by a thread of its own; they would compute beside each other, and each would
         # keep the memory that it needed.
         self._one_at_a_time = ThreadPoolExecutor(1)
@@ -50,16 +53,20 @@ class Scorer:
 
 
 @contextlib.contextmanager
-def deployed(model_uri: str, replicas: int | None = None) -> Iterator[DeploymentHandle]:
+def deployed(model_uri: str, replicas: int | None = None, engine: Engine = "torch") -> Iterator[DeploymentHandle]:
     """The model deployed on the cluster, taken down at the end.
 
     Args:
         model_uri: a model folder; its score settings are those it has now.
         replicas: how many; one a GPU by default, or one a CPU.
+        engine: that computes their features on CPUs, as of `Model.use`.
 
     Raises:
         ClusterError: if the cluster cannot hold so many.
+        SettingsError: if the engine is not there, or the cluster has GPUs, which it does not use.
     """
+    if engine != "torch" and cluster.gpus():
+        raise SettingsError(f"--engine {engine} computes on CPUs, and this cluster has GPUs; leave it out")
     count = replicas or cluster.devices()
     cluster.check_room(count, "replicas")
     gpu = {"num_cpus": 0, "num_gpus": 1} if cluster.gpus() else {"num_cpus": cluster.REPLICA_CPU}
@@ -80,7 +87,7 @@ def deployed(model_uri: str, replicas: int | None = None) -> Iterator[Deployment
     name = f"{APP}-{ray.get_runtime_context().get_job_id()}"
     try:
         with told_if_pending("the model's replicas"):
-            handle = run(scorer.bind(model_uri), name)
+            handle = run(scorer.bind(model_uri, engine), name)
         yield handle
     finally:
         serve.delete(name)
