@@ -40,6 +40,9 @@ class OpenVINONet:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = openvino.convert_model(self._net, example_input=pixels.contiguous(), input=list(pixels.shape))
-        # By itself it computes in bfloat16 where the processor can.
-        how = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
+        how = {
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_PRECISION_HINT": "f32",  # by itself it computes in bfloat16 where the processor can
+            "ENABLE_CPU_PINNING": False,  # by itself all processes of a machine would compute on its first core
+        }
         return openvino.Core().compile_model(model, "CPU", how).create_infer_request()
