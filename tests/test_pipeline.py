@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import raydiff
 from raydiff import cli, progress, steps, storage
+from raydiff.errors import DataError
 from raydiff.images.decode import decode
 from raydiff.run_folder import RunFolder
 
@@ -112,6 +113,8 @@ def test_an_archive(steps_run, command, tmp_path):
     assert rows[6]["error"] == "the file is empty"
     printed = command(app_of("score_archive"), *arguments, "--maps", "png", "--replicas", "1")
     assert "scored: nothing was missing" in printed
+    with pytest.raises(DataError, match=r"scores of another run \(other engine\)"):
+        command(app_of("score_archive"), *arguments, "--maps", "png", "--engine", "openvino")
 
 
 def app_of(job):

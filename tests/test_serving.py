@@ -13,12 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import browser
+import numpy as np
 import pytest
 import requests
 from conftest import calibrated_model, made_images, write_mvtec
 from PIL import Image
 from ray import serve
 
+import raydiff
 from raydiff.errors import ClusterError
 from raydiff.images import table as image_table
 from raydiff.images.survey import find_images
@@ -61,8 +63,10 @@ def image(tmp_path):
 # The first, because it ends the Serve that the others share.
 def test_serve_that_bulk_runs_have_left_is_started_anew(local_ray, folder):
     serve.shutdown()
-    with deployed(folder, replicas=1):
-        pass
+    images = made_images(2, seed=4)
+    with deployed(folder, replicas=1, engine="openvino") as handle:
+        found = handle.score.remote(images, ["bolt", None]).result(timeout_s=SECONDS)
+    np.testing.assert_allclose(found.scores, raydiff.load(folder, "cpu").score(list(images)).scores, rtol=1e-4)
     with serving.serving(Arguments(model=folder), "127.0.0.1", free_port(), 1) as place:
         assert requests.get(f"{place}healthz", timeout=SECONDS).status_code == 200
     serve.shutdown()
