@@ -216,19 +216,6 @@ def test_the_loss_curve_of_the_papers_u_net_is_the_pinned_one():
     assert not torch.allclose(found, before)
 
 
-def test_examples_are_made_without_the_network():
-    settings = tiny_settings("lafite", **LAFITES_UNET)
-    torch.manual_seed(0)
-    whole = methods.get("lafite")(settings).eval()
-    torch.manual_seed(0)
-    part = methods.get("lafite").for_examples(settings).eval()
-    images = torch.from_numpy(made_images(3))
-    assert torch.equal(part.example(images), whole.example(images))
-    assert sum(map(torch.Tensor.numel, part.network.parameters())) < sum(
-        map(torch.Tensor.numel, whole.network.parameters())
-    )
-
-
 def test_the_paper_preset_has_the_papers_u_net():
     settings = methods.recipe("lafite", "paper", {"backbone": {"weights": "random"}})
     assert settings.unet.base_channels == 256

@@ -175,6 +175,17 @@ def test_networks_train_in_the_precision_asked_for_and_score_in_their_own(name, 
         np.testing.assert_array_equal(scores, auto_scores)
 
 
+@pytest.mark.parametrize("name", methods.names())
+def test_examples_need_no_network_that_is_trained(name):
+    images = torch.from_numpy(made_images(3))
+    settings = tiny_settings(name, **UNETS.get(name, {}))
+    whole, part = (make(settings).eval() for make in (methods.get(name), methods.get(name).for_examples))
+    assert torch.equal(part.example(images), whole.example(images))
+    assert part.example_key() == whole.example_key()
+    weights = [sum(map(torch.Tensor.numel, method.parameters())) for method in (part, whole)]
+    assert weights[0] < weights[1] or name == "nearest_patch"
+
+
 @trained_methods
 def test_only_what_is_trained_changes(name):
     method, examples = fitted(name, made_images(6), **UNETS.get(name, {}))

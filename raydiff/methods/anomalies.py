@@ -60,8 +60,10 @@ class AnomalyMethod(Method):
 
     @classmethod
     def for_examples(cls, train: Any) -> Method:
-        """Examples are images; no weights are needed for them."""
-        return cls.untrained(train)
+        """Without networks, whose library takes seconds to load: examples are images."""
+        found = cls.__new__(cls)
+        AnomalyMethod.__init__(found, train)
+        return found
 
     def example(self, images: Tensor, rows: Rows | None = None) -> Tensor:
         """uint8 (N, S, S, 3 or 4) images to uint8 (N, 4, S, S): channels first, and where there may be anomalies.
