@@ -49,19 +49,18 @@ def main(
     verbose: options.Verbose = False,
 ) -> Answer:
     """Score every image there is into Parquet files, one row an image, bad ones too."""
-    which, parts = Pages.parse(pages), PartPattern.parse(part_from)
+    how: dict[str, Any] = {"pages": Pages.parse(pages), "part_from": PartPattern.parse(part_from), "engine": engine}
     if dry_run:  # imported here, because planning loads all that a run may need
         from raydiff.planning.archive import plan_archive
         from raydiff.planning.plan import print_plan
 
-        how: dict[str, Any] = {"pages": which, "part_from": parts, "engine": engine}
         plan = plan_archive(model, data, out, maps, replicas, max_pixels, address, **how)
         print_plan(plan)
         return Answer(documents.planned(plan))
     from raydiff.scoring.archive_run import score_archive  # here, because what Ray says is settled before it is loaded
     from raydiff.scoring.summary import print_summary
 
-    done, summary = score_archive(model, data, out, maps, replicas, max_pixels, address, gpus, which, parts, engine)
+    done, summary = score_archive(model, data, out, maps, replicas, max_pixels, address, gpus, **how)
     print_scored(done)
     print_summary(summary)
     from raydiff.report.archive import write_archive_report  # matplotlib, which scoring does without

@@ -249,7 +249,7 @@ def test_a_pattern_that_fits_no_path_is_refused_before_anything_is_noted(model, 
 def test_the_job_takes_the_option(monkeypatch, tmp_path):
     asked = []
     main = runpy.run_path(str(ROOT / "jobs/score_archive.py"))["main"]
-    monkeypatch.setattr(archive_run, "score_archive", lambda *given: asked.append(given) or (None, None))
+    monkeypatch.setattr(archive_run, "score_archive", lambda *given, **how: asked.append(how) or (None, None))
     monkeypatch.setattr(summary, "print_summary", lambda found: None)
     monkeypatch.setattr("raydiff.report.archive.write_archive_report", lambda scores: f"{scores}/report.html")
     app = typer.Typer()
@@ -257,8 +257,9 @@ def test_the_job_takes_the_option(monkeypatch, tmp_path):
     given = ["--model", "m", "--data", "d", "--out", str(tmp_path)]
     done = CliRunner().invoke(app, [*given, "--part-from", r"_(\d+)_"], catch_exceptions=False)
     assert f"report: {tmp_path}/report.html" in done.output
-    CliRunner().invoke(app, given, catch_exceptions=False)
-    assert asked[0][-1].part("a_12_b") == "12"
-    assert asked[1][-1] is None
+    CliRunner().invoke(app, [*given, "--engine", "openvino"], catch_exceptions=False)
+    assert asked[0]["part_from"].part("a_12_b") == "12"
+    assert asked[1]["part_from"] is None
+    assert [how["engine"] for how in asked] == ["torch", "openvino"]
     with pytest.raises(SettingsError, match="is not a regular expression"):
         CliRunner().invoke(app, [*given, "--part-from", "("], catch_exceptions=False)
