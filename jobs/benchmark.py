@@ -16,6 +16,7 @@ import pyarrow as pa
 import typer
 
 from raydiff import cli, cluster, storage
+from raydiff.cli import options
 from raydiff.cluster.allocator import keep_freed_memory
 from raydiff.errors import DataError
 from raydiff.images import packed_archive
@@ -36,7 +37,7 @@ def main(
     model: Annotated[str, typer.Option(help="A model folder.")],
     data: Annotated[str, typer.Option(help="A folder of images, a table or a packed archive.")],
     out: Annotated[str, typer.Option(help="A new folder for the scores and benchmark.json.")],
-    engine: Annotated[Engine, typer.Option(help="What computes features on CPUs, on both sides.")] = "torch",
+    engine: options.EngineOption = "torch",
 ) -> None:
     """Measure the bulk path and the bare loop, and print their ratio."""
     model, data, out = map(storage.absolute, (model, data, out))

@@ -18,7 +18,6 @@ from raydiff.cli.shown import print_scored
 from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
-from raydiff.model.engine import Engine
 from raydiff.progress import console
 
 
@@ -42,9 +41,7 @@ def main(
             help="Which part an image shows: a regular expression, searched for in its path; OUT/parts has a row each."
         ),
     ] = None,
-    engine: Annotated[
-        Engine, typer.Option(help="What computes features on CPUs; openvino takes a third of the time, and a package.")
-    ] = "torch",
+    engine: options.EngineOption = "torch",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
     verbose: options.Verbose = False,
 ) -> Answer:

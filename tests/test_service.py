@@ -65,6 +65,13 @@ def started(folder, monkeypatch, token_hash=None, **limits) -> Service:
     return Service(Arguments(model=folder, **limits), token_hash)
 
 
+def test_openvino_finds_what_torch_finds(folder, service, monkeypatch):
+    data = encoded(made_images(1, 40, seed=9)[0])
+    other = started(folder, monkeypatch, engine="openvino")
+    assert other.answer(data)["score"] == pytest.approx(service.answer(data)["score"], rel=1e-4)
+    assert other.described == service.described
+
+
 class Told(NamedTuple):
     status: int
     answer: dict

@@ -26,6 +26,7 @@ def serve(
         list[str] | None,
         typer.Option("--set", help="A limit on requests: max_bytes, max_pixels, max_images or max_seconds, =NUMBER."),
     ] = None,
+    engine: options.EngineOption = "torch",
     address: options.Address = None,
     verbose: options.Verbose = False,
 ) -> None:
@@ -36,7 +37,7 @@ def serve(
     given: dict[str, str] = {}
     for item in limits or []:
         name, equals, value = item.partition("=")
-        if not equals or name == "model":
+        if not equals or name in ("model", "engine"):
             raise SettingsError(f"--set {item!r} is no limit, as --set max_pixels=100000000 is one")
         given[name] = value
-    serve_model(Arguments.parse({"model": model, **given}), host, port, replicas, address)
+    serve_model(Arguments.parse({"model": model, "engine": engine, **given}), host, port, replicas, address)

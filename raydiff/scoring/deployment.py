@@ -52,6 +52,16 @@ class Scorer:
         return self._one_at_a_time.submit(score_large, self.model, uri, row, map_uri).result()
 
 
+def check_fits(engine: Engine) -> None:
+    """Whether the engine computes on what replicas have here.
+
+    Raises:
+        SettingsError: if they have GPUs, which it does not use.
+    """
+    if engine != "torch" and cluster.gpus():
+        raise SettingsError(f"--engine {engine} computes on CPUs, and this cluster has GPUs; leave it out")
+
+
 @contextlib.contextmanager
 def deployed(model_uri: str, replicas: int | None = None, engine: Engine = "torch") -> Iterator[DeploymentHandle]:
     """The model deployed on the cluster, taken down at the end.
@@ -65,8 +75,7 @@ def deployed(model_uri: str, replicas: int | None = None, engine: Engine = "torc
         ClusterError: if the cluster cannot hold so many.
         SettingsError: if the engine is not there, or the cluster has GPUs, which it does not use.
     """
-    if engine != "torch" and cluster.gpus():
-        raise SettingsError(f"--engine {engine} computes on CPUs, and this cluster has GPUs; leave it out")
+    check_fits(engine)
     count = replicas or cluster.devices()
     cluster.check_room(count, "replicas")
     gpu = {"num_cpus": 0, "num_gpus": 1} if cluster.gpus() else {"num_cpus": cluster.REPLICA_CPU}

@@ -23,6 +23,7 @@ from ray.serve.config import BackpressureConfig
 
 import raydiff
 from raydiff import cluster
+from raydiff.model.engine import Engine
 from raydiff.model.folder import load
 from raydiff.scoring.answers import Limits, Parameters, answer, described
 from raydiff.scoring.gate import RETRY_SECONDS, Gate
@@ -49,6 +50,7 @@ class Arguments(Settings):
     max_pixels: int = Field(50_000_000, ge=1)  # told from the image's header; unpacked it takes three bytes each
     max_images: int = Field(32, ge=1)  # of a form
     max_seconds: float = Field(60, gt=0)  # that a request may take, its waiting and its upload included
+    engine: Engine = "torch"  # that computes features on CPUs, as of `Model.use`
 
 
 class Service:
@@ -63,12 +65,13 @@ class Service:
         self.arguments = arguments
         self.token_hash = token_hash
         self.model = load(arguments.model, cluster.use_assigned_device())
+        self.model.use(arguments.engine)
         self.model_id = self.model.id
         self.described = described(
             self.model,
             posixpath.basename(arguments.model.rstrip("/")),
             raydiff.__version__,
-            Limits.model_validate(arguments.model_dump(exclude={"model"})),
+            Limits.model_validate(arguments.model_dump(exclude={"model", "engine"})),
         )
         self.metrics = ServiceMetrics(self.model_id)
         self.gate = Gate(PLACES, arguments.max_seconds)

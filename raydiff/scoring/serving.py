@@ -46,7 +46,7 @@ def serving(arguments: Arguments, host: str, port: int, replicas: int, address: 
 
     Raises:
         ModelFolderError: if there is no model.
-        SettingsError: if the token cannot be sent.
+        SettingsError: if the token cannot be sent, or the engine does not use the cluster's GPUs.
         ClusterError: if the port is taken, or the cluster cannot hold the replicas.
     """
     describe(arguments.model)
@@ -54,6 +54,7 @@ def serving(arguments: Arguments, host: str, port: int, replicas: int, address: 
     if not (address or os.environ.get(cluster.ADDRESS) or ray.is_initialized()):
         listening.bound(host, port).close()  # said at once, and not after Serve has tried for a while
     cluster.connect(address)
+    deployment.check_fits(arguments.engine)
     cluster.check_room(replicas, "replicas")
     deployment.take_down_left_over()
     said = LoggingConfig(log_level=verbosity.level(), enable_access_log=False)
