@@ -6,7 +6,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from conftest import tiny_settings
+from conftest import LAFITES_UNET, tiny_settings
 
 import raydiff
 from raydiff.model.description import WEIGHTS
@@ -17,8 +17,11 @@ WORKER = "ray::RayTrainWorker"
 
 
 def settings(steps: int):
-    """Train settings of all these trainings; the examples do not depend on the steps."""
-    return tiny_settings("lafite", train_steps=steps)
+    """Train settings of all these trainings; the examples do not depend on the steps.
+
+    With the network whose steps take longer, so that a training can be caught in the middle.
+    """
+    return tiny_settings("lafite", train_steps=steps, **LAFITES_UNET)
 
 
 class Run:
