@@ -101,7 +101,7 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Rate = Annotated[float, typer.Option(help="Wanted false-alarm rate on normal images.")]
 EngineOption = Annotated[
     Engine,
-    typer.Option(help="What computes features on CPUs: torch, or openvino in half the time (raydiff[openvino])."),
+    typer.Option(help="What computes features on CPUs: torch, or openvino, which may be faster (raydiff[openvino])."),
 ]
 MapsOption = Annotated[Maps, typer.Option(help="Write anomaly maps: none, tiff (float, MVTec's layout) or png.")]
 Size = Annotated[int | None, typer.Option(help="Evaluate pixels at SIZE x SIZE; at the images' own size by default.")]
