@@ -24,7 +24,7 @@ from raydiff.images.archive import write_shard
 from raydiff.images.shards import Part, parts, read_rows, row_count, shard_name
 from raydiff.images.stream import Reading, decode_rows
 from raydiff.model.description import describe
-from raydiff.model.engine import Engine
+from raydiff.nn.engine import Engine
 from raydiff.progress import console
 from raydiff.scoring.archive_run import list_images
 from raydiff.scoring.bulk import score_table

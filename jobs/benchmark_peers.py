@@ -26,9 +26,9 @@ from raydiff import cli, methods, storage
 from raydiff.errors import DataError
 from raydiff.images.decode import decode, resize
 from raydiff.model.description import describe
-from raydiff.model.engine import Engine
 from raydiff.model.folder import Model
 from raydiff.model.scorer import examples_of
+from raydiff.nn.engine import Engine
 from raydiff.progress import console
 from raydiff.scoring.archive_run import list_images
 

@@ -116,6 +116,13 @@ class Tab:
         """`light` or `dark`."""
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
+    def open_at(self, width: int, scheme: str, url: str) -> None:
+        """Go to a page anew, on a screen of this width, a narrow one a phone's, that is `light` or `dark`."""
+        self.size(width, 800, phone=width < 600)
+        self.scheme(scheme)
+        self.open("about:blank")
+        self.open(url)
+
     def barriers(self) -> list[Any]:
         """What axe-core finds on the page, as it is now, that it calls serious or critical."""
         if self.ask("typeof axe") == "undefined":

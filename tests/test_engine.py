@@ -11,7 +11,7 @@ from conftest import calibrated_model, made_images
 
 import raydiff
 from raydiff.errors import DataError, SettingsError
-from raydiff.model import engine
+from raydiff.nn import engine
 from raydiff.nn.backbones import Backbone, BackboneSettings
 from raydiff.nn.openvino_net import OpenVINONet
 from raydiff.scoring.bulk import check_claim
@@ -31,7 +31,7 @@ def test_features_are_torchs(name, monkeypatch):
     backbone = Backbone(BackboneSettings(name=name, weights="random", stages=NETS[name], grid=8))
     images = torch.from_numpy(made_images(4, size))
     wanted = backbone(images)
-    backbone.use_openvino()
+    backbone.use("openvino")
     found = backbone(images)
     scale = float(wanted.abs().max())
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * scale)
@@ -51,7 +51,7 @@ def test_what_it_gave_is_not_written_over_by_the_next_call():
 
 def test_gradients_go_through_torch():
     backbone = Backbone(BackboneSettings(name="resnet18", weights="random", stages=(1,), grid=4))
-    backbone.use_openvino()
+    backbone.use("openvino")
     pixels = torch.rand(1, 3, 32, 32, requires_grad=True)
     backbone.features(pixels).sum().backward()
     assert float(pixels.grad.abs().sum()) > 0

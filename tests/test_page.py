@@ -198,10 +198,7 @@ def test_the_api_is_described_without_a_network(tab, page):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_no_barriers_are_found(tab, page, files, width, scheme):
-    tab.size(width, 800, phone=width < 600)
-    tab.scheme(scheme)
-    tab.open("about:blank")
-    tab.open(page)
+    tab.open_at(width, scheme, page)
     tab.wait("document.getElementById('model').textContent.includes('nearest_patch')")
     assert tab.barriers() == []
     tab.choose("#files", *files)

@@ -167,10 +167,7 @@ def test_a_barrier_would_be_found(tab):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_no_barriers_are_found(tab, page, width, scheme):
-    tab.size(width, 800, phone=width < 600)
-    tab.scheme(scheme)
-    tab.open("about:blank")
-    tab.open(page)
+    tab.open_at(width, scheme, page)
     tab.wait("document.querySelector('.tile .heat')?.naturalWidth === 40 && !!document.querySelector('.tile .why')")
     assert tab.barriers() == []
     tab.ask("document.getElementById('further').open = true")

@@ -8,7 +8,7 @@ import typer
 
 from raydiff import methods, verbosity
 from raydiff.cli import completion
-from raydiff.model.engine import Engine
+from raydiff.nn.engine import Engine
 from raydiff.scoring.map_place import Maps
 from raydiff.selection.search_settings import Scheduler, Search
 

@@ -23,11 +23,11 @@ from raydiff.images.levels import Levels
 from raydiff.methods.base import Method, ScoreSettings
 from raydiff.model.calibration import Calibration
 from raydiff.model.description import DESCRIPTION, FORMAT, WEIGHTS, describe, model_id
-from raydiff.model.engine import Engine, check_engine
 from raydiff.model.reconstruction import reconstruction
 from raydiff.model.scored import Scored
 from raydiff.model.scorer import InRows, score_images
 from raydiff.nn.backbones import Backbone
+from raydiff.nn.engine import Engine, check_engine
 from raydiff.nn.positions import PositionStatistics
 from raydiff.views import Arrays, View
 from raydiff.views.banded import seen_rows
@@ -96,8 +96,8 @@ class Model:
         """
         check_engine(engine)
         for module in self.method.modules():
-            if engine == "openvino" and isinstance(module, Backbone):
-                module.use_openvino()
+            if isinstance(module, Backbone):
+                module.use(engine)
 
     def score(self, images: Sequence[np.ndarray], categories: Sequence[str | None] | None = None) -> Scored:
         """Score RGB images: uint8 arrays (H, W, 3) of any sizes. Maps are at the scale that the model sees them at.

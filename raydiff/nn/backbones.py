@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from raydiff import storage
 from raydiff.errors import SettingsError
 from raydiff.nn import hub, packaged
+from raydiff.nn.engine import Engine
 from raydiff.nn.folding import fold_batch_norms
 from raydiff.nn.openvino_net import OpenVINONet
 from raydiff.nn.packaged import PACKAGES
@@ -113,9 +114,9 @@ class Backbone(nn.Module):
         fold_batch_norms(self.net)
         self._openvino: OpenVINONet | None = None
 
-    def use_openvino(self) -> None:
-        """Compute features on CPUs with it from now on."""
-        self._openvino = OpenVINONet(self.net)
+    def use(self, engine: Engine) -> None:
+        """Compute features on CPUs with this engine from now on."""
+        self._openvino = OpenVINONet(self.net) if engine == "openvino" else None
 
     def train(self, mode: bool = True) -> Backbone:
         """Stay in evaluation mode: batch statistics must not move."""
@@ -128,8 +129,8 @@ class Backbone(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [0, 1] to (N, C, grid, grid) features."""
         pixels = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        without_torch = self._openvino and pixels.device.type == "cpu" and not pixels.requires_grad
-        stages = self._openvino(pixels) if self._openvino and without_torch else self.net(pixels)
+        compiled = self._openvino if pixels.device.type == "cpu" and not pixels.requires_grad else None
+        stages = (compiled or self.net)(pixels)
         if self._channels_last:
             stages = [stage.permute(0, 3, 1, 2) for stage in stages]
         return torch.cat([self._on_grid(stage) for stage in stages], dim=1)

@@ -18,7 +18,7 @@ from raydiff.images.parts import PartPattern
 from raydiff.images.shards import ROWS_PER_SHARD, Shard, parts_of, read_rows, shards
 from raydiff.images.stream import Reading
 from raydiff.model.description import describe
-from raydiff.model.engine import Engine
+from raydiff.nn.engine import Engine
 from raydiff.planning import measure, timing
 from raydiff.planning.plan import Item, Plan, Section
 from raydiff.planning.timing import pipelined

@@ -31,9 +31,9 @@ from raydiff.images.shards import Part
 from raydiff.images.stream import Reading, decode_rows
 from raydiff.methods.base import GradientSettings, Method, ScoreSettings, TrainSettings
 from raydiff.model.calibration import Calibration
-from raydiff.model.engine import Engine
 from raydiff.model.folder import Model, load
 from raydiff.model.scorer import CHUNK, examples_of, image_key, score_examples, tiles_of
+from raydiff.nn.engine import Engine
 from raydiff.planning.plan import size
 from raydiff.planning.timing import Sample, Timing, timed
 from raydiff.progress import console, duration

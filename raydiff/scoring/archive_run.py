@@ -24,7 +24,7 @@ from raydiff.images.shards import Shard, shards
 from raydiff.images.tables import own_table
 from raydiff.model.calibration import Calibration
 from raydiff.model.description import DESCRIPTION, describe
-from raydiff.model.engine import Engine
+from raydiff.nn.engine import Engine
 from raydiff.progress import console, phase
 from raydiff.scoring import parts_table
 from raydiff.scoring.bulk import Summary, claim, finished_images, is_complete, score_table

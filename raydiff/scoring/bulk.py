@@ -25,7 +25,7 @@ from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.shards import is_one_file, shards
 from raydiff.images.stream import Reading, stream
 from raydiff.model.description import describe
-from raydiff.model.engine import Engine
+from raydiff.nn.engine import Engine
 from raydiff.progress import Phase, console, phase
 from raydiff.scoring import table
 from raydiff.scoring.deployment import CALLS_PER_REPLICA

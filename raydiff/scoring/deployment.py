@@ -18,8 +18,8 @@ from raydiff import cluster, verbosity
 from raydiff.cluster.task_errors import told_in
 from raydiff.cluster.worker_progress import told_if_pending
 from raydiff.errors import SettingsError
-from raydiff.model.engine import Engine
 from raydiff.model.scored import Scored
+from raydiff.nn.engine import Engine
 from raydiff.scoring.large import LargeScored, score_large
 from raydiff.scoring.router import PATIENT
 

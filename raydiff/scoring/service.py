@@ -23,8 +23,8 @@ from ray.serve.config import BackpressureConfig
 
 import raydiff
 from raydiff import cluster
-from raydiff.model.engine import Engine
 from raydiff.model.folder import load
+from raydiff.nn.engine import Engine
 from raydiff.scoring.answers import Limits, Parameters, answer, described
 from raydiff.scoring.gate import RETRY_SECONDS, Gate
 from raydiff.scoring.http_app import http_app
