@@ -19,10 +19,10 @@ from typing import Annotated, Any
 import numpy as np
 import timm
 import typer
-from benchmark import bare_loop
 from PIL import Image
 
 from raydiff import cli, methods, storage
+from raydiff.benchmark.speed import bare_loop
 from raydiff.errors import DataError
 from raydiff.images.decode import decode, resize
 from raydiff.model.description import describe

@@ -42,7 +42,7 @@ _COLUMNS = [
     "model_id",
     "error",
 ]
-_LOWER_IS_BETTER = {"false_alarm_rate"}
+LOWER_IS_BETTER = {"false_alarm_rate"}
 
 
 class _Result(BaseModel):
@@ -308,5 +308,5 @@ def _worst(categories: dict[str, CategoryEvaluation], metric: str) -> Worst | No
     known = [(value, name) for value, name in known if value is not None]
     if not known:
         return None
-    value, name = max(known) if metric in _LOWER_IS_BETTER else min(known)
+    value, name = max(known) if metric in LOWER_IS_BETTER else min(known)
     return Worst(category=name, value=value)

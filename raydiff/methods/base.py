@@ -182,6 +182,10 @@ class Method(nn.Module, ABC):
         reader.add(maps)
         return reader.scores()
 
+    def image_score_rule(self, score: Any) -> str:
+        """How `maps` and `scores` make an image's score of its map, in words."""
+        return self.reader(score, self.settings.image_size, self.settings.image_size).rule
+
     @property
     def categories(self) -> Sequence[str]:
         """The categories that `likely_categories` tells apart; none where a method cannot tell."""

@@ -70,6 +70,12 @@ class NearestPatch(FeatureMethod):
             weights.append(support_weights(near.vectors[patch][None], bank, nearest[:1], score.support))
         return AnomalyMaps(maps, scores=torch.cat(weights) * largest)
 
+    def image_score_rule(self, score: NearestPatchScore) -> str:
+        """As of all feature methods, or PatchCore's."""
+        if score.image_score == "window":
+            return super().image_score_rule(score)
+        return f"distance of the farthest patch, weighted by {score.support} bank vectors"
+
 
 def support_weights(patches: Tensor, bank: Tensor, nearest: Tensor, support: int) -> Tensor:
     """(q,) weights of patches (q, d): small where their nearest bank vector, (q,) indices, lies among many.

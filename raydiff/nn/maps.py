@@ -32,6 +32,10 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
 class MapReader(Protocol):
     """Reads image scores off maps that come some rows at a time: the same to the bit, wherever they are cut."""
 
+    @property
+    def rule(self) -> str:
+        """How, in words."""
+
     def add(self, rows: Tensor) -> None:
         """Take in the next rows (N, h, W) of N maps."""
 
@@ -46,6 +50,11 @@ class LargestWindow:
         self._window = min(pool, height, width)
         self._held: Tensor | None = None  # rows in windows that reach further down
         self._largest: Tensor | None = None
+
+    @property
+    def rule(self) -> str:
+        """As `MapReader.rule`."""
+        return f"largest mean over {self._window} x {self._window} pixels"
 
     def add(self, rows: Tensor) -> None:
         """As `MapReader.add`."""
@@ -69,6 +78,11 @@ class LargestPixels:
     def __init__(self, pixels: int) -> None:
         self._pixels = pixels
         self._largest: Tensor | None = None
+
+    @property
+    def rule(self) -> str:
+        """As `MapReader.rule`."""
+        return f"mean of the {self._pixels} largest pixels"
 
     def add(self, rows: Tensor) -> None:
         """As `MapReader.add`."""

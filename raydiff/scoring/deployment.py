@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -93,7 +94,8 @@ def deployed(model_uri: str, replicas: int | None = None, engine: Engine = "torc
         logging_config=said,
     )
     take_down_left_over()
-    name = f"{APP}-{ray.get_runtime_context().get_job_id()}"
+    # Of the job, which may be at work with several models at once.
+    name = f"{APP}-{ray.get_runtime_context().get_job_id()}-{uuid.uuid4().hex[:8]}"
     try:
         with told_if_pending("the model's replicas"):
             handle = run(scorer.bind(model_uri, engine), name)

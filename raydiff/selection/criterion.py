@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from raydiff.metrics import OneClassError, aupro, auroc
 from raydiff.nn.positions import in_cells
 
+METRIC = "mean of image AUROC and AUPRO"
 SIDE = 112  # maps and masks are held against each other at no more than this many cells a side, to bound the memory
 
 

@@ -22,6 +22,7 @@ from raydiff.errors import ClusterError
 from raydiff.model.description import describe
 from raydiff.model.folder import Model, load
 from raydiff.progress import Phase, console, phase
+from raydiff.selection.criterion import METRIC
 from raydiff.selection.early_stopping import StagedASHA, StagedFIFO
 from raydiff.selection.journal import Journal
 from raydiff.selection.normal_maps import position_statistics
@@ -132,7 +133,7 @@ def tune(
         result_uri,
         {
             "method": name,
-            "metric": "mean of image AUROC and AUPRO",
+            "metric": METRIC,
             "model_id": model.id,
             **how,
             "pseudo_images": pseudo.counts(),
