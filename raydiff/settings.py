@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, get_args
+from typing import Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -52,7 +52,8 @@ class Settings(BaseModel):
             return list(cls.model_fields)
         field = cls.model_fields.get(groups[0])
         annotation = field.annotation if field else None
+        named = get_origin(annotation) is dict  # groups of one kind, by names of the user's own
         for inner in (annotation, *get_args(annotation)):  # a group may be optional
             if isinstance(inner, type) and issubclass(inner, Settings):
-                return inner._names(groups[1:])
+                return inner._names(groups[2 if named else 1 :])
         return []

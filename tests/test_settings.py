@@ -57,7 +57,8 @@ def test_a_changed_copy_is_validated_and_leaves_the_first_as_it_is():
         ({"inner": {"widht": 1}}, "Outer has no setting 'inner.widht'; did you mean 'inner.width'?"),
         ({"inner": {"zzz": 1}}, "Outer has no setting 'inner.zzz'; known settings: width, kind"),
         ({"perhaps": {"widht": 1}}, "Outer has no setting 'perhaps.widht'; did you mean 'perhaps.width'?"),
-        ({"named": {"a": {"zzz": 1}}}, "Outer has no setting 'named.a.zzz'; leave it out"),
+        ({"named": {"a": {"zzz": 1}}}, "Outer has no setting 'named.a.zzz'; known settings: width, kind"),
+        ({"named": {"a": {"widht": 1}}}, "Outer has no setting 'named.a.widht'; did you mean 'named.a.width'?"),
     ],
 )
 def test_a_misspelt_name_is_refused_with_a_hint(values, sentence):

@@ -183,6 +183,6 @@ def _trivial(spec: Spec, data: str, run: RunFolder, out: str, images: str, level
     return [
         {**none, **metrics, "category": category, "contender": TRIVIAL + name, "method": "", "data": data, "seed": None}
         | _told(protocol)
-        for name, categories in kept["results"].items()
-        for category, metrics in categories.items()
+        for name in trivial.STATISTICS
+        for category, metrics in kept["results"][name].items()
     ]

@@ -19,8 +19,6 @@ from raydiff.evaluation.evaluate import METRICS
 from raydiff.progress import console, phase
 from raydiff.report.page import write_page
 
-LOG_WIDTH = 132  # of tables in a job's log
-
 Kind = Literal["accuracy", "pseudo"]
 
 _SECONDS = ("train_seconds", "tune_seconds", "score_seconds")
@@ -90,5 +88,5 @@ def write(results: Sequence[Result], kind: Kind, out: str) -> Written:
     storage.write_bytes(markdown, ("\n\n".join(table.markdown() for table in shown) + "\n").encode())
     write_page(page, "benchmark.html", title=f"raydiff benchmark: {kind}", tables=shown)
     for table in shown:
-        console.print(table.rich(), width=None if console.is_terminal else LOG_WIDTH)
+        console.print(table.rich())
     return Written(parquet, markdown, page, shown)

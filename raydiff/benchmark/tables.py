@@ -46,7 +46,7 @@ class Table(NamedTuple):
         for heading in self.headings[1:]:
             table.add_column(heading.replace(" ", "\n", 1), justify="right", overflow="fold")
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*(cell.replace(" ± ", "\n± ") for cell in row))
         return table
 
 
