@@ -70,6 +70,8 @@ def _set_up_data() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False  # phases show themselves, on the driver
     context.target_max_block_size = None  # a block is a whole part of the table, whatever its size
+    # They take the memory of a worker's whole process for its task's, and remark on it every half minute.
+    context.issue_detectors_config.detectors = []
     logging.getLogger("ray.data").setLevel(verbosity.level())
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it remarks on the missing bars
 

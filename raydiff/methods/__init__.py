@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 # A method's file, which has its name, and the class in it. Imported when asked for: torch and diffusers take seconds,
 # and whoever only asks for the names should not wait for them.
 _METHODS = {"diffusion_ad": "DiffusionAD", "glad": "GLAD", "lafite": "LafitE", "nearest_patch": "NearestPatch"}
+# Others' methods, for benchmarks: their files lie in `rivals`, and need the extra `peers`.
+_RIVALS = {
+    "anomalib_draem": "AnomalibDRAEM",
+    "anomalib_fastflow": "AnomalibFastFlow",
+    "anomalib_padim": "AnomalibPaDiM",
+    "anomalib_patchcore": "AnomalibPatchCore",
+    "anomalib_reverse_distillation": "AnomalibReverseDistillation",
+}
 PRESETS = ("demo", "small", "paper")  # that every method has
 
 
@@ -31,15 +39,24 @@ def names() -> list[str]:
     return sorted(_METHODS)
 
 
+def rival_names() -> list[str]:
+    """The names of others' methods, which `get` and `recipe` know too."""
+    return sorted(_RIVALS)
+
+
 def get(name: str) -> type[Method]:
     """The method of that name.
 
     Raises:
         SettingsError: if there is none.
     """
-    if name not in _METHODS:
+    if name in _RIVALS:
+        module, kind = f"rivals.{name.removeprefix('anomalib_')}", _RIVALS[name]
+    elif name in _METHODS:
+        module, kind = name, _METHODS[name]
+    else:
         raise SettingsError(f"there is no method {name!r}; the methods are {', '.join(names())}")
-    method: type[Method] = getattr(importlib.import_module(f"raydiff.methods.{name}"), _METHODS[name])
+    method: type[Method] = getattr(importlib.import_module(f"raydiff.methods.{module}"), kind)
     return method
 
 

@@ -91,6 +91,7 @@ class Method(nn.Module, ABC):
     TrainSettings: ClassVar[type[TrainSettings]]
     ScoreSettings: ClassVar[type[ScoreSettings]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]  # recipe name to changed train settings
+    as_published: ClassVar[bool] = False  # its maps are taken as they are, not told in deviations from normals'
 
     def __init__(self, train: Any) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
+from raydiff import methods
 from raydiff.errors import SettingsError
 from raydiff.methods.base import ScoreSettings
 from raydiff.settings import Settings
@@ -39,7 +40,7 @@ class Stage(Settings):
 
 
 def load_space(method: str, path: str | None = None) -> list[Stage]:
-    """The stages of `STAGES` in a Python file, by default tune_spaces/<method>.py.
+    """The stages of `STAGES` in a Python file, by default tune_spaces/<method>.py, or the rivals' own.
 
     Raises:
         SettingsError: if there is no such file, it does not run, it defines no stages, or two have one name.
@@ -67,7 +68,8 @@ def load_space(method: str, path: str | None = None) -> list[Stage]:
 def _own_file(method: str) -> Path:
     package = Path(__file__).parents[1]
     beside, inside = package.parent / "tune_spaces", package / "tune_spaces"  # a checkout; an installed wheel
-    return (beside if beside.is_dir() else inside) / f"{method}.py"
+    name = "rivals" if method in methods.rival_names() else method
+    return (beside if beside.is_dir() else inside) / f"{name}.py"
 
 
 def described(settings: Mapping[str, Any]) -> str:

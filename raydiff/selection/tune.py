@@ -124,7 +124,8 @@ def tune(
         console.print(f"{name}: {staged.taken} of the trials were taken from an earlier run", markup=False)
     chosen, results = staged.chosen, staged.results
     model.score_settings = chosen
-    model.positions = position_statistics(model_uri, chosen, table_uri, name)
+    published = model.method.as_published
+    model.positions = None if published else position_statistics(model_uri, chosen, table_uri, name)
     model.calibration = None
     how = search.model_dump(mode="json", include={"search", "scheduler", "seed"})
     model.card["tuning"] = how | {"pseudo_images": pseudo.counts()}
