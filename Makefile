@@ -33,7 +33,7 @@ test: $(VENV)/.installed-dev  ## Run the tests, but for the next two
 test-faults: $(VENV)/.installed-dev  ## Kill what a bulk run consists of, and look at what is left
 	$(BIN)/python -m pytest -m faults
 
-test-combinations: $(VENV)/.installed-dev  ## Run the main job on every combination of what a folder may hold
+test-combinations: $(VENV)/.installed-dev  ## Run the main job on every combination of what a folder may hold, and every recipe
 	$(BIN)/python -m pytest -m combinations
 
 lint: $(VENV)/.installed-dev  ## Check style, types and the container's recipe

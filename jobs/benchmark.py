@@ -44,13 +44,15 @@ def main(
         console.print(speed.measure(places["--model"], places["--data"], places["--out"], engine))
         return
     from raydiff.benchmark import suite as suites
+    from raydiff.benchmark import tables
     from raydiff.benchmark.spec import Spec
 
     wanted_cells = Spec.read(places["--spec"])
     storage.probe(places["--out"])
     cluster.connect(address)
-    written = suites.run(wanted_cells, suite, places["--out"], at_once)
-    for place in (written.results, written.markdown, written.page):
+    results = suites.run(wanted_cells, places["--out"], at_once)
+    shown = tables.accuracy(results) if suite == "accuracy" else tables.pseudo(results)
+    for place in suites.write(results, shown, f"raydiff benchmark: {suite}", places["--out"], suite):
         console.print(place, markup=False)
 
 

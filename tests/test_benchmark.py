@@ -245,7 +245,7 @@ def test_what_is_written_is_read_by_others(tmp_path):
         for category in ("bolt", "<b>")
         for seed in (0, 1)
     ]
-    written = suite.write(results, "accuracy", str(tmp_path))
+    written = suite.write(results, tables.accuracy(results), "a <b> title", str(tmp_path), "accuracy")
     rows = storage.read_bytes(written.results)
     assert rows[:4] == b"PAR1"
     markdown = storage.read_bytes(written.markdown).decode()

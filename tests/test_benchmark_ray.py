@@ -9,7 +9,7 @@ import pytest
 from conftest import TINY, write_mvtec
 
 from raydiff import storage
-from raydiff.benchmark import cell, suite
+from raydiff.benchmark import cell, suite, tables
 from raydiff.benchmark.spec import Spec
 from raydiff.run_folder import RunFolder
 
@@ -31,12 +31,17 @@ def measured(local_ray, tmp_path_factory):
         }
     )
     spec.check()
-    return spec, root / "out", suite.run(spec, "accuracy", str(root / "out"), at_once=2)
+    results = suite.run(spec, str(root / "out"), at_once=2)
+    return spec, root / "out", written(results, root / "out")
+
+
+def written(results, out):
+    return suite.write(results, tables.accuracy(results), "accuracy", str(out), "accuracy")
 
 
 def test_every_row_has_its_metrics_and_its_protocol(measured):
-    _, out, written = measured
-    rows = pq.read_table(written.results).to_pylist()
+    _, out, places = measured
+    rows = pq.read_table(places.results).to_pylist()
     of_model = [row for row in rows if row["method"]]
     assert [(row["contender"], row["seed"], row["category"]) for row in of_model] == [
         ("nearest_patch", 0, "bolt"),
@@ -55,23 +60,23 @@ def test_every_row_has_its_metrics_and_its_protocol(measured):
         cell.TRIVIAL + name for name in cell.trivial.STATISTICS
     }
     assert len({row["protocol"] for row in of_model}) == 2  # the seed is part of it
-    assert "differ" not in storage.read_bytes(written.markdown).decode()
+    assert "differ" not in storage.read_bytes(places.markdown).decode()
 
 
 def test_what_was_measured_is_taken_and_what_is_missing_is_measured(measured):
-    spec, out, written = measured
-    before = pq.read_table(written.results)
+    spec, out, places = measured
+    before = pq.read_table(places.results)
     kept = out / "results/made/seed-0/nearest_patch.json"
     missing = out / "results/made/seed-1/nearest_patch.json"
     changed, stamp = json.loads(kept.read_text()), kept.stat().st_mtime_ns
     missing.unlink()  # as if it had been killed before its end
-    again = suite.run(spec, "accuracy", str(out))
+    again = suite.run(spec, str(out))
     assert kept.stat().st_mtime_ns == stamp
     assert json.loads(kept.read_text()) == changed
     same = ["contender", "seed", "category", "model_id", "image_auroc", "aupro", "protocol"]
-    assert pq.read_table(again.results).select(same).equals(before.select(same))
+    assert pq.read_table(written(again, out).results).select(same).equals(before.select(same))
     # Other settings are other results: nothing of before is taken for them.
     other = spec.changed(false_alarm_rate=0.3)
     digests = [cell._depends(each, each.contenders["nearest_patch"], "images", 0) for each in (spec, other)]
     assert digests[0] != digests[1]
-    assert suite.run(spec, "pseudo", str(out)).tables[0].rows[0][:3] == ["made", "nearest_patch", "8"]
+    assert tables.pseudo(again)[0].rows[0][:3] == ["made", "nearest_patch", "8"]

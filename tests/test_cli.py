@@ -26,6 +26,7 @@ COMMANDS = [
     "score",
     "evaluate",
     "report",
+    "recipe",
     "serve",
     "demo-images",
     "doctor",
@@ -113,7 +114,7 @@ def test_a_set_without_a_value_is_refused(text):
 def test_every_command_shows_an_example_that_can_be_parsed(command):
     shown = CliRunner().invoke(cli.app, [command, "--help"], terminal_width=300)
     assert shown.exit_code == 0
-    example = re.search(rf"Example: raydiff ({command} --.*)", shown.output)
+    example = re.search(rf"Example: raydiff ({command} (?:\w+ )?--.*)", shown.output)
     assert example, shown.output
     words = example[1].split()
     given = [word for word in words if word.startswith("--")]

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
 from raydiff import cluster, storage
-from raydiff.benchmark import tables
 from raydiff.benchmark.cell import Result, measure
 from raydiff.benchmark.spec import Spec
 from raydiff.benchmark.tables import Table
 from raydiff.evaluation.evaluate import METRICS
 from raydiff.progress import console, phase
 from raydiff.report.page import write_page
-
-Kind = Literal["accuracy", "pseudo"]
 
 _SECONDS = ("train_seconds", "tune_seconds", "score_seconds")
 SCHEMA = pa.schema(
@@ -40,16 +37,15 @@ SCHEMA = pa.schema(
 
 
 class Written(NamedTuple):
-    """Where the results are, and what they say."""
+    """Where the results are."""
 
     results: str
     markdown: str
     page: str
-    tables: Sequence[Table]
 
 
-def run(spec: Spec, kind: Kind, out: str, at_once: int = 1) -> Written:
-    """Measure all that is not yet measured, and write the results of all into `out`.
+def run(spec: Spec, out: str, at_once: int = 1) -> list[Result]:
+    """The results of all contenders on all data sets with all seeds; what `out` does not hold of them is measured.
 
     Each cell, a data set with a seed, is a Ray task that runs the steps of a run as any job does; `at_once` of them are
     at work. Whatever was measured before by the same raydiff with the same settings is taken as it is.
@@ -71,13 +67,12 @@ def run(spec: Spec, kind: Kind, out: str, at_once: int = 1) -> Written:
             cell = under_way.pop(done)
             found[cell] = cluster.result(done)
             shown.advance(note=f"{cell[0]}, seed {cell[1]}")
-    return write([result for cell in cells for result in found[cell]], kind, out)
+    return [result for cell in cells for result in found[cell]]
 
 
-def write(results: Sequence[Result], kind: Kind, out: str) -> Written:
-    """Write results as Parquet, and their tables as Markdown and as a page."""
-    shown = tables.accuracy(results) if kind == "accuracy" else tables.pseudo(results)
-    parquet, markdown, page = (storage.join(out, f"{kind}.{end}") for end in ("parquet", "md", "html"))
+def write(results: Sequence[Result], shown: Sequence[Table], title: str, out: str, name: str) -> Written:
+    """Write results as Parquet, and tables of them as Markdown and as a page, all called `name`; print the tables."""
+    parquet, markdown, page = (storage.join(out, f"{name}.{end}") for end in ("parquet", "md", "html"))
     sink = pa.BufferOutputStream()
     rows = [
         {name: json.dumps(value) if isinstance(value, dict) else value for name, value in result.items()}
@@ -86,7 +81,7 @@ def write(results: Sequence[Result], kind: Kind, out: str) -> Written:
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), sink)
     storage.write_bytes(parquet, sink.getvalue().to_pybytes())
     storage.write_bytes(markdown, ("\n\n".join(table.markdown() for table in shown) + "\n").encode())
-    write_page(page, "benchmark.html", title=f"raydiff benchmark: {kind}", tables=shown)
+    write_page(page, "benchmark.html", title=title, tables=shown)
     for table in shown:
         console.print(table.rich())
-    return Written(parquet, markdown, page, shown)
+    return Written(parquet, markdown, page)

@@ -30,3 +30,10 @@ def models(ctx: typer.Context, incomplete: str) -> list[str]:
             before, comma, _ = incomplete.rpartition(",")
             return [f"{before}{comma}{name}" for name in RunFolder(out).models() if name not in before.split(",")]
     return []
+
+
+def recipes() -> list[str]:
+    """The recipes of the papers."""
+    from raydiff import recipes
+
+    return recipes.names()

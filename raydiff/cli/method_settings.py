@@ -45,7 +45,7 @@ def changes(
         if not equals:
             raise SettingsError(f"--set {item!r} is not NAME=VALUE, as in --set train_steps=2000")
         *groups, last = name.split(".")
-        if groups and groups[0] in methods.names():
+        if groups and groups[0] in (*methods.names(), *methods.rival_names()):
             if groups.pop(0) != method:
                 continue  # lafite.train_steps=2000 is for lafite alone
         elif groups and (near := difflib.get_close_matches(groups[0], methods.names(), n=1, cutoff=0.75)):

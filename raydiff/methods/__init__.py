@@ -71,7 +71,7 @@ def recipe(name: str, preset: str, changes: Mapping[str, Any] | None = None) -> 
     method = get(name)
     if preset not in method.presets:
         raise SettingsError(f"{name} has no preset {preset!r}; it has {', '.join(method.presets)}")
-    given = _merged(method.presets[preset], changes or {})
+    given = merged(method.presets[preset], changes or {})
     if given.get("further_backbones"):
         shared = {key: value for key, value in given.get("backbone", {}).items() if key not in _OF_ONE_NETWORK}
         given["further_backbones"] = [shared | dict(each) for each in given["further_backbones"]]
@@ -101,9 +101,10 @@ def check(recipes: Mapping[str, TrainSettings]) -> None:
         get(name).check(settings)
 
 
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` laid over `base`; nested groups merge."""
+    found = dict(base)
     for key, value in changes.items():
-        below = merged.get(key)
-        merged[key] = _merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return merged
+        below = found.get(key)
+        found[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return found
