@@ -91,6 +91,7 @@ class Method(nn.Module, ABC):
     TrainSettings: ClassVar[type[TrainSettings]]
     ScoreSettings: ClassVar[type[ScoreSettings]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]  # recipe name to changed train settings
+    clip_norm: ClassVar[float] = 1.0  # a training step's gradient is scaled down to this norm
 
     def __init__(self, train: Any) -> None:
         super().__init__()
