@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY_BACKBONE, fitted, made_images, one_category, tiny_settings
@@ -266,10 +267,10 @@ def test_dropout_is_in_the_loss_of_a_training_alone():
 
 def test_the_loss_is_the_mean_square_of_what_the_network_misses_inside():
     images = made_images(4)
-    part = torch.zeros(32, 32, dtype=torch.bool)
+    part = np.zeros((32, 32), bool)
     part[:, :16] = True
     method, examples = fitted("uniad", images, jitter=0.0)
-    seen = method.example(torch.from_numpy(roi_images(images, part.numpy())))
+    seen = method.example(torch.from_numpy(np.stack([roi.with_region(image, part) for image in images])))
     clean = method.standardised(seen)
     inside = method.inside(seen)
     assert inside[:, :, :2].all()
@@ -283,12 +284,6 @@ def test_the_loss_is_the_mean_square_of_what_the_network_misses_inside():
         wanted = nn.functional.mse_loss(method.network(features, everywhere), features)
     torch.testing.assert_close(found, missed[..., :2].square().mean())
     torch.testing.assert_close(whole, wanted)
-
-
-def roi_images(images, part):
-    import numpy as np
-
-    return np.stack([roi.with_region(image, part) for image in images])
 
 
 def test_steps_are_clipped_at_the_authors_norm(monkeypatch):

@@ -61,7 +61,7 @@ class UniADScore(EditingScoreSettings):
 
 
 # Minutes on two cores: fewer weights, in heads as wide as the paper's, which see each image some tens of times and so
-# need no dropout (with which attention is several times as slow on a CPU).
+# need no dropout (with which a step on a CPU takes twice as long).
 _QUICK: Mapping[str, Any] = {
     "transformer": {
         "width": 128,
