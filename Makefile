@@ -22,7 +22,7 @@ DEMO = $(BIN)/raydiff demo-images --out demo/images && \
 
 demo: $(VENV)/.installed  ## Draw inspection images and run the main job on them, on a Ray of its own
 	@$(DEMO) --methods nearest_patch,lafite
-	@echo "  add diffusion_ad and glad, which need hours of a GPU to be good: make demo-all"
+	@echo "  add uniad, and diffusion_ad and glad, which need hours of a GPU to be good: make demo-all"
 
 demo-all: $(VENV)/.installed  ## The same with all methods, after `make demo` only what is missing
 	@$(DEMO)

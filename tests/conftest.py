@@ -69,6 +69,23 @@ TINY = {
         "warmup_steps": 2,
     },
     "nearest_patch": {"image_size": 32, "backbone": TINY_BACKBONE, "coreset_ratio": 0.2},
+    "uniad": {
+        "image_size": 32,
+        "backbone": TINY_BACKBONE,
+        "coreset_ratio": 0.2,
+        "transformer": {
+            "width": 16,
+            "heads": 2,
+            "encoder_layers": 1,
+            "decoder_layers": 2,
+            "feedforward": 16,
+            "dropout": 0.1,
+            "neighbourhood": 3,
+        },
+        "train_steps": 12,
+        "batch_size": 4,
+        "warmup_steps": 2,
+    },
 }
 # The paper's network, small. Blocks, which all other tests have, begin as zero: their first step changes but the last.
 LAFITES_UNET = {"network": "unet", "unet": {"base_channels": 8, "multipliers": [1, 2], "attention_levels": [1]}}

@@ -10,7 +10,6 @@ import torch.multiprocessing
 from conftest import TRAINED, fitted, made_images, tiny_settings
 from torch.nn.parallel import DistributedDataParallel
 
-from raydiff.training import loop as training_loop
 from raydiff.training.loop import TrainingLoop
 from raydiff.training.train import LEAVE_BUFFERS
 
@@ -27,7 +26,7 @@ def started(name: str, rank: int, wrapped: bool) -> TrainingLoop:
 
 def gradients(running: TrainingLoop) -> list[np.ndarray]:
     """Of one step; none is clipped."""
-    training_loop.CLIP_NORM = float("inf")
+    running.method.clip_norm = float("inf")
     running.advance()
     assert running.method.trained is not None
     return [p.grad.numpy().copy() for p in running.method.trained.parameters() if p.grad is not None]
@@ -61,8 +60,7 @@ def together(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_two_workers_step_by_the_mean_of_their_gradients(together, name, monkeypatch):
-    monkeypatch.setattr(training_loop, "CLIP_NORM", training_loop.CLIP_NORM)  # put back at the end
+def test_two_workers_step_by_the_mean_of_their_gradients(together, name):
     alone = [gradients(started(name, rank, wrapped=False)) for rank in range(WORLD)]
     for rank in range(WORLD):
         for mine, expected in zip(together(name, rank, "gradients"), map(np.add, *alone), strict=True):

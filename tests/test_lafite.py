@@ -6,7 +6,8 @@ from conftest import LAFITES_UNET, fitted, made_images, one_category, tiny_setti
 
 from raydiff import methods
 from raydiff.errors import SettingsError
-from raydiff.methods.lafite import LafitEScore, edit_weights
+from raydiff.methods.editing import edit_weights
+from raydiff.methods.lafite import LafitEScore
 from raydiff.model.scorer import image_key, score_examples
 from raydiff.nn.blocks import Blocks, BlocksSettings
 from raydiff.nn.diffusion import keyed_noise

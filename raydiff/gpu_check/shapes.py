@@ -44,6 +44,12 @@ def small_settings(name: str, tiny: bool) -> dict[str, Any]:
             "unet": {**unet, "attention_levels": [1]},
         },
         "nearest_patch": {"coreset_ratio": 0.2},
+        "uniad": {
+            "batch_size": 4,
+            "precision": "float32",
+            "coreset_ratio": 0.2,
+            "transformer": {"width": 4 * base, "dropout": 0.1, "neighbourhood": 3},
+        },
     }
     return {**images, **own.get(name, {})}
 

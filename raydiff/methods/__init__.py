@@ -2,7 +2,7 @@
 
 >>> import raydiff
 >>> raydiff.methods.names()
-['diffusion_ad', 'glad', 'lafite', 'nearest_patch']
+['diffusion_ad', 'glad', 'lafite', 'nearest_patch', 'uniad']
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 # A method's file, which has its name, and the class in it. Imported when asked for: torch and diffusers take seconds,
 # and whoever only asks for the names should not wait for them.
-_METHODS = {"diffusion_ad": "DiffusionAD", "glad": "GLAD", "lafite": "LafitE", "nearest_patch": "NearestPatch"}
+_METHODS = {
+    "diffusion_ad": "DiffusionAD",
+    "glad": "GLAD",
+    "lafite": "LafitE",
+    "nearest_patch": "NearestPatch",
+    "uniad": "UniAD",
+}
 # Others' methods, for benchmarks: their files lie in `rivals`, and need the extra `peers`.
 _RIVALS = {
     "anomalib_draem": "AnomalibDRAEM",

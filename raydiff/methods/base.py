@@ -92,6 +92,7 @@ class Method(nn.Module, ABC):
     ScoreSettings: ClassVar[type[ScoreSettings]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]  # recipe name to changed train settings
     as_published: ClassVar[bool] = False  # its maps are taken as they are, not told in deviations from normals'
+    clip_norm: ClassVar[float] = 1.0  # a training step's gradient is scaled down to this norm
 
     def __init__(self, train: Any) -> None:
         super().__init__()

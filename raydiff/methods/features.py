@@ -1,7 +1,7 @@
 """What the feature methods share: features on a grid, standardised per channel, and a memory bank of normal ones.
 
-LafitE and nearest_patch differ only in what they do with these, so that at equal settings their comparison shows what
-diffusion adds.
+LafitE, UniAD and nearest_patch differ only in what they do with these, so that at equal settings their comparison shows
+what diffusion or a transformer adds.
 """
 
 from __future__ import annotations

@@ -16,15 +16,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from raydiff.methods.base import AnomalyMaps, GradientSettings
-from raydiff.methods.features import (
-    FEATURES_DEMO,
-    FEATURES_PAPER,
-    FEATURES_SMALL,
-    FeatureMethod,
-    FeatureScoreSettings,
-    FeatureTrainSettings,
-    as_features,
-)
+from raydiff.methods.editing import EditingMethod, EditingScoreSettings
+from raydiff.methods.features import FEATURES_DEMO, FEATURES_PAPER, FEATURES_SMALL, FeatureTrainSettings
 from raydiff.nn.blocks import Blocks, BlocksSettings
 from raydiff.nn.diffusion import STEPS, Diffusion, NoiseSettings, keyed_noise, spaced_timesteps
 from raydiff.nn.unet import UNet, UNetSettings
@@ -38,14 +31,12 @@ class LafitETrain(FeatureTrainSettings, GradientSettings, NoiseSettings):
     blocks: BlocksSettings = BlocksSettings()
 
 
-class LafitEScore(FeatureScoreSettings):
+class LafitEScore(EditingScoreSettings):
     """Score settings of LafitE."""
 
     corruption_steps: tuple[int, ...] = Field((500,), min_length=1)  # T'; the errors of several are averaged
     denoising_steps: int = Field(1, ge=1)  # DDIM steps from T' to 0; 1 = the clean estimate of a single call
     feature_editing: bool = True  # False is the paper's ablation
-    neighbours: int = Field(1, ge=1)  # K
-    neighbour_weights: Literal["uniform", "inverse_distance", "softmax"] = "inverse_distance"
     draws: int = Field(1, ge=1)  # of noise; the reconstructions of several are averaged
     # share of the distance to the nearest normal patch in the error, beside that to the reconstruction; 0 = the paper's
     bank_weight: float = Field(0.0, ge=0, le=1)
@@ -89,7 +80,7 @@ PAPER: Mapping[str, Any] = {
 }
 
 
-class LafitE(FeatureMethod):
+class LafitE(EditingMethod):
     """Denoising reconstruction of edited features."""
 
     name = "lafite"
@@ -131,7 +122,7 @@ class LafitE(FeatureMethod):
         """Distances of edited, corrupted and denoised features to the features themselves (equations 10 to 12)."""
         shown = self.shown(examples)
         features = self.standardised(examples, shown)
-        edited = self.edit(features, shown, score) if score.feature_editing else features
+        edited = self.edit(features, shown, score)
         noises = [
             keyed_noise(keys, features.shape[1:], score.noise_seed + draw, features.device)
             for draw in range(score.draws)
@@ -143,17 +134,6 @@ class LafitE(FeatureMethod):
             error = torch.lerp(error, rarity.view_as(error), score.bank_weight)
         return AnomalyMaps(self.error_map(error, examples, score.blur_sigma))
 
-    def edit(self, features: Tensor, shown: Tensor, score: LafitEScore) -> Tensor:
-        """Replace each position by a weighted mean of its K nearest normal patches of its category (equation 10).
-
-        The paper's weights are not known; see `neighbour_weights`.
-        """
-        mixed = []
-        for near in self.nearest(features, shown, score.neighbours):
-            weights = edit_weights(near.distances, score.neighbour_weights)
-            mixed.append((weights[..., None] * near.bank[near.indices]).sum(1))
-        return as_features(torch.cat(mixed, 1), features)
-
     def _error(
         self, features: Tensor, edited: Tensor, noises: Sequence[Tensor], step: int, score: LafitEScore
     ) -> Tensor:
@@ -164,20 +144,9 @@ class LafitE(FeatureMethod):
             self.diffusion.denoise(self.diffusion.add_noise(edited, noise, t), timesteps, self._predict)
             for noise in noises
         ]
-        clean = torch.stack(found).mean(0)
-        return self.averaged([part.square().sum(1).sqrt() for part in (clean - features).split(self.parts, 1)])
+        return self.distances(torch.stack(found).mean(0), features)
 
     def _predict(self, x: Tensor, t: Tensor) -> Tensor:
         with self.autocast():
             output: Tensor = self.network(x, t)
         return output
-
-
-def edit_weights(distances: Tensor, kind: str) -> Tensor:
-    """(q, k) ascending distances to (q, k) weights that sum to 1; an exact match takes all by inverse distance."""
-    if kind == "uniform":
-        return torch.full_like(distances, 1 / distances.shape[1])
-    if kind == "softmax":
-        return torch.softmax(-distances, dim=1)
-    inverse = 1 / distances.clamp_min(1e-6)
-    return inverse / inverse.sum(1, keepdim=True)

@@ -18,8 +18,6 @@ from raydiff.errors import SettingsError
 from raydiff.methods.base import Method
 from raydiff.training.store import ExampleStore
 
-CLIP_NORM = 1.0
-
 
 class TrainingLoop:
     """Gradient steps of one worker out of `world`.
@@ -87,7 +85,7 @@ class TrainingLoop:
                 loss = self._module(part, generator) * (len(part) * self._weight)
                 loss.backward()
             total += float(loss.detach())
-        torch.nn.utils.clip_grad_norm_(trained.parameters(), CLIP_NORM)
+        torch.nn.utils.clip_grad_norm_(trained.parameters(), self.method.clip_norm)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = self._scheduled(rate)
         self._optimizer.step()
