@@ -1,6 +1,6 @@
 """Recipes of the papers: what they claim and ask for, and each of them run, shrunk, on a tree of its data's shape.
 
-The default suite runs one; `make test-combinations` runs all.
+Running them takes most of a minute each, which `make test-combinations` does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from PIL import Image
 from test_benchmark import result
 from typer.testing import CliRunner
 
-from raydiff import cli, methods, progress, recipes
+from raydiff import cli, cluster, methods, progress, recipes
+from raydiff.benchmark import suite
 from raydiff.errors import SettingsError
 from raydiff.evaluation.evaluate import METRICS
 from raydiff.recipes.comparison import compared
@@ -25,7 +26,6 @@ from raydiff.recipes.recipe import MEAN
 from raydiff.recipes.registry import function
 
 every_recipe = pytest.mark.parametrize("name", recipes.names())
-RUN_ALWAYS = "lafite_mpdd"
 SIZE = 40
 
 
@@ -163,23 +163,51 @@ def tree(name: str, root: Path) -> Path:
     return write_mvtec(root, train=9, test=3, size=SIZE, categories=categories)
 
 
-@pytest.mark.ray
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name == RUN_ALWAYS else [pytest.mark.combinations]) for name in recipes.names()],
-)
-def test_it_runs_from_end_to_end(local_ray, name, tmp_path):
-    recipe = recipes.get(name)
-    data = tree(name, tmp_path / "data")
+def shrunk(recipe) -> list[str]:
+    """Options with which a recipe takes seconds."""
     tiny = [f"--set={key}={json.dumps(value)}" for key, value in {**TINY[recipe.method], "train_steps": 2}.items()]
-    options = ["--preset", "demo", *tiny, "--pseudo-images", "2", "--false-alarm-rate", "0.3"]
-    _, said = command(name, "--data", str(data), "--out", str(tmp_path / "out"), *options)
+    return ["--preset", "demo", *tiny, "--pseudo-images", "2", "--false-alarm-rate", "0.3"]
+
+
+def test_the_command_measures_what_the_recipe_says(tmp_path, monkeypatch):
+    """What is measured is made up here; test_it_runs_from_end_to_end measures."""
+    asked = []
+
+    def measured(spec, out):
+        asked.append((spec, out))
+        return [result("lafite", "tubes", seed, image_auroc=0.75) for seed in spec.seeds]
+
+    monkeypatch.setattr(suite, "run", measured)
+    monkeypatch.setattr(cluster, "connect", lambda address: None)
+    recipe, data, out = recipes.get("lafite_mpdd"), tree("lafite_mpdd", tmp_path / "data"), tmp_path / "out"
+    out.mkdir()
+    options = ["--seeds", "3,4", *shrunk(recipe)]
+    outcome, said = command("lafite_mpdd", "--data", str(data), "--out", str(out), "--json", *options)
+    ((spec, where),) = asked
+    assert (spec.data["data"].uri, where, spec.seeds, spec.size) == (str(data), str(out), (3, 4), 224)
+    assert spec.contenders["lafite"].recipe() == methods.recipe("lafite", "demo", {**TINY["lafite"], "train_steps": 2})
     assert recipe.title in said
-    text = (tmp_path / "out" / f"{name}.md").read_text()
+    assert json.loads(outcome.stdout)["changed"][0] == "preset demo"
+    check_written(recipe, out, "lafite_mpdd")
+
+
+def check_written(recipe, out: Path, name: str) -> None:
+    text = (out / f"{name}.md").read_text()
     assert text.startswith(f"## {recipe.title}\n")
     assert "preset demo" in text
     mean = next(line for line in text.splitlines() if line.startswith("| mean |"))
     assert re.search(r"\d\.\d{3}", mean)
-    assert (tmp_path / "out" / f"{name}.html").stat().st_size > 1000
+    assert (out / f"{name}.html").stat().st_size > 1000
+
+
+@pytest.mark.ray
+@pytest.mark.combinations
+@every_recipe
+def test_it_runs_from_end_to_end(local_ray, name, tmp_path):
+    recipe = recipes.get(name)
+    data = tree(name, tmp_path / "data")
+    _, said = command(name, "--data", str(data), "--out", str(tmp_path / "out"), *shrunk(recipe))
+    assert recipe.title in said
+    check_written(recipe, tmp_path / "out", name)
     models = {path.parents[1].name for path in (tmp_path / "out/runs").rglob("models/*") if path.is_dir()}
     assert len(models) == (2 if recipe.per_category else 1)
