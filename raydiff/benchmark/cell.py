@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from raydiff import methods, steps, storage
+from raydiff import cluster, methods, steps, storage
 from raydiff.at_work import at_work
 from raydiff.benchmark import trivial
 from raydiff.benchmark.protocol import Protocol, images_digest, versions
@@ -35,8 +35,12 @@ FORMAT = 1
 Result = dict[str, Any]  # one contender in one category
 
 
-def measure(spec: Spec, data: str, seed: int, out: str) -> list[Result]:
+def measure(spec: Spec, data: str, seed: int, out: str, at_once: int = 1) -> list[Result]:
     """The results of all contenders, and of trivial statistics, on the data set of that name.
+
+    Args:
+        at_once: how many cells are at work on the cluster. Each deploys on its share alone: two that want all of it
+            would each hold a part and wait for the other's.
 
     Raises:
         DataError: if the data set cannot be measured on: no test images, or too few normals.
@@ -50,7 +54,7 @@ def measure(spec: Spec, data: str, seed: int, out: str) -> list[Result]:
         steps.check_enough(run.uri, spec.per_category, report.unreadable)
         steps.check_tested(run.uri)
         images = table.read(run.images)
-        what = images_digest(images, roles(images), walking.root(*storage.filesystem(given.uri)))
+        what = images_digest(images, roles(images), walking.root(*storage.filesystem(storage.absolute(given.uri))))
         runs = [RunFolder(uri) for uri in steps.split(run.uri).values()] if spec.per_category else [run]
         found: list[Result] = []
         for name, contender in spec.contenders.items():
@@ -59,7 +63,7 @@ def measure(spec: Spec, data: str, seed: int, out: str) -> list[Result]:
             kept = storage.read_json(place) if storage.exists(place) else None
             if kept is None or kept["depends"] != depends:
                 console.print(f"{data}, seed {seed}: {name}", markup=False)
-                results = list(_measured(spec, name, contender, runs, what, seed))
+                results = list(_measured(spec, name, contender, runs, what, seed, at_once))
                 kept = {"depends": depends, "results": [each | {"data": data} for each in results]}
                 storage.write_json(place, kept)
             found += kept["results"]
@@ -84,7 +88,7 @@ def _depends(spec: Spec, contender: Contender, images: str, seed: int) -> str:
 
 
 def _measured(
-    spec: Spec, name: str, contender: Contender, runs: list[RunFolder], images: str, seed: int
+    spec: Spec, name: str, contender: Contender, runs: list[RunFolder], images: str, seed: int, at_once: int
 ) -> Iterator[Result]:
     """A contender's results in each category: trained, tuned, calibrated, scored and evaluated as any run does."""
     for run in runs:
@@ -94,7 +98,7 @@ def _measured(
         search = SearchSettings(seed=seed)
         steps.tune(run.uri, name, search, space=contender.space, pseudo_images=spec.pseudo_images)
         tuned = time.monotonic()
-        with steps.serving(run.uri, name) as handle:
+        with steps.serving(run.uri, name, max(1, cluster.devices() // at_once)) as handle:
             steps.calibrate(handle, run.uri, name, spec.false_alarm_rate, spec.pseudo_images)
             steps.score(handle, run.uri, name, "tiff")
         evaluation = steps.evaluate(run.uri, name, spec.size)

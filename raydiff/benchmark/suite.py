@@ -62,7 +62,7 @@ def run(spec: Spec, out: str, at_once: int = 1) -> list[Result]:
         while waiting or under_way:
             while waiting and len(under_way) < at_once:
                 cell = waiting.pop(0)
-                under_way[task.remote(spec, *cell, out)] = cell
+                under_way[task.remote(spec, *cell, out, at_once)] = cell
             (done,), _ = ray.wait(list(under_way), num_returns=1)
             cell = under_way.pop(done)
             found[cell] = cluster.result(done)

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def serving(out: str, name: str) -> Iterator[DeploymentHandle]:
-    """A model of the run, deployed for `calibrate` and `score`."""
+def serving(out: str, name: str, replicas: int | None = None) -> Iterator[DeploymentHandle]:
+    """A model of the run, deployed for `calibrate` and `score`; `replicas` as of `deployed`."""
     from raydiff.scoring.deployment import deployed
 
     run = RunFolder.existing(out)
     describe(run.existing_model(name))
     cluster.connect()
-    with at_work(run.uri), deployed(run.model(name)) as handle:
+    with at_work(run.uri), deployed(run.model(name), replicas) as handle:
         yield handle
 
 
