@@ -29,6 +29,7 @@ def main(
     data: Annotated[str | None, typer.Option(help="speed: a folder of images, a table or a packed archive.")] = None,
     engine: options.EngineOption = "torch",
     address: options.Address = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Measure accuracy, the choice without labels, or speed."""
     given = {"--spec": spec, "--model": model, "--data": data}
