@@ -38,6 +38,8 @@ class Found:
     unused_masks: tuple[str, ...] = ()  # masks that fit no image
     findings: tuple[Finding, ...] = ()  # the rest: what was left out, and what was taken for what
     part_from: str | None = None  # see `Layout`
+    layout_name: str | None = None  # as --layout takes it; None for a table, and for folders that the user has named
+    why: str | None = None  # in a few words why it is of this layout
 
 
 class Row(NamedTuple):
