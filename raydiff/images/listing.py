@@ -11,8 +11,10 @@ import pyarrow as pa
 
 from raydiff import storage
 from raydiff.images.archive import SCHEMA
+from raydiff.images.ingested import check_whole
 from raydiff.images.names import (
     IMAGE_EXTENSIONS,
+    INGESTED,
     MASKS,
     base_of_mask,
     category_of,
@@ -99,6 +101,7 @@ class Listing:
         return uri[len(self._root) :].lstrip("/")
 
     def _folder(self) -> Iterator[pa.Table]:
+        check_whole(self.uri)
         dataset = storage.name(self.uri)
         for page in storage.walk_files(self.uri):
             rows = []
@@ -108,7 +111,7 @@ class Listing:
                 if self._is_shown(path) and not self._is_mask(uri, there):
                     row = {"uri": uri, "dataset": dataset, "category": self._category(path), "day": day_of(path)}
                     rows.append({**row, "split": "test"})
-                else:
+                elif path != INGESTED:
                     self._leave_out(path)
             yield pa.Table.from_pylist(rows, SCHEMA)
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from raydiff import storage
 from raydiff.errors import DataError, StorageError
+from raydiff.images.ingested import check_whole
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.layouts.found import Finding, Folder, Found, Row, as_table, list_folder
 from raydiff.images.layouts.known import Known, recognised
@@ -107,6 +108,8 @@ def _survey(
 
     if storage.is_local(uri) and not storage.exists(uri):
         raise StorageError(f"{uri} is not there; check the folder and the name")
+    for each in [uri] if score_uri is None else [uri, score_uri]:
+        check_whole(each)
     folder = list_folder(uri)
     to_score = None if score_uri is None else list_folder(storage.absolute(score_uri))
     if to_score is not None:

@@ -95,7 +95,7 @@ def list_folder(uri: str) -> Folder:
         relative = file[len(root) :].lstrip("/")
         if folder := names.folder_left_out(relative):
             left_out.setdefault(folder, []).append(names.printable(relative))
-        elif relative == names.DRAWN:
+        elif relative in (names.DRAWN, names.INGESTED):
             continue
         elif not names.is_image(relative):
             ignored.append(names.printable(relative))
