@@ -28,7 +28,9 @@ from raydiff.images.admission import Limits
 from raydiff.images.ingest import ingest
 from raydiff.images.listing import Listing
 from raydiff.images.names import INGESTED
+from raydiff.images.pack import pack
 from raydiff.images.survey import survey
+from raydiff.scoring.archive_run import source_of
 
 KINDS = {".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.xz": "w:xz", ".tar.bz2": "w:bz2", ".zip": ""}
 TARS = [kind for kind in KINDS if kind != ".zip"]
@@ -453,11 +455,22 @@ def test_a_killed_run_is_told_and_gone_on_with(tmp_path, kind):
     again = (
         f"{out} is not whole: {archive} is not unpacked to its end; run `raydiff ingest {archive} --out {out}` again"
     )
-    for data in (out, f"{out}/set", f"{out}/set/bolt"):
-        for look in (lambda data: survey(data), lambda data: list(Listing(data))):
+    run = str(tmp_path / "run")
+    for data, looks in {
+        out: [
+            survey,
+            lambda data: list(Listing(data)),
+            lambda data: source_of(data, None),
+            lambda data: pack(data, run),
+        ],
+        f"{out}/set": [survey, lambda data: source_of(data, None), lambda data: pack(data, run)],
+        f"{out}/set/bolt": [survey],
+    }.items():
+        for look in looks:
             with pytest.raises(DataError) as error:
                 look(data)
             assert again in str(error.value)
+    assert not os.path.exists(run)
     found = ingest(archive, out)
     assert there(out) == FILES
     assert (found.files, found.now) == (8, 8 - len(whole))

@@ -33,8 +33,25 @@ def mark(folder: str) -> dict[str, Any] | None:
     return found
 
 
+def check_mark(folder: str) -> None:
+    """Whether what was unpacked into this very folder is whole.
+
+    Raises:
+        DataError: if unpacking has not come to its end.
+        StorageError: if its mark cannot be read.
+    """
+    found = mark(folder)
+    if found is not None and not found["finished"]:
+        raise DataError(
+            f"{folder} is not whole: {found['archive']} is not unpacked to its end; run "
+            f"`raydiff ingest {shlex.quote(found['archive'])} --out {shlex.quote(folder)}` again, which goes on"
+        )
+
+
 def check_whole(folder: str) -> None:
     """Whether a folder of images is whole, as far as an archive was unpacked into it, or into one above it.
+
+    A store is asked two or three times for each of these: once before a job, not once a listing.
 
     Raises:
         DataError: if unpacking has not come to its end.
@@ -42,16 +59,11 @@ def check_whole(folder: str) -> None:
     """
     for each in _and_above(storage.absolute(folder)):
         try:
-            found = mark(each)
+            check_mark(each)
         except StorageUnavailable:
             raise
         except StorageError:  # a folder above may be another's, and a store may refuse to tell what is not there
             continue
-        if found is not None and not found["finished"]:
-            raise DataError(
-                f"{each} is not whole: {found['archive']} is not unpacked to its end; run "
-                f"`raydiff ingest {shlex.quote(found['archive'])} --out {shlex.quote(each)}` again, which goes on"
-            )
 
 
 def _and_above(uri: str) -> Iterator[str]:
