@@ -22,6 +22,7 @@ from raydiff.cli.method_settings import changes, with_levels
 from raydiff.cli.settings_file import configurable
 from raydiff.cli.shown import print_results, print_scored
 from raydiff.images import table
+from raydiff.images.layouts import known
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
@@ -61,6 +62,7 @@ def main(
     bit_depth: options.BitDepth = None,
     levels: options.LevelsOption = None,
     pages: options.PagesOption = None,
+    layout: options.LayoutOption = known.AUTO,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
     verbose: options.Verbose = False,
 ) -> Answer:
@@ -87,19 +89,20 @@ def main(
     named = FolderNames.parse(normal, anomalous)
     parts = PartPattern.parse(part_from)
     which = Pages.parse(pages)
+    wanted = known.parse(layout)
     if dry_run:  # imported here, because planning loads all that a run may need
         from raydiff.planning.plan import print_plan
         from raydiff.planning.training import plan_training
 
         planned = data, out, recipes, per_category, asked, pseudo_images, false_alarm_rate, maps, address
-        plan = plan_training(*planned, named=named, part_from=parts, pages=which)
+        plan = plan_training(*planned, named=named, part_from=parts, pages=which, layout=wanted)
         print_plan(plan)
         return Answer(documents.planned(plan))
     for place in (data, out):
         storage.probe(place)
     methods.check(recipes)
     with at_work(RunFolder(out).uri):
-        found = steps.index(data, out, named=named, part_from=parts, levels=by, pages=which)
+        found = steps.index(data, out, named=named, part_from=parts, levels=by, pages=which, layout=wanted)
         print_report(found)
         steps.check_enough(out, per_category, found.unreadable)
         cluster.connect(address, gpus)

@@ -19,6 +19,7 @@ from raydiff.errors import SettingsError
 ROOT = Path(__file__).parents[1]
 COMMANDS = [
     "index",
+    "ingest",
     "train",
     "tune",
     "calibrate",

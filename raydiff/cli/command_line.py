@@ -13,6 +13,7 @@ from raydiff.cli import (
     cluster_commands,
     demo_command,
     doctor_command,
+    ingest_command,
     recipe_command,
     review_command,
     run_commands,
@@ -23,7 +24,16 @@ from raydiff.greeting import greet
 from raydiff.stopping import stop, stop_at_sigterm
 
 app = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-for commands in (run_commands, serve_command, review_command, demo_command, doctor_command, recipe_command):
+_COMMANDS = (
+    run_commands,
+    ingest_command,
+    serve_command,
+    review_command,
+    demo_command,
+    doctor_command,
+    recipe_command,
+)
+for commands in _COMMANDS:
     app.add_typer(commands.app)
 app.add_typer(cluster_commands.app, name="cluster")
 

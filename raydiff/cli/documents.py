@@ -20,6 +20,8 @@ def indexed(report: IndexReport) -> dict[str, Any]:
     return {
         "table": report.table_uri,
         "layout": report.layout,
+        "layout_name": report.layout_name,
+        "why": report.why,
         "images": sum(group.images for group in report.groups),
         "groups": [group._asdict() for group in report.groups],
         "unreadable": len(report.unreadable),

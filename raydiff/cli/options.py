@@ -8,6 +8,7 @@ import typer
 
 from raydiff import methods, verbosity
 from raydiff.cli import completion
+from raydiff.images.layouts import known
 from raydiff.nn.engine import Engine
 from raydiff.scoring.map_place import Maps
 from raydiff.selection.search_settings import Scheduler, Search
@@ -22,6 +23,14 @@ NormalOption = Annotated[
 AnomalousOption = Annotated[
     list[str] | None,
     typer.Option("--anomalous", help="A folder's name that means defects, as NG in line4/NG; several with commas."),
+]
+LayoutOption = Annotated[
+    str,
+    typer.Option(
+        "--layout",
+        help=f"How the folder lies: {', '.join(known.names())}; docs/input.md has what each looks like.",
+        autocompletion=completion.one_of(known.names()),
+    ),
 ]
 PartFromOption = Annotated[
     str | None,

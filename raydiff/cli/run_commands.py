@@ -12,6 +12,7 @@ from raydiff.cli.method_settings import changes, with_levels
 from raydiff.cli.settings_file import configurable
 from raydiff.cli.shown import print_results, print_scored
 from raydiff.errors import SettingsError
+from raydiff.images.layouts import known
 from raydiff.model.rate import DEFAULT_RATE
 from raydiff.progress import console
 from raydiff.selection.search_settings import SearchSettings
@@ -37,6 +38,7 @@ def index(
     bit_depth: options.BitDepth = None,
     levels: options.LevelsOption = None,
     pages: options.PagesOption = None,
+    layout: options.LayoutOption = known.AUTO,
     verbose: options.Verbose = False,
 ) -> Answer:
     """Find the images, write the image table and say what is in it."""
@@ -50,11 +52,14 @@ def index(
 
     by = Levels.of_options(bit_depth, levels)
     which = Pages.parse(pages)
+    wanted = known.parse(layout)
     if pack:
         if score:
             raise SettingsError("--pack takes one folder; give it as --data, without --score")
         if normal or anomalous:
             raise SettingsError("--pack makes an archive, whose images have no labels; leave out --normal, --anomalous")
+        if wanted:
+            raise SettingsError("--pack takes all images of a folder, however they lie; leave out --layout")
         if part_from is not None:
             raise SettingsError("--pack keeps files as they are; give --part-from to jobs/score_archive.py instead")
         if by:
@@ -64,7 +69,7 @@ def index(
         return Answer({"packed": out, **packed._asdict()})
 
     named = FolderNames.parse(normal, anomalous)
-    found = steps.index(data, out, score, named, PartPattern.parse(part_from), by, which)
+    found = steps.index(data, out, score, named, PartPattern.parse(part_from), by, which, wanted)
     print_report(found)
     return Answer(documents.indexed(found))
 

@@ -20,6 +20,7 @@ from raydiff.images.decode import decode_noted
 from raydiff.images.holdout import roles
 from raydiff.images.layouts.folder_names import FolderNames
 from raydiff.images.layouts.found import Finding
+from raydiff.images.layouts.known import Known
 from raydiff.images.levels import Levels, advice
 from raydiff.images.mask_faults import OtherSize, fault, one_factor
 from raydiff.images.masks import DECODES_AT_ONCE, FETCHES_AT_ONCE, read_mask
@@ -81,6 +82,8 @@ class IndexReport:
     findings: tuple[Finding, ...]
     depths: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of a category's 16-bit files: highest, number
     levels: Levels | None = None  # with which the images were read
+    layout_name: str | None = None  # these two as in `found.Found`
+    why: str | None = None
 
 
 def index(
@@ -92,6 +95,7 @@ def index(
     part_from: PartPattern | None = None,
     levels: Levels | None = None,
     which: Pages | None = None,
+    layout: Known | None = None,
 ) -> IndexReport:
     """Write the image table of `data_uri` and `score_uri` (see `survey.find_images`) to the file `out_uri`.
 
@@ -100,13 +104,14 @@ def index(
 
     Args:
         which: which pages of a file are images; by default a file of several is none.
+        layout: as of `survey.find_images`.
 
     Raises:
         SettingsError: if there are levels of a category that is not there.
         DataError: if the layout is none that is known, or not clear.
         StorageError: if a folder cannot be listed or the table cannot be written.
     """
-    found = survey(data_uri, score_uri, named, part_from, which)
+    found = survey(data_uri, score_uri, named, part_from, which, layout)
     if levels:
         levels.check(found.images["category"].unique().to_pylist())
     table.write(out_uri, found.images)
@@ -173,6 +178,8 @@ def index(
         findings=(*found.findings, repeats) if repeats else found.findings,
         depths=depths,
         levels=levels,
+        layout_name=found.layout_name,
+        why=found.why,
     )
 
 
@@ -190,6 +197,8 @@ def print_report(report: IndexReport, to: Console = console) -> None:
         counts.add_row(group.category, group.split, group.defect or "unknown", *numbers)
     to.print(counts)
     total = sum(group.images for group in report.groups)
+    if report.layout_name:
+        to.print(f"layout: {report.layout_name}, {report.why}", markup=False)
     to.print(f"{total} images ({report.layout}), in {report.table_uri}", markup=False)
     if not report.checked:
         to.print("the files were not read, so unreadable ones are not known", markup=False)

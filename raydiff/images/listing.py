@@ -11,8 +11,10 @@ import pyarrow as pa
 
 from raydiff import storage
 from raydiff.images.archive import SCHEMA
+from raydiff.images.ingested import check_mark
 from raydiff.images.names import (
     IMAGE_EXTENSIONS,
+    INGESTED,
     MASKS,
     base_of_mask,
     category_of,
@@ -59,7 +61,8 @@ class Listing:
             table's.
 
     Raises:
-        DataError: while it is iterated over, if a table does not fit, or says itself which part an image shows.
+        DataError: while it is iterated over, if a table does not fit, or says itself which part an image shows; if an
+            archive is not unpacked to its end in the folder.
         StorageError: if the folder cannot be listed.
     """
 
@@ -108,6 +111,8 @@ class Listing:
                 if self._is_shown(path) and not self._is_mask(uri, there):
                     row = {"uri": uri, "dataset": dataset, "category": self._category(path), "day": day_of(path)}
                     rows.append({**row, "split": "test"})
+                elif path == INGESTED:
+                    check_mark(self.uri)
                 else:
                     self._leave_out(path)
             yield pa.Table.from_pylist(rows, SCHEMA)

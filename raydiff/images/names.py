@@ -45,6 +45,7 @@ MASK_FOLDERS = ("gt", MASKS, "groundtruth", "mask", "masks", "label", "labels")
 CHANNELS = ("xyz", "depth", "normals", "pointcloud", "pcd", "ir", "infrared", "thermal", "nir", "uv", "heatmap")
 
 DRAWN = ".raydiff-demo.json"  # what images that raydiff drew are marked with
+INGESTED = ".raydiff-ingest.json"  # the mark of a folder that an archive was unpacked into, see `ingested`
 _OUTPUTS = "anomaly_maps"  # what scoring writes, should it lie inside its input
 # Thumbnails, waste baskets, snapshots and repairs of Synology, QNAP, NetApp, ZFS, Windows, macOS and Linux.
 _SYSTEM = re.compile(

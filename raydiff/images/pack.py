@@ -21,6 +21,7 @@ from raydiff import cluster, storage
 from raydiff.at_work import at_work
 from raydiff.errors import DataError, StorageError, StorageUnavailable
 from raydiff.images import archive, packed_archive
+from raydiff.images.ingested import check_whole
 from raydiff.images.listing import Listing
 from raydiff.images.pages import Pages, file_of
 from raydiff.images.shards import ROWS_PER_PART, ROWS_PER_TILED_PART, Shard, read_rows, shards
@@ -56,6 +57,7 @@ def pack(data_uri: str, packed_uri: str, pages: Pages | None = None) -> Packed:
     for uri in (data_uri, packed_uri):
         storage.probe(uri)
     data_uri, packed_uri = storage.absolute(data_uri), storage.absolute(packed_uri)
+    check_whole(data_uri)
     _claim(data_uri, packed_uri, pages)
     with at_work(packed_uri):
         return _packed(data_uri, packed_uri, pages)

@@ -1,12 +1,8 @@
 """What images there are: several layouts, one image table.
 
-- **MVTec AD** and its relatives, see `layouts.mvtec`: `<category>/train/good/`, `<category>/test/<defect>/`, masks in
-  `<category>/ground_truth/`. The root may be one category, a folder of categories, or a folder of such folders: each
-  of these is then a dataset.
-- **Folder of normals**, see `layouts.plain`: images in the folder itself, or one folder a category.
-- **A mask beside each image**, see `layouts.marked`: black for normals.
-- **Data sets that bring their split in a file**, see `layouts.split_files`: VisA, Real-IAD.
-- **Masks of the defects in a folder `Label`** beside them, see `layouts.label_folders`: DAGM.
+- **Folders of a known layout**: `layouts.known` is the table of them, in the order in which they are looked for.
+  MVTec AD and its relatives are one; the root may be one category, a folder of categories, or a folder of such folders:
+  each of these is then a dataset.
 - **Folders that the user names** normal and anomalous, see `layouts.sorted_folders`.
 - **Table**: CSV, JSON lines, a list of URIs or Parquet, see `tables`.
 
@@ -22,14 +18,11 @@ import pyarrow as pa
 
 from raydiff import storage
 from raydiff.errors import DataError, StorageError
+from raydiff.images.ingested import check_whole
 from raydiff.images.layouts.folder_names import FolderNames
-from raydiff.images.layouts.found import Finding, Folder, Found, Layout, Row, as_table, list_folder
-from raydiff.images.layouts.label_folders import label_folders_layout
-from raydiff.images.layouts.marked import marked_layout
-from raydiff.images.layouts.mvtec import is_mvtec, mvtec_layout
-from raydiff.images.layouts.plain import plain_layout
+from raydiff.images.layouts.found import Finding, Folder, Found, Row, as_table, list_folder
+from raydiff.images.layouts.known import Known, recognised
 from raydiff.images.layouts.sorted_folders import sorted_layout
-from raydiff.images.layouts.split_files import split_layout
 from raydiff.images.names import IMAGE_EXTENSIONS, MASKS, category_of, few
 from raydiff.images.pages import Pages, expanded
 from raydiff.images.parts import PartPattern, with_parts
@@ -47,6 +40,7 @@ def find_images(
     named: FolderNames = AS_FOLDERS_SAY,
     part_from: PartPattern | None = None,
     pages: Pages | None = None,
+    layout: Known | None = None,
 ) -> pa.Table:
     """The image table of the folder or table at `uri`.
 
@@ -57,13 +51,14 @@ def find_images(
         named: folders that hold normals and anomalies, if their names are the user's own.
         pages: which pages of a file are images, each with a row of its own; by default a file is one image.
         part_from: names the part that an image shows, by the image's path below the folder, or below the table's.
+        layout: which one the folder has to be of; by default the first that fits.
 
     Raises:
-        DataError: if the layout is none of the above, or not clear, saying what was looked for and what was found; if
-            `part_from` names no part in any path.
+        DataError: if the layout is none of the above, or not clear, or not the one that is wanted, saying what was
+            looked for and what was found; if `part_from` names no part in any path.
         StorageError: if a URI cannot be listed or read.
     """
-    return survey(uri, score_uri, named, part_from, pages).images
+    return survey(uri, score_uri, named, part_from, pages, layout).images
 
 
 def survey(
@@ -72,10 +67,11 @@ def survey(
     named: FolderNames = AS_FOLDERS_SAY,
     part_from: PartPattern | None = None,
     pages: Pages | None = None,
+    layout: Known | None = None,
 ) -> Found:
     """As `find_images`, with an account of the files that are not in the table, and of the parts."""
     uri = storage.absolute(uri)
-    found = _survey(uri, score_uri, named, part_from)
+    found = _survey(uri, score_uri, named, part_from, layout)
     part_from = part_from or PartPattern.parse(found.part_from)
     images = found.images
     if pages:
@@ -94,16 +90,26 @@ def _folders(uri: str, score_uri: str | None) -> list[str]:
     return [walking.root(*storage.filesystem(each)) for each in given]
 
 
-def _survey(uri: str, score_uri: str | None, named: FolderNames, part_from: PartPattern | None) -> Found:
+def _survey(
+    uri: str, score_uri: str | None, named: FolderNames, part_from: PartPattern | None, layout: Known | None
+) -> Found:
+    if layout and named:
+        raise DataError(
+            f"--layout {layout.name} reads folders by its own names, and --normal and --anomalous by yours; give one"
+        )
     if own_table.is_table(uri):
         if score_uri is not None:
             raise DataError(f"{uri} is a table: list the images to score in it, with split test")
         if named:
             raise DataError(f"{uri} is a table: its column label says what is normal, not --normal and --anomalous")
+        if layout:
+            raise DataError(f"{uri} is a table, and --layout says how folders lie; leave it out")
         return Found(own_table.read(uri), "table")
 
     if storage.is_local(uri) and not storage.exists(uri):
         raise StorageError(f"{uri} is not there; check the folder and the name")
+    for each in [uri] if score_uri is None else [uri, score_uri]:
+        check_whole(each)
     folder = list_folder(uri)
     to_score = None if score_uri is None else list_folder(storage.absolute(score_uri))
     if to_score is not None:
@@ -113,7 +119,11 @@ def _survey(uri: str, score_uri: str | None, named: FolderNames, part_from: Part
             f"{uri} holds no images; looked for {', '.join(IMAGE_EXTENSIONS)} as <category>/train/good/<image> "
             f"(MVTec AD layout), <image> or <category>/<image> (normals); found {few(_names(folder))}"
         )
-    found = _layout(folder, named, part_from)
+    if named:
+        name, why, found = None, None, sorted_layout(folder, named, part_from)
+    else:
+        known, why = recognised(folder, layout)
+        name, found = known.name, known.read(folder)
     rows, ignored, findings = found.rows, folder.ignored, (*folder.findings, *found.findings)
     if to_score is not None:
         rows = rows + _rows_to_score(to_score, {row.category for row in rows})
@@ -130,17 +140,9 @@ def _survey(uri: str, score_uri: str | None, named: FolderNames, part_from: Part
         tuple(found.unused_masks),
         findings,
         found.part_from,
+        name,
+        why,
     )
-
-
-def _layout(folder: Folder, named: FolderNames, part_from: PartPattern | None) -> Layout:
-    if named:
-        return sorted_layout(folder, named, part_from)
-    if given := split_layout(folder) or label_folders_layout(folder):
-        return given
-    if is_mvtec(folder):
-        return mvtec_layout(folder)
-    return marked_layout(folder) if folder.beside else plain_layout(folder)
 
 
 def _apart(normals: Folder, to_score: Folder) -> tuple[Folder, Folder]:

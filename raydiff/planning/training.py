@@ -22,6 +22,7 @@ from raydiff.images import index as indexing
 from raydiff.images import masks
 from raydiff.images.holdout import ENOUGH_TO_TUNE, check_enough, roles
 from raydiff.images.layouts.folder_names import FolderNames
+from raydiff.images.layouts.known import Known
 from raydiff.images.levels import Levels
 from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
@@ -64,6 +65,7 @@ def plan_training(
     named: FolderNames = AS_FOLDERS_SAY,
     part_from: PartPattern | None = None,
     pages: Pages | None = None,
+    layout: Known | None = None,
 ) -> Plan:
     """What the main job would do with these settings; nothing is written.
 
@@ -71,7 +73,7 @@ def plan_training(
         recipes: train settings by the method's name.
         address: as of `cluster.connect`.
         seconds: of each piece that is measured.
-        named, part_from, pages: as of `survey.find_images`.
+        named, part_from, pages, layout: as of `survey.find_images`.
 
     Raises:
         RaydiffError: what the job would raise, as far as it can be known before.
@@ -81,7 +83,7 @@ def plan_training(
     storage.probe(run.uri)
     bounds = PseudoValidationSettings.at_most(pseudo_images)
     check_rate(rate)
-    images = survey(data, named=named, part_from=part_from, pages=pages).images
+    images = survey(data, named=named, part_from=part_from, pages=pages, layout=layout).images
     levels = methods.levels_of(recipes)
     if levels:
         levels.check(images["category"].unique().to_pylist())

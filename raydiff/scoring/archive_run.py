@@ -17,6 +17,7 @@ from raydiff.at_work import at_work
 from raydiff.errors import DataError, SettingsError
 from raydiff.images import archive, packed_archive, table
 from raydiff.images.decode import MAX_PIXELS
+from raydiff.images.ingested import check_whole
 from raydiff.images.listing import Listing, folder_of
 from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern, with_column
@@ -134,8 +135,10 @@ def source_of(data_uri: str, pages: Pages | None, part_from: PartPattern | None 
     """What scores of an archive are noted to be of.
 
     Raises:
+        DataError: if it is a folder that something is still to be unpacked into.
         SettingsError: if pages are asked of a packed archive, which was packed with those that count.
     """
+    check_whole(data_uri)
     if pages and packed_archive.is_packed(data_uri):
         raise SettingsError(f"{data_uri} is packed: give --pages to raydiff index --pack, and leave it out here")
     source = pages.claimed(data_uri) if pages else data_uri

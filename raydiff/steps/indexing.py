@@ -16,6 +16,7 @@ from raydiff.images.holdout import roles
 from raydiff.images.index import IndexReport, Problem
 from raydiff.images.index import index as index_images
 from raydiff.images.layouts.folder_names import FolderNames
+from raydiff.images.layouts.known import Known
 from raydiff.images.levels import Levels
 from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
@@ -34,11 +35,12 @@ def index(
     part_from: PartPattern | None = None,
     levels: Levels | None = None,
     pages: Pages | None = None,
+    layout: Known | None = None,
 ) -> IndexReport:
     """Find the images of `data`, write the image table and give each image its role.
 
     Args:
-        named, part_from, pages: as of `find_images`.
+        named, part_from, pages, layout: as of `find_images`.
         levels: which stored values are black and white, to look at the images as training will.
     """
     run = RunFolder(out)
@@ -47,7 +49,7 @@ def index(
     if score:
         storage.probe(score)
     with at_work(run.uri):
-        return _indexed(run, data, score, named, part_from, levels, pages)
+        return _indexed(run, data, score, named, part_from, levels, pages, layout)
 
 
 def _indexed(
@@ -58,8 +60,11 @@ def _indexed(
     part_from: PartPattern | None,
     levels: Levels | None,
     pages: Pages | None,
+    layout: Known | None,
 ) -> IndexReport:
-    report = index_images(data, run.images, score, named=named, part_from=part_from, levels=levels, which=pages)
+    report = index_images(
+        data, run.images, score, named=named, part_from=part_from, levels=levels, which=pages, layout=layout
+    )
     images = table.read(run.images)
     given = pa.array(roles(images))
     counts = []

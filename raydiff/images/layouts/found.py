@@ -38,6 +38,8 @@ class Found:
     unused_masks: tuple[str, ...] = ()  # masks that fit no image
     findings: tuple[Finding, ...] = ()  # the rest: what was left out, and what was taken for what
     part_from: str | None = None  # see `Layout`
+    layout_name: str | None = None  # as --layout takes it; None for a table, and for folders that the user has named
+    why: str | None = None  # in a few words why it is of this layout
 
 
 class Row(NamedTuple):
@@ -93,7 +95,7 @@ def list_folder(uri: str) -> Folder:
         relative = file[len(root) :].lstrip("/")
         if folder := names.folder_left_out(relative):
             left_out.setdefault(folder, []).append(names.printable(relative))
-        elif relative == names.DRAWN:
+        elif relative in (names.DRAWN, names.INGESTED):
             continue
         elif not names.is_image(relative):
             ignored.append(names.printable(relative))

@@ -13,22 +13,19 @@ _PLACE = re.compile(r"((?P<category>.+)/)?(?P<split>train|test)/(?P<label>label/
 _LABEL = "_label"
 
 
-def label_folders_layout(folder: Folder) -> Layout | None:
-    """What the folders say; None where they are not so, or no mask in a folder `Label` is of an image beside it."""
-    places = {path: _PLACE.fullmatch(path) for path in folder.images}
-    images: dict[tuple[str, str, str], str] = {}
-    masks: dict[tuple[str, str, str], str] = {}
-    for path, place in places.items():
-        if place is None:
-            return None
-        key = (
-            place["category"] or "",
-            place["split"],
-            stem(place["file"]).removesuffix(_LABEL if place["label"] else ""),
-        )
-        (masks if place["label"] else images)[key] = path
-    if not masks.keys() & images.keys():
-        return None
+_Key = tuple[str, str, str]  # category, split and stem, which an image and its mask share
+
+
+def why_label_folders(folder: Folder) -> str | None:
+    """By which mask a folder is so; None where it is not, or no mask in a folder `Label` is of an image beside it."""
+    images, masks = _images_and_masks(folder)
+    mask = next((masks[key] for key in masks if key in images), None)
+    return mask and f"by masks in folders called Label, such as {mask}"
+
+
+def label_folders_layout(folder: Folder) -> Layout:
+    """What the folders say."""
+    images, masks = _images_and_masks(folder)
     found = Layout("DAGM's layout (masks of defects in a folder Label)")
     names = category_names({tuple(filter(None, key[0].split("/"))) for key in images}, folder.uri)
     unused: Counter[str] = Counter()
@@ -46,3 +43,16 @@ def label_folders_layout(folder: Folder) -> Layout | None:
             Finding(what, tuple(f"{name}: {count}" for name, count in counts.items()), counts.total())
         )
     return found
+
+
+def _images_and_masks(folder: Folder) -> tuple[dict[_Key, str], dict[_Key, str]]:
+    """Their paths; nothing where any lies elsewhere."""
+    images: dict[_Key, str] = {}
+    masks: dict[_Key, str] = {}
+    for path in folder.images:
+        place = _PLACE.fullmatch(path)
+        if place is None:
+            return {}, {}
+        name = stem(place["file"]).removesuffix(_LABEL if place["label"] else "")
+        (masks if place["label"] else images)[place["category"] or "", place["split"], name] = path
+    return images, masks

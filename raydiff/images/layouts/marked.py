@@ -72,6 +72,12 @@ def refuse_marked_normals(folder: Folder, paths: Sequence[str]) -> None:
         )
 
 
+def why_marked(folder: Folder) -> str | None:
+    """By which masks a folder is so: any that lie beside their image; None where there are none."""
+    masks = folder.beside.values()
+    return f"by {len(masks)} masks beside their images, such as {storage.name(min(masks))}" if masks else None
+
+
 def marked_layout(folder: Folder) -> Layout:
     """Plain folders where every image has a mask beside it; folders that differ by a number alone are one category.
 

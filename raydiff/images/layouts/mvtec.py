@@ -44,10 +44,11 @@ class _Place(NamedTuple):
         return self.group.lower() in NORMAL
 
 
-def is_mvtec(folder: Folder) -> bool:
-    """Whether any folder has a name that this layout knows."""
+def why_mvtec(folder: Folder) -> str | None:
+    """By which folders a folder is of this layout: names that it knows; None where there are none."""
     inside = {part.lower() for path in folder.images for part in path.split("/")[:-1]}
-    return bool(inside.intersection((*SPLITS, MASKS)))
+    known = sorted(inside.intersection((*SPLITS, MASKS)))
+    return f"by folders called {few(known)}" if known else None
 
 
 def mvtec_layout(folder: Folder) -> Layout:

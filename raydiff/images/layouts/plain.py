@@ -9,7 +9,25 @@ from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images.layouts.folder_names import options_for
 from raydiff.images.layouts.found import Folder, Layout, Row
-from raydiff.images.names import CHANNELS, MASK_FOLDERS, RGB, base_of_mask, few, not_all_normal, said_by, stem
+from raydiff.images.names import (
+    CHANNELS,
+    MASK_FOLDERS,
+    MASKS,
+    RGB,
+    SPLITS,
+    base_of_mask,
+    few,
+    not_all_normal,
+    said_by,
+    stem,
+)
+
+
+def why_plain(folder: Folder) -> str | None:
+    """Why all images of a folder may be normals to train on: nothing says otherwise; None where something does."""
+    inside = {part.lower() for path in folder.images for part in path.split("/")[:-1]}
+    others = {MASKS, *(name for name, split in SPLITS.items() if split == "test")}
+    return None if folder.beside or inside & others else "as no mask, no folder of test images and no split says more"
 
 
 def plain_layout(folder: Folder) -> Layout:

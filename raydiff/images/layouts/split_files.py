@@ -1,18 +1,11 @@
-"""Data sets that say in files of their own which images train and which test: VisA and Real-IAD.
+"""Data sets that say in files of their own which images train and which test: what all of them share.
 
-- **VisA** (Zou et al., arXiv 2207.14315): `split_csv/1cls.csv` beside `<category>/Data/`, with the columns object,
-  split, label, image and mask. The two-class splits beside it train on defects, and are not read.
-- **Real-IAD** (Wang et al., arXiv 2403.12580): `realiad_jsons/realiad_jsons/<category>.json` (or a folder less) with
-  the lists `train` and `test`, beside `realiad_1024/<category>/` (or raw, 512, 256). Five cameras see each part.
-
-One more is one more entry of `KNOWN`.
+Each has a file of its own beside this one: VisA, Real-IAD.
 """
 
 from __future__ import annotations
 
 import csv
-import io
-import json
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
@@ -20,11 +13,10 @@ from typing import NamedTuple
 from raydiff import storage
 from raydiff.errors import DataError
 from raydiff.images.layouts.found import Finding, Folder, Layout, Row
-from raydiff.images.names import few, stem
+from raydiff.images.names import few
 from raydiff.storage.patience import patiently
 
 GOOD = "good"
-_RESOLUTIONS = ("realiad_raw", "realiad_1024", "realiad_512", "realiad_256")  # Real-IAD's folders, the best first
 
 
 class Listed(NamedTuple):
@@ -45,50 +37,25 @@ class DataSet(NamedTuple):
     read: Callable[[str, str, Collection[str]], Iterator[Listed]]  # a file's path and text, and the folders beside
     part_from: str | None = None  # names the part that an image shows, as --part-from does
 
+    def why(self, folder: Folder) -> str | None:
+        """By which split files a folder is this data set; None where there are none."""
+        files = self._files(folder)
+        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        return f"by {files[0].string}{more}" if files else None
 
-def _visa(file: str, text: str, folders: Collection[str]) -> Iterator[Listed]:
-    for row in csv.DictReader(io.StringIO(text)):
-        defect = GOOD if row["label"] == "normal" else row["label"]
-        yield Listed(row["image"], row["object"], row["split"], defect, row["mask"] or "")
+    def layout(self, folder: Folder) -> Layout:
+        """What the split files in the folder say of its images.
 
+        Of a data set of which some categories are not there, the others are taken.
 
-def _real_iad(file: str, text: str, folders: Collection[str]) -> Iterator[Listed]:
-    told = json.loads(text)
-    category = stem(file).rpartition("/")[2]
-    pixels = next((name for name in _RESOLUTIONS if name in folders), _RESOLUTIONS[1])
-    below = f"{pixels}/{category}/"
-    for split in ("train", "test"):
-        for each in told[split]:
-            defect = GOOD if each["anomaly_class"] == told["meta"]["normal_class"] else each["anomaly_class"]
-            mask = below + each["mask_path"] if each["mask_path"] else ""
-            yield Listed(below + each["image_path"], category, split, defect, mask)
+        Raises:
+            DataError: if a file is not as its data set has it, or lists images or masks that are not there.
+            StorageError: if it cannot be read.
+        """
+        return _layout(folder, self, self._files(folder))
 
-
-KNOWN = (
-    DataSet("VisA, with its one-class split", re.compile(r"(?:.*?/)??(?P<file>split_csv/1cls\.csv)"), _visa),
-    DataSet(
-        "Real-IAD, with its split",
-        re.compile(r"(?:.*?/)??(?P<file>(?:realiad_jsons/){1,2}[^/]+\.json)"),
-        _real_iad,
-        r"(?P<part>[^/]+/(?:OK|NG)/(?:[^/]+/)?S\d+)/",
-    ),
-)
-
-
-def split_layout(folder: Folder) -> Layout | None:
-    """What split files in the folder say of its images; None where there are none.
-
-    Of a data set of which some categories are not there, the others are taken.
-
-    Raises:
-        DataError: if a file is not as its data set has it, or lists images or masks that are not there.
-        StorageError: if it cannot be read.
-    """
-    for known in KNOWN:
-        files = [match for path in sorted(folder.ignored) if (match := known.files.fullmatch(path))]
-        if files:
-            return _layout(folder, known, files)
-    return None
+    def _files(self, folder: Folder) -> list[re.Match[str]]:
+        return [match for path in sorted(folder.ignored) if (match := self.files.fullmatch(path))]
 
 
 def _layout(folder: Folder, known: DataSet, files: Sequence[re.Match[str]]) -> Layout:
