@@ -62,7 +62,7 @@ def main(
     bit_depth: options.BitDepth = None,
     levels: options.LevelsOption = None,
     pages: options.PagesOption = None,
-    layout: options.LayoutOption = known.AUTO,
+    layout: options.LayoutOption = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take; write nothing.")] = False,
     verbose: options.Verbose = False,
 ) -> Answer:

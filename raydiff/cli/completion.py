@@ -37,3 +37,10 @@ def recipes() -> list[str]:
     from raydiff import recipes
 
     return recipes.names()
+
+
+def layouts() -> list[str]:
+    """The layouts of folders."""
+    from raydiff.images.layouts import known
+
+    return known.names()

@@ -8,7 +8,6 @@ import typer
 
 from raydiff import methods, verbosity
 from raydiff.cli import completion
-from raydiff.images.layouts import known
 from raydiff.nn.engine import Engine
 from raydiff.scoring.map_place import Maps
 from raydiff.selection.search_settings import Scheduler, Search
@@ -28,8 +27,8 @@ LayoutOption = Annotated[
     str,
     typer.Option(
         "--layout",
-        help=f"How the folder lies: {', '.join(known.names())}; docs/input.md has what each looks like.",
-        autocompletion=completion.one_of(known.names()),
+        help="How the folder lies: auto, or the name of a layout in docs/input.md.",
+        autocompletion=completion.layouts,
     ),
 ]
 PartFromOption = Annotated[

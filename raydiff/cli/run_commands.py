@@ -12,7 +12,6 @@ from raydiff.cli.method_settings import changes, with_levels
 from raydiff.cli.settings_file import configurable
 from raydiff.cli.shown import print_results, print_scored
 from raydiff.errors import SettingsError
-from raydiff.images.layouts import known
 from raydiff.model.rate import DEFAULT_RATE
 from raydiff.progress import console
 from raydiff.selection.search_settings import SearchSettings
@@ -38,13 +37,14 @@ def index(
     bit_depth: options.BitDepth = None,
     levels: options.LevelsOption = None,
     pages: options.PagesOption = None,
-    layout: options.LayoutOption = known.AUTO,
+    layout: options.LayoutOption = "auto",
     verbose: options.Verbose = False,
 ) -> Answer:
     """Find the images, write the image table and say what is in it."""
     from raydiff import steps
     from raydiff.images import pack as packing
     from raydiff.images.index import print_report
+    from raydiff.images.layouts import known
     from raydiff.images.layouts.folder_names import FolderNames
     from raydiff.images.levels import Levels
     from raydiff.images.pages import Pages
