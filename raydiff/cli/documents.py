@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from raydiff.planning.plan import Plan
     from raydiff.run_folder import RunFolder
     from raydiff.scoring.bulk import Summary
+    from raydiff.verdicts.bring import Brought
+    from raydiff.verdicts.summary import Summary as Verdicts
 
 
 def indexed(report: IndexReport) -> dict[str, Any]:
@@ -70,6 +72,16 @@ def calibrated(model: Model, uri: str) -> dict[str, Any]:
 def scored(summary: Summary | None, uri: str) -> dict[str, Any]:
     """A score table, and what this run did for it; null where nothing was missing."""
     return {"scores": uri, "run": summary and summary._asdict()}
+
+
+def verdicts(summary: Verdicts, brought: Brought | None, uri: str) -> dict[str, Any]:
+    """A table of verdicts as a whole, and what came of the file that was added to it; null where none was."""
+    added = brought and brought._asdict() | {
+        "left_out": [each._asdict() for each in brought.left_out],
+        "labels": [each._asdict() for each in brought.labels],
+    }
+    found = summary._asdict() | {"first": [each._asdict() for each in summary.first]}
+    return {"scores": uri, "added": added, "verdicts": found}
 
 
 def run(uri: str, report: str) -> dict[str, Any]:
