@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from raydiff.planning.plan import Plan
     from raydiff.run_folder import RunFolder
     from raydiff.scoring.bulk import Summary
+    from raydiff.selection.budget import Outcome, Share
     from raydiff.verdicts.bring import Brought
     from raydiff.verdicts.summary import Summary as Verdicts
 
@@ -66,6 +67,31 @@ def calibrated(model: Model, uri: str) -> dict[str, Any]:
             for name, own in found.categories.items()
         },
         "sentences": found.sentences(),
+    }
+
+
+def budget(found: Outcome) -> dict[str, Any]:
+    """What thresholds from a budget of alarms come to on the archive, its verdicts and the calibration's normals."""
+
+    def share(each: Share | None) -> dict[str, Any] | None:
+        return each and each._asdict()
+
+    return {
+        "budget": found.budget._asdict()
+        | {
+            "days": found.days,
+            "images": found.images,
+            "images_without_day": found.without_day,
+            "alarms_before": found.alarms_before,
+            "alarms": found.alarms,
+            "most_in_a_day": found.most_in_a_day,
+            "reach": found.calibration.all.reach,
+            "normals": share(found.normals),
+            "normals_by_category": {name: share(each) for name, each in found.categories.items()},
+            "judged_defective": share(found.defects),
+            "judged_normal": share(found.judged_normals),
+            "sentences": found.sentences(),
+        }
     }
 
 

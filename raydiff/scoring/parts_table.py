@@ -213,6 +213,8 @@ class _Tally:
         ]
         corrected = part_alarm.corrected(rows["p_value"].to_numpy(), views)
         alarms = part_alarm.alarms(corrected, normals, rate)
+        if self._calibration.all.reach > 1:  # p-values end where the normal scores do, and say no more of how far
+            alarms &= rows["score"].to_numpy() > rows["threshold"].to_numpy()
         return _Verdicts(views, failed, corrected, normals, alarms, ~part_alarm.decidable(views, normals, rate))
 
     def _count_undecidable(self, names: pa.DictionaryArray, found: _Verdicts) -> None:
