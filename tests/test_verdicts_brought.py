@@ -140,6 +140,16 @@ def test_parquet_and_json_lines_say_the_same_as_csv(tmp_path, rows):
     ] * 4
 
 
+def test_nanoseconds_are_left_off_and_the_file_brought_again_changes_nothing(tmp_path, out, rows):
+    when = pa.array([1_778_148_000_123_456_789], pa.timestamp("ns"))
+    judgements = pa.table({"uri": rows["uri"].slice(0, 1), "verdict": ["normal"], "when": when})
+    pq.write_table(judgements, tmp_path / "judged.parquet")
+    for added in ({"normal": 1}, {}):
+        assert bring(out, str(tmp_path / "judged.parquet"), "anna", PLAIN).added == added
+    (row,) = table.read(out).to_pylist()
+    assert row["when"] == datetime(2026, 5, 7, 10, 0, 0, 123456, tzinfo=UTC)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

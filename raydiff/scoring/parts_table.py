@@ -40,7 +40,10 @@ SCHEMA = pa.schema(
         ("day", pa.date32()),
         ("score", pa.float64()),
         ("p_value", pa.float64()),  # the image's own
-        ("threshold", pa.float64()),  # for an image; on a part decides its corrected p-value
+        (
+            "threshold",
+            pa.float64(),
+        ),  # for an image; on a part decides its corrected p-value, and this if it is of a budget
         ("map_uri", pa.string()),
         ("method", pa.string()),
         ("model_id", pa.string()),

@@ -100,7 +100,7 @@ def _check_scored_by(archive: str, model_uri: str) -> None:
     place = storage.join(archive, scores_file.RUN)
     if not storage.exists(place):
         raise DataError(f"{archive} holds no {scores_file.RUN}; give the --out of jobs/score_archive.py")
-    theirs = {storage.read_json(place)["model_id"]}
+    theirs = {storage.read_json(place).get("model_id")}
     if storage.exists(storage.join(archive, DESCRIPTION)):
         theirs.add(describe(archive, calibrated=False)["id"])
     ours = {describe(model_uri)["id"], describe(model_uri, calibrated=False)["id"]}

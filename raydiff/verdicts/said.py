@@ -60,5 +60,6 @@ def time(value: Any) -> datetime | None:
     found = text(value)
     if found is None:
         return None
-    when = value if isinstance(value, datetime) else datetime.fromisoformat(found)
+    told = value.isoformat(timespec="microseconds") if isinstance(value, datetime) else found  # pandas' has nanoseconds
+    when = datetime.fromisoformat(told)
     return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
