@@ -24,6 +24,7 @@ COMMANDS = [
     "tune",
     "calibrate",
     "review",
+    "verdicts",
     "score",
     "evaluate",
     "report",
@@ -327,7 +328,7 @@ class NoRay(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, NoRay())
 import raydiff, raydiff.training.loop, raydiff.training.store
-for package in ("methods", "nn", "metrics", "model", "evaluation", "synthesis", "review"):
+for package in ("methods", "nn", "metrics", "model", "evaluation", "synthesis", "review", "verdicts"):
     parent = __import__(f"raydiff.{package}", fromlist=["x"])
     for found in pkgutil.walk_packages(parent.__path__, f"raydiff.{package}."):
         __import__(found.name)

@@ -123,3 +123,7 @@ def test_each_threshold_promises_what_it_can_and_no_more() -> None:
     sentence, promised = said({"cup": 99}, shared=("cup",))
     assert sentence.endswith("Tuning saw the same images, so the rate may come out somewhat higher.")
     assert not promised
+    reached = made_calibration({"cup": 99}, ()).at(0.01, 1.5)
+    sentence = facts.calibration_sentence(reached, "cup")
+    assert sentence.startswith(promise)
+    assert sentence.endswith("The threshold lies further out than that takes, for a budget of alarms.")

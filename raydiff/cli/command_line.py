@@ -18,22 +18,23 @@ from raydiff.cli import (
     review_command,
     run_commands,
     serve_command,
+    verdicts_command,
 )
 from raydiff.errors import RaydiffError
 from raydiff.greeting import greet
 from raydiff.stopping import stop, stop_at_sigterm
 
 app = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-_COMMANDS = (
+for commands in (
     run_commands,
     ingest_command,
     serve_command,
     review_command,
+    verdicts_command,
     demo_command,
     doctor_command,
     recipe_command,
-)
-for commands in _COMMANDS:
+):
     app.add_typer(commands.app)
 app.add_typer(cluster_commands.app, name="cluster")
 

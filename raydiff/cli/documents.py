@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from raydiff.planning.plan import Plan
     from raydiff.run_folder import RunFolder
     from raydiff.scoring.bulk import Summary
+    from raydiff.selection.budget import Outcome, Share
+    from raydiff.verdicts.bring import Brought
+    from raydiff.verdicts.summary import Summary as Verdicts
 
 
 def indexed(report: IndexReport) -> dict[str, Any]:
@@ -69,9 +72,44 @@ def calibrated(model: Model, uri: str) -> dict[str, Any]:
     }
 
 
+def budget(found: Outcome) -> dict[str, Any]:
+    """What thresholds from a budget of alarms come to on the archive, its verdicts and the calibration's normals."""
+
+    def share(each: Share | None) -> dict[str, Any] | None:
+        return each and each._asdict()
+
+    return {
+        "budget": found.budget._asdict()
+        | {
+            "days": found.days,
+            "images": found.images,
+            "images_without_day": found.without_day,
+            "alarms_before": found.alarms_before,
+            "alarms": found.alarms,
+            "most_in_a_day": found.most_in_a_day,
+            "reach": found.calibration.all.reach,
+            "normals": share(found.normals),
+            "normals_by_category": {name: share(each) for name, each in found.categories.items()},
+            "judged_defective": share(found.defects),
+            "judged_normal": share(found.judged_normals),
+            "sentences": found.sentences(),
+        }
+    }
+
+
 def scored(summary: Summary | None, uri: str) -> dict[str, Any]:
     """A score table, and what this run did for it; null where nothing was missing."""
     return {"scores": uri, "run": summary and summary._asdict()}
+
+
+def verdicts(summary: Verdicts, brought: Brought | None, uri: str) -> dict[str, Any]:
+    """A table of verdicts as a whole, and what came of the file that was added to it; null where none was."""
+    added = brought and brought._asdict() | {
+        "left_out": [each._asdict() for each in brought.left_out],
+        "labels": [each._asdict() for each in brought.labels],
+    }
+    found = summary._asdict() | {"first": [each._asdict() for each in summary.first]}
+    return {"scores": uri, "added": added, "verdicts": found}
 
 
 def run(uri: str, report: str) -> dict[str, Any]:

@@ -163,12 +163,30 @@ def calibrate(
     model: options.Name,
     false_alarm_rate: options.Rate = DEFAULT_RATE,
     pseudo_images: options.PseudoImages = None,
+    alarms_per_day: Annotated[
+        float | None, typer.Option(help="Of a calibrated model: so many alarms a day, on an archive like --archive.")
+    ] = None,
+    archive: Annotated[
+        str | None, typer.Option(help="A folder of jobs/score_archive.py, scored by this model.")
+    ] = None,
+    images_per_day: Annotated[
+        float | None, typer.Option(help="How many images a day has, where the archive does not say the days.")
+    ] = None,
     verbose: options.Verbose = False,
 ) -> Answer:
-    """Set the alarm threshold from held-out normal images."""
+    """Set the alarm threshold from held-out normal images, or from a budget of alarms (--alarms-per-day)."""
     from raydiff import steps
     from raydiff.run_folder import RunFolder
 
+    if (alarms_per_day is None) != (archive is None) or (images_per_day is not None and archive is None):
+        raise SettingsError("a budget is --alarms-per-day together with --archive (and --images-per-day); give both")
+    if alarms_per_day is not None and archive is not None:
+        from raydiff.selection.budget import Budget
+
+        fitted, came_to = steps.calibrate_to_budget(
+            out, model, archive, Budget(alarms_per_day, images_per_day), false_alarm_rate
+        )
+        return Answer(documents.calibrated(fitted, RunFolder(out).model(model)) | documents.budget(came_to))
     with steps.serving(out, model) as handle:
         found = steps.calibrate(handle, out, model, false_alarm_rate, pseudo_images)
     return Answer(documents.calibrated(found, RunFolder(out).model(model)))

@@ -9,6 +9,9 @@ rests on one assumption: that normal scores, told so, spread alike in all catego
 Student's t of 3 degrees of freedom, it was 1.65 % for 1 %. And it holds in the mean over categories: one of 5 normals,
 wider than the others, had 1.4 % for 1 % and 6.5 % for 5 %. A tail fitted to each category's few scores would assume
 more (its form) and see less (its own images alone).
+
+Thresholds may lie further out than the rate takes (`reach`), where a budget of alarms asks for fewer. Each is then at
+or above the one that the rate gives, so what is promised of that holds as it did, whatever the reach was chosen by.
 """
 
 from __future__ import annotations
@@ -19,9 +22,10 @@ import random
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from raydiff.errors import DataError
@@ -38,6 +42,15 @@ class CategoryCalibration(Settings):
 
     scores: tuple[float, ...] = Field(min_length=1)  # ascending
     rate: float = Field(gt=0, lt=1)
+    reach: float = Field(1.0, ge=1)  # the threshold's way from the middle of the scores, in ways to the rate's own
+
+    @model_serializer(mode="wrap")
+    def _plain(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a reach of 1, so that a model has the id that it had before there was any other."""
+        found: dict[str, Any] = plain(self)
+        if self.reach == 1:
+            del found["reach"]
+        return found
 
     @property
     def normals(self) -> int:
@@ -56,9 +69,19 @@ class CategoryCalibration(Settings):
 
     @cached_property
     def threshold(self) -> float:
-        """Scores above it raise an alarm. With too few normals it is the largest of their scores."""
-        k = max(1, math.floor(self.rate * (self.normals + 1) + 1e-9))
-        return self.scores[-k]
+        """Scores above it raise an alarm. With too few normals the rate's own is the largest of their scores."""
+        return self.of_rate + (self.reach - 1) * self.way
+
+    @property
+    def of_rate(self) -> float:
+        """The threshold that the rate gives, without a reach."""
+        return self.scores[-max(1, math.floor(self.rate * (self.normals + 1) + 1e-9))]
+
+    @property
+    def way(self) -> float:
+        """From the middle of the normal scores to the threshold that the rate gives; above 0."""
+        middle = self.scores[self.normals // 2]
+        return max(self.of_rate - middle, 1e-6 * max(abs(middle), 1.0))
 
     def p_value(self, score: float) -> float:
         """(1 + number of normals that score at least as high) / (n + 1)."""
@@ -101,6 +124,16 @@ class Calibration(Settings):
             all=CategoryCalibration(scores=tuple(sorted(itertools.chain(*kept.values()))), rate=rate),
             shared_with_tuning=tuple(sorted(shared_with_tuning)),
         )
+
+    def at(self, rate: float, reach: float = 1.0) -> Calibration:
+        """The same normals with the thresholds of another rate, and of a reach."""
+
+        def moved(own: CategoryCalibration) -> CategoryCalibration:
+            return CategoryCalibration(scores=own.scores, rate=rate, reach=reach)
+
+        categories = {name: moved(own) for name, own in self.categories.items()}
+        shared = self.shared_with_tuning
+        return Calibration(rate=rate, categories=categories, all=moved(self.all), shared_with_tuning=shared)
 
     def of(self, category: str | None) -> CategoryCalibration:
         """What applies to a category: its own scores if they can promise the rate, or the borrowed ones if these can.
@@ -154,7 +187,9 @@ class Calibration(Settings):
             mean, deviation, freedom = self._fitted(np.array(self.categories[category].scores))
             scores = mean + deviation * stdtrit(freedom, ndtr(np.clip(self.standing, -LIMIT, LIMIT)))
             known = scores if len(scores) else np.array(self.categories[category].scores)
-            self._lent[category] = CategoryCalibration(scores=tuple(known.tolist()), rate=self.rate)
+            self._lent[category] = CategoryCalibration(
+                scores=tuple(known.tolist()), rate=self.rate, reach=self.all.reach
+            )
         return self._lent[category]
 
     @cached_property
@@ -184,5 +219,10 @@ class Calibration(Settings):
             lines.append(
                 f"{', '.join(self.shared_with_tuning)}: so few held-out images that tuning saw the same ones; "
                 "the rate may come out somewhat higher than said"
+            )
+        if self.all.reach > 1:
+            lines.append(
+                f"for a budget of alarms, thresholds lie {self.all.reach:.3g} times as far above the middle of the "
+                "normal scores as these rates take"
             )
         return lines

@@ -46,6 +46,8 @@ def calibration_sentence(calibration: Calibration | None, category: str) -> str:
     else:
         lowest = f"{100 * used.lowest_rate:.3g} %"
         said = f"Warning: {rate} false alarms cannot be promised from {normals}; {lowest} is the lowest they allow."
+    if calibration.all.reach > 1:
+        said += " The threshold lies further out than that takes, for a budget of alarms."
     if category in calibration.shared_with_tuning:
         said += " Tuning saw the same images, so the rate may come out somewhat higher."
     return said

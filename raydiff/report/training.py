@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
+from raydiff.model.interval import CONFIDENCE, clopper_pearson
 from raydiff.report import facts, gallery
 from raydiff.report.drawing import figure, inline_svg, method_style
 from raydiff.report.runs import ANOMALOUS, NORMAL, UNKNOWN, Run
 
-CONFIDENCE = 0.95
 COMPARED = 8  # images that are shown with the maps of all methods
 SIDE = 192  # of these pictures, pixels
 SEED = 0
@@ -58,7 +57,7 @@ def false_alarms(runs: Sequence[Run]) -> dict[str, Any] | None:
             groups.append((None, normal))
         for name, mine in groups:
             images, alarms, rate = int(mine.sum()), int((run.alarm & mine).sum()), run.calibration.rate
-            low, high = binomtest(alarms, images).proportion_ci(CONFIDENCE, "exact")
+            low, high = clopper_pearson(alarms, images)
             rows.append(
                 {
                     "number": number,

@@ -40,7 +40,10 @@ SCHEMA = pa.schema(
         ("day", pa.date32()),
         ("score", pa.float64()),
         ("p_value", pa.float64()),  # the image's own
-        ("threshold", pa.float64()),  # for an image; on a part decides its corrected p-value
+        (
+            "threshold",
+            pa.float64(),
+        ),  # for an image; on a part decides its corrected p-value, and this if it is of a budget
         ("map_uri", pa.string()),
         ("method", pa.string()),
         ("model_id", pa.string()),
@@ -213,6 +216,8 @@ class _Tally:
         ]
         corrected = part_alarm.corrected(rows["p_value"].to_numpy(), views)
         alarms = part_alarm.alarms(corrected, normals, rate)
+        if self._calibration.all.reach > 1:  # p-values end where the normal scores do, and say no more of how far
+            alarms &= rows["score"].to_numpy() > rows["threshold"].to_numpy()
         return _Verdicts(views, failed, corrected, normals, alarms, ~part_alarm.decidable(views, normals, rate))
 
     def _count_undecidable(self, names: pa.DictionaryArray, found: _Verdicts) -> None:

@@ -6,12 +6,13 @@ one of them needs is imported there: torch, Serve, Train, Tune and matplotlib ta
 
 from raydiff.steps.indexing import check_enough, index, split
 from raydiff.steps.reporting import evaluate, report, results
-from raydiff.steps.scoring import calibrate, check_tested, has_test_images, score, serving
+from raydiff.steps.scoring import calibrate, calibrate_to_budget, check_tested, has_test_images, score, serving
 from raydiff.steps.training import check_recipe, train
 from raydiff.steps.tuning import choice, chosen, sweep, tune, tunings
 
 __all__ = [
     "calibrate",
+    "calibrate_to_budget",
     "check_enough",
     "check_recipe",
     "check_tested",

@@ -6,16 +6,17 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from raydiff import cluster
+from raydiff import cluster, storage
 from raydiff.at_work import at_work
 from raydiff.errors import DataError
 from raydiff.images import table
 from raydiff.images.holdout import roles
 from raydiff.model.calibration import Calibration
-from raydiff.model.description import describe
-from raydiff.model.rate import DEFAULT_RATE
+from raydiff.model.description import DESCRIPTION, describe
+from raydiff.model.rate import DEFAULT_RATE, check_rate
 from raydiff.progress import console
 from raydiff.run_folder import RunFolder
+from raydiff.scoring import table as scores_file
 from raydiff.scoring.map_place import Maps
 from raydiff.steps.indexing import BOTH
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from raydiff.model.folder import Model
     from raydiff.scoring.bulk import Summary
+    from raydiff.selection.budget import Budget, Outcome
 
 
 @contextlib.contextmanager
@@ -53,6 +55,57 @@ def calibrate(
     uri = run.model(name)
     scores = run.scores(name, describe(uri, calibrated=False)["id"], "calibrate")
     return calibrate_model(handle, uri, run.table("calibrate"), scores, rate, shared, size)
+
+
+def calibrate_to_budget(
+    out: str, name: str, archive: str, budget: Budget, rate: float = DEFAULT_RATE
+) -> tuple[Model, Outcome]:
+    """Set a calibrated model's alarm thresholds by how many alarms an archive that it scored may raise a day.
+
+    Nothing is scored: the calibration keeps its normals' scores, the archive has its own. How many made anomalies raise
+    an alarm is no longer known then.
+
+    Args:
+        archive: folder of a score table of this model's.
+        rate: the false-alarm rate to start from (see `selection.budget`).
+
+    Raises:
+        SettingsError: if the rate is not above 0 and below 1, or as `budget.fit`.
+        DataError: if the model is not calibrated, the scores are another model's, or as `budget.fit`.
+    """
+    from raydiff.model.folder import load
+    from raydiff.selection.budget import fit
+
+    check_rate(rate)
+    run = RunFolder.existing(out)
+    uri = run.existing_model(name)
+    with at_work(run.uri):
+        _check_scored_by(archive, uri)
+        model = load(uri, "cpu")
+        if model.calibration is None:
+            raise DataError(f"{uri} is not calibrated; run `raydiff calibrate --out {run.uri} --model {name}` first")
+        found = fit(archive, model.calibration, budget, rate)
+        model.calibration = found.calibration
+        model.card["made_anomalies"] = {}
+        model.card["budget"] = {"archive": storage.absolute(archive), **budget._asdict(), "alarms": found.alarms}
+        model.card["budget"]["days"] = found.days
+        model.save_description(uri)
+    for sentence in (*found.calibration.sentences(), *found.sentences()):
+        console.print(f"calibration: {sentence}", markup=False)
+    return model, found
+
+
+def _check_scored_by(archive: str, model_uri: str) -> None:
+    """Whether scores are of this model, whatever its thresholds were then."""
+    place = storage.join(archive, scores_file.RUN)
+    if not storage.exists(place):
+        raise DataError(f"{archive} holds no {scores_file.RUN}; give the --out of jobs/score_archive.py")
+    theirs = {storage.read_json(place).get("model_id")}
+    if storage.exists(storage.join(archive, DESCRIPTION)):
+        theirs.add(describe(archive, calibrated=False)["id"])
+    ours = {describe(model_uri)["id"], describe(model_uri, calibrated=False)["id"]}
+    if not theirs & ours:
+        raise DataError(f"{archive} holds the scores of another model than {model_uri}; score it with this one first")
 
 
 def has_test_images(out: str) -> bool:

@@ -28,7 +28,7 @@ class JsonLines(TextFile):
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
         kinds: defaultdict[str, set[str]] = defaultdict(set)
-        for _, _, found in self._objects():
+        for _, _, found in self.objects():
             for name, value in found.items():
                 kinds[name].add(_kind(value))
             if len(kinds) > MOST_COLUMNS:
@@ -38,7 +38,7 @@ class JsonLines(TextFile):
     def batches(self, names: Sequence[str]) -> Iterator[Batch]:
         """As of `files.TableFile`."""
         fields = [self.schema.field(name) for name in names]
-        objects = self._objects()
+        objects = self.objects()
         while some := list(islice(objects, BATCH)):
             columns = [_column([found.get(field.name) for *_, found in some], field.type) for field in fields]
             yield Batch(pa.table(columns, schema=pa.schema(fields)), some[0][0] - 1, [line for _, line, _ in some])
@@ -47,8 +47,8 @@ class JsonLines(TextFile):
         """As of `files.TableFile`."""
         return ["JSON lines", *super().said()] if "json" not in storage.name(self.uri).lower() else super().said()
 
-    def _objects(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """Row, line and object."""
+    def objects(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """Each row, its line and the object there, as they lie in the file; DataError names one that is none."""
         row = 0
         with self.lines() as lines:
             for number, line in enumerate(lines, 1):
