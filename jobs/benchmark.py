@@ -15,6 +15,7 @@ import typer
 from raydiff import cli, cluster, storage
 from raydiff.cli import options
 from raydiff.errors import SettingsError
+from raydiff.nn.engine import Engine
 from raydiff.progress import console
 
 OF_SUITE = {"accuracy": ("--spec",), "pseudo": ("--spec",), "speed": ("--model", "--data")}
@@ -24,14 +25,21 @@ def main(
     out: Annotated[str, typer.Option(help="A folder for the results; what lies there already is not measured again.")],
     suite: Annotated[Literal["accuracy", "pseudo", "speed"], typer.Option(help="What to measure.")] = "speed",
     spec: Annotated[str | None, typer.Option(help="accuracy, pseudo: data sets, contenders, seeds; YAML.")] = None,
-    at_once: Annotated[int, typer.Option(min=1, help="accuracy, pseudo: data sets and seeds at work at once.")] = 1,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, help="accuracy, pseudo: data sets and seeds at work at once; 1 by default.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="speed: a model folder.")] = None,
     data: Annotated[str | None, typer.Option(help="speed: a folder of images, a table or a packed archive.")] = None,
-    engine: options.EngineOption = "torch",
+    engine: Annotated[
+        Engine | None, typer.Option(help="speed: what computes features on CPUs, torch or openvino; torch by default.")
+    ] = None,
     address: options.Address = None,
     verbose: options.Verbose = False,
 ) -> None:
     """Measure accuracy, the choice without labels, or speed."""
+    for option, foreign in (("--engine", engine and suite != "speed"), ("--at-once", at_once and suite == "speed")):
+        if foreign:
+            raise SettingsError(f"--suite {suite} takes no {option}; leave it out")
     given = {"--spec": spec, "--model": model, "--data": data}
     for option, value in given.items():
         if (value is None) == (option in OF_SUITE[suite]):
@@ -42,7 +50,7 @@ def main(
         from raydiff.benchmark import speed
 
         cluster.connect(address)
-        console.print(speed.measure(places["--model"], places["--data"], places["--out"], engine))
+        console.print(speed.measure(places["--model"], places["--data"], places["--out"], engine or "torch"))
         return
     from raydiff.benchmark import suite as suites
     from raydiff.benchmark import tables
@@ -51,7 +59,7 @@ def main(
     wanted_cells = Spec.read(places["--spec"])
     storage.probe(places["--out"])
     cluster.connect(address)
-    results = suites.run(wanted_cells, places["--out"], at_once)
+    results = suites.run(wanted_cells, places["--out"], at_once or 1)
     shown = tables.accuracy(results) if suite == "accuracy" else tables.pseudo(results)
     for place in suites.write(results, shown, f"raydiff benchmark: {suite}", places["--out"], suite):
         console.print(place, markup=False)

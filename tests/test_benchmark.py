@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import write_mvtec
 from PIL import Image
@@ -12,14 +13,16 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from raydiff import storage
-from raydiff.benchmark import suite, tables, trivial
+from raydiff.benchmark import cell, suite, tables, trivial
 from raydiff.benchmark.protocol import Protocol, differences, images_digest, versions
 from raydiff.benchmark.spec import Spec
 from raydiff.benchmark.summary import Figure, champion_lines, lines, pseudo_lines
 from raydiff.errors import DataError, SettingsError
 from raydiff.evaluation.evaluate import METRICS
+from raydiff.images import table
 from raydiff.images.holdout import roles
 from raydiff.images.survey import find_images
+from raydiff.run_folder import RunFolder
 
 # LafitE's table of MVTec AD by category (image AUROC, pixel AUROC), and the deviations that the paper gives for it.
 LAFITE = {
@@ -52,6 +55,7 @@ def protocol(**changes) -> Protocol:
         "threshold": "none",
         "tuned": "nothing",
         "seed": 0,
+        "device": "cpu",
         "versions": versions(),
     }
     return Protocol(**{**fields, **changes})
@@ -180,6 +184,79 @@ def test_the_same_images_have_one_digest_wherever_they_lie(tmp_path):
     assert images_digest(images, other, str(first)) != digest(first)
 
 
+@pytest.mark.parametrize("column", [table.ROI, table.BIT_DEPTH])
+def test_what_moves_a_score_of_the_same_images_is_in_their_digest(tmp_path, column):
+    images = find_images(str(write_mvtec(tmp_path, train=8, test=2)))
+    given = roles(images)
+    values = pa.array([str(tmp_path / "roi.png") if column == table.ROI else 12] * len(images))
+    assert images_digest(images, given, str(tmp_path)) != images_digest(
+        images.append_column(column, values), given, str(tmp_path)
+    )
+
+
+def spec_of(**changes) -> Spec:
+    contender = {"method": "nearest_patch", "preset": "demo", **changes.pop("contender", {})}
+    return Spec.parse({"data": {"a": "/a"}, "contenders": {"a": contender}, **changes})
+
+
+def test_results_are_taken_only_if_all_that_they_come_from_is_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(cell.cluster, "gpus", lambda: 0)
+    space, weights = tmp_path / "space.py", tmp_path / "w.safetensors"
+    space.write_text("STAGES = []")
+    weights.write_bytes(b"1")
+    own = {"space": str(space), "settings": {"backbone": {"weights": str(weights)}}}
+
+    def depends(images="images", seed=0, **changes):
+        spec = spec_of(**changes)
+        return cell._depends(spec, spec.contenders["a"], images, seed)
+
+    kept = depends()
+    assert depends() == kept
+    others = [
+        depends(images="others"),
+        depends(seed=1),
+        depends(per_category=True),
+        depends(size=64),
+        depends(false_alarm_rate=0.2),
+        depends(pseudo_images=3),
+        depends(contender={"preset": "small"}),
+        depends(contender={"settings": {"bank_size": 7}}),
+        depends(contender={"method": "lafite"}),
+        depends(contender=own),
+    ]
+    space.write_text("STAGES = [1]")
+    others.append(depends(contender=own))
+    weights.write_bytes(b"12")
+    others.append(depends(contender=own))
+    monkeypatch.setattr(cell.cluster, "gpus", lambda: 1)
+    others.append(depends())
+    monkeypatch.setattr(cell, "versions", lambda: {"raydiff": "another source"})
+    others.append(depends())
+    assert len({kept, *others}) == len(others) + 1
+
+
+def test_a_cell_of_other_images_is_refused_and_kept(tmp_path):
+    run = RunFolder(str(tmp_path))
+    cell._check_same_images(run, "one")
+    cell._check_same_images(run, "one")
+    with pytest.raises(DataError, match="was measured on other images of that data set; give another --out"):
+        cell._check_same_images(run, "two")
+
+
+def test_the_same_settings_in_two_stages_are_one_trial():
+    def trial(score, test, **settings):
+        return {"settings": settings, "fixed": {}, "pseudo_score": score, "test_score": test, "share": 1.0}
+
+    first = {"trials": [trial(0.1, 0.1, a=1), trial(0.2, 0.3, a=2)], "chosen": {"a": 2}}
+    second = {"trials": [trial(0.2, 0.3, a=2, b=1), trial(0.3, 0.2, a=2, b=2)], "chosen": {"a": 2, "b": 1}}
+    third = {"trials": [trial(0.2, 0.3, a=2), trial(0.4, 0.4, a=3)], "chosen": {"a": 2}}
+    told = {"stages": [first, second, third], "saw_made_anomalies": False, "pseudo_score": 0.2, "oracle_price": 0.1}
+    found = cell._pseudo(told)
+    assert found["trials"] == 5  # the third stage's first is the second stage's first
+    scores = [(0.1, 0.1), (0.2, 0.3), (0.2, 0.3), (0.3, 0.2), (0.4, 0.4)]
+    assert found["rank_correlation"] == pytest.approx(spearmanr(*zip(*scores, strict=True)).statistic)
+
+
 def test_protocols_that_differ_say_in_what():
     same, other = protocol(), protocol(evaluation_size=256, seed=1)
     assert same.digest != other.digest
@@ -259,13 +336,13 @@ def test_what_is_written_is_read_by_others(tmp_path):
 def test_a_specification_names_contenders_as_their_methods(tmp_path):
     place = tmp_path / "spec.yaml"
     place.write_text(
-        "data: {bolts: /data/bolts, nuts: {uri: s3://plant/nuts, normal: [OK], part_from: 'nut(?P<part>.)'}}\n"
+        "data: {bolts: /data/bolts, nuts: {uri: /data/nuts, normal: [OK], part_from: 'nut(?P<part>.)'}}\n"
         "contenders: {nearest_patch: {settings: {bank_size: 9}, preset: demo}, again: {method: lafite, preset: demo}}\n"
         "seeds: [0, 7]\n"
     )
     spec = Spec.read(str(place))
     assert spec.data["bolts"].uri == "/data/bolts"
-    assert spec.data["nuts"].named().normal == ("OK",)
+    assert spec.data["nuts"].options()["named"].normal == ("OK",)
     assert {name: each.method for name, each in spec.contenders.items()} == {
         "nearest_patch": "nearest_patch",
         "again": "lafite",

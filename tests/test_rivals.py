@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 import raydiff
 from raydiff import methods
 from raydiff.errors import SettingsError
+from raydiff.methods.base import GradientSettings
 from raydiff.methods.rivals import base
 from raydiff.model.scorer import examples_of, score_images
 from raydiff.selection.space import load_space
@@ -85,11 +86,11 @@ def test_a_rivals_score_does_not_depend_on_its_neighbours(name):
     assert np.isfinite(together.maps).all()
 
 
-@every_rival
+@pytest.mark.parametrize(
+    "name", [name for name in methods.rival_names() if issubclass(methods.get(name).TrainSettings, GradientSettings)]
+)
 def test_a_training_that_was_stopped_goes_on(name):
     kind = methods.get(name)
-    if trained(name).trained is None:
-        return
     recipe = settings(name)
 
     def loop():
@@ -127,7 +128,7 @@ def fitted_by_anomalib(name: str, pixels: torch.Tensor):
     model.train()
     for batch in pixels.split(3):
         model(batch)
-    with base.seeded(0), base.its_own_warnings_unheard():
+    with base.drawn_by(0), base.its_own_warnings_unheard():
         model.subsample_embedding(0.02) if name == "anomalib_patchcore" else model.fit()
     return model.eval()
 

@@ -10,27 +10,31 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from raydiff import cluster, methods, steps, storage
 from raydiff.at_work import at_work
 from raydiff.benchmark import trivial
 from raydiff.benchmark.protocol import Protocol, images_digest, versions
 from raydiff.benchmark.spec import Contender, Spec
+from raydiff.errors import DataError
 from raydiff.evaluation.evaluate import METRICS, Evaluation
 from raydiff.images import table
 from raydiff.images.holdout import roles
 from raydiff.images.levels import Levels
 from raydiff.model.folder import load
+from raydiff.nn.backbones import HUB, PACKAGE, RANDOM
 from raydiff.progress import console
 from raydiff.run_folder import RunFolder
 from raydiff.selection.criterion import METRIC
 from raydiff.selection.search_settings import SearchSettings
 from raydiff.selection.trials import rank_correlation, whole
 from raydiff.storage import walking
+from raydiff.storage.source import version
 
 TRIVIAL = "trivial: "  # before the name of a statistic, which stands in the tables as a contender does
-FORMAT = 1
+FORMAT = 2
+NO_FILES = (HUB, PACKAGE, RANDOM)  # weights that are no file
 
 Result = dict[str, Any]  # one contender in one category
 
@@ -50,11 +54,12 @@ def measure(spec: Spec, data: str, seed: int, out: str, at_once: int = 1) -> lis
     given = spec.data[data]
     levels = methods.levels_of({name: contender.recipe() for name, contender in spec.contenders.items()})
     with at_work(run.uri):
-        report = steps.index(given.uri, run.uri, named=given.named(), part_from=given.parts(), levels=levels)
+        report = steps.index(given.uri, run.uri, **given.options(), levels=levels)
         steps.check_enough(run.uri, spec.per_category, report.unreadable)
         steps.check_tested(run.uri)
         images = table.read(run.images)
         what = images_digest(images, roles(images), walking.root(*storage.filesystem(storage.absolute(given.uri))))
+        _check_same_images(run, what)
         runs = [RunFolder(uri) for uri in steps.split(run.uri).values()] if spec.per_category else [run]
         found: list[Result] = []
         for name, contender in spec.contenders.items():
@@ -72,6 +77,19 @@ def measure(spec: Spec, data: str, seed: int, out: str, at_once: int = 1) -> lis
         return found
 
 
+def _check_same_images(run: RunFolder, images: str) -> None:
+    """Whether a cell's run folder is of the same images as before; nothing in it is thrown away.
+
+    Raises:
+        DataError: if not.
+    """
+    place = storage.join(run.uri, "measured_images.json")
+    before = storage.read_json(place) if storage.exists(place) else images
+    if before != images:
+        raise DataError(f"{run.uri} holds what was measured on other images of that data set; give another --out")
+    storage.write_json(place, images)
+
+
 def _depends(spec: Spec, contender: Contender, images: str, seed: int) -> str:
     """A digest of all that a contender's results come from."""
     named = {
@@ -79,12 +97,26 @@ def _depends(spec: Spec, contender: Contender, images: str, seed: int) -> str:
         "contender": contender.model_dump(mode="json"),
         "recipe": contender.recipe().model_dump(mode="json"),
         "space": storage.read_bytes(contender.space).decode() if contender.space else None,
+        "weights": {uri: version(uri) for uri in weights_files(contender.recipe())},
+        "device": _device(),
         "images": images,
         "seed": seed,
         "versions": versions(),
         **spec.model_dump(mode="json", include={"per_category", "size", "false_alarm_rate", "pseudo_images"}),
     }
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+
+
+def weights_files(recipe: Any) -> list[str]:
+    """URIs of the files of weights that train settings name."""
+    named = [getattr(recipe, "backbone", None), *getattr(recipe, "further_backbones", ())]
+    uris = [each.weights for each in named if each is not None and each.weights not in NO_FILES]
+    given = getattr(recipe, "autoencoder", None)
+    return uris + ([given] if isinstance(given, str) and not storage.is_folder(given) else [])
+
+
+def _device() -> Literal["cpu", "gpu"]:
+    return "gpu" if cluster.gpus() else "cpu"
 
 
 def _measured(
@@ -136,6 +168,7 @@ def _protocol(spec: Spec, run: RunFolder, name: str, images: str, seed: int) -> 
         threshold=f"split-conformal, {spec.false_alarm_rate:g} of normals",
         tuned=f"{METRIC} on made anomalies",
         seed=seed,
+        device=_device(),
         versions=versions(),
     )
 
@@ -145,13 +178,14 @@ def _told(protocol: Protocol) -> dict[str, Any]:
 
 
 def _pseudo(tuning: Mapping[str, Any]) -> dict[str, Any]:
-    """How well the choice without labels foretold the test set, over all whole trials of a tuning, each once."""
-    trials = {
-        json.dumps([trial["settings"], trial["fixed"]], sort_keys=True): trial
-        for stage in tuning["stages"]
-        for trial in stage["trials"]
-        if whole(trial) and trial["test_score"] is not None
-    }
+    """How well the choice without labels foretold the test set, over all settings that were tried, each once."""
+    trials: dict[str, Any] = {}
+    chosen: dict[str, Any] = {}
+    for stage in tuning["stages"]:
+        for trial in stage["trials"]:
+            if whole(trial) and trial["test_score"] is not None:
+                trials[json.dumps(chosen | trial["fixed"] | trial["settings"], sort_keys=True)] = trial
+        chosen = chosen | stage["chosen"]
     return {
         "saw_made_anomalies": tuning["saw_made_anomalies"],
         "pseudo_score": tuning["pseudo_score"],
@@ -182,6 +216,7 @@ def _trivial(spec: Spec, data: str, run: RunFolder, out: str, images: str, level
         threshold="none",
         tuned="nothing",
         seed=None,
+        device="cpu",
         versions=versions(),
     )
     return [

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 
 import raydiff
+from raydiff.images import table
 from raydiff.metrics.curve import FPR_LIMIT
 from raydiff.settings import Settings
 
@@ -20,7 +24,9 @@ MASK_RULE = (
     "normal images have empty masks and count; an anomalous one without a mask, or whose mask is all black, of another "
     "size or cannot be read, is left out"
 )
-PACKAGES = ("torch", "timm", "numpy", "pillow")  # whose versions can move a number
+_TOLD = ("uri", "category", "split", "label", "mask_uri")  # of an image, where it is known
+_PLACES = ("uri", "mask_uri", table.ROI)
+PACKAGES = ("torch", "timm", "diffusers", "numpy", "pillow", "anomalib")  # whose versions can move a number
 
 
 class Protocol(Settings):
@@ -37,6 +43,7 @@ class Protocol(Settings):
     threshold: str  # what raises an alarm
     tuned: str  # on what score settings were chosen
     seed: int | None  # of training, coreset and made anomalies; which normals are held out does not depend on it
+    device: Literal["cpu", "gpu"]
     versions: dict[str, str]
 
     @property
@@ -46,19 +53,32 @@ class Protocol(Settings):
 
 
 def versions() -> dict[str, str]:
-    """What can move a number and is not in the settings."""
-    return {
-        "raydiff": raydiff.__version__,
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
-    }
+    """What can move a number and is not in the settings; of packages that are not installed, nothing."""
+    found = {"raydiff": f"{raydiff.__version__}, source {source_digest()}", "python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+@functools.cache
+def source_digest() -> str:
+    """Of raydiff's own code and its search spaces: a version number stands for many states of them."""
+    package = Path(raydiff.__file__).parent
+    files = sorted([*package.rglob("*.py"), *package.parent.glob("tune_spaces/*.py")])
+    told = hashlib.sha256()
+    for file in files:
+        told.update(file.relative_to(package.parent).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return told.hexdigest()[:12]
 
 
 def images_digest(images: pa.Table, roles: Sequence[str], root: str) -> str:
     """Which images there are, what they are and what each is for: the same wherever the data set lies.
 
+    Contents are not read: files that were replaced under their names are not told from those before.
+
     Args:
-        images: an image table; contents are not read.
+        images: an image table.
         roles: of its rows, as `holdout.roles`.
         root: the folder that the paths are told from.
     """
@@ -66,10 +86,10 @@ def images_digest(images: pa.Table, roles: Sequence[str], root: str) -> str:
     def below(uri: str | None) -> str | None:
         return uri.removeprefix(root).lstrip("/") if uri else uri
 
-    columns = [images[name].to_pylist() for name in ("uri", "category", "split", "label", "mask_uri")]
+    own = [name for name in (*_TOLD, table.ROI, table.BIT_DEPTH) if name in images.column_names]
     rows = sorted(
-        json.dumps([below(uri), category, split, label, below(mask), role])
-        for (uri, category, split, label, mask), role in zip(zip(*columns, strict=True), roles, strict=True)
+        json.dumps([role, *(below(row[name]) if name in _PLACES else row[name] for name in own)])
+        for row, role in zip(images.select(own).to_pylist(), roles, strict=True)
     )
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
 

@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import Field, model_validator
 
 from raydiff import methods, storage
 from raydiff.errors import DataError, SettingsError
+from raydiff.images.layouts import known
 from raydiff.images.layouts.folder_names import FolderNames
+from raydiff.images.pages import Pages
 from raydiff.images.parts import PartPattern
 from raydiff.model.rate import DEFAULT_RATE, check_rate
 from raydiff.settings import Settings
 
 
 class DataSet(Settings):
-    """Images with labels to test on; the options are those of `raydiff index`."""
+    """Images with labels to test on; as of `raydiff index`."""
 
     uri: str
     normal: tuple[str, ...] = ()
     anomalous: tuple[str, ...] = ()
     part_from: str | None = None
+    layout: str = known.AUTO
+    pages: str | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _uri_alone(cls, given: Any) -> Any:
         return {"uri": given} if isinstance(given, str) else given
 
-    def named(self) -> FolderNames:
-        """Folders that hold normals and anomalies, if their names are the user's own."""
-        return FolderNames.parse(list(self.normal) or None, list(self.anomalous) or None)
+    def options(self) -> dict[str, Any]:
+        """Arguments of `steps.index`.
 
-    def parts(self) -> PartPattern | None:
-        """What says which part an image shows."""
-        return PartPattern.parse(self.part_from)
+        Raises:
+            DataError, SettingsError: if one of the options means nothing.
+        """
+        return {
+            "named": FolderNames.parse(list(self.normal) or None, list(self.anomalous) or None),
+            "part_from": PartPattern.parse(self.part_from),
+            "layout": known.parse(self.layout),
+            "pages": Pages.parse(self.pages),
+        }
 
 
 class Contender(Settings):
@@ -60,7 +70,7 @@ class Spec(Settings):
 
     data: dict[str, DataSet] = Field(min_length=1)
     contenders: dict[str, Contender] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     per_category: bool = False  # a model for each category, or one for all of a data set
     size: int | None = Field(None, ge=1)  # the side that maps and masks are resized to; None: the images' own
     false_alarm_rate: float = DEFAULT_RATE
@@ -99,9 +109,18 @@ class Spec(Settings):
             raise DataError(f"{uri} is not YAML ({error})") from None
         if not isinstance(given, dict):
             raise DataError(f"{uri} is no specification; expected data: and contenders:, see docs/benchmark.md")
-        spec = cls.parse(given)
+        spec = cls.parse(given).absolute()
         spec.check()
         return spec
+
+    def absolute(self) -> Spec:
+        """With places that a worker finds, wherever it runs."""
+        data = {name: data.changed(uri=storage.absolute(data.uri)) for name, data in self.data.items()}
+        contenders = {
+            name: each.changed(space=each.space and os.path.abspath(each.space))
+            for name, each in self.contenders.items()
+        }
+        return self.changed(data=data, contenders=contenders)
 
     def check(self) -> None:
         """Whether all that it names can be had, before hours are spent.
@@ -109,16 +128,22 @@ class Spec(Settings):
         Raises:
             DataError, SettingsError, StorageError: if not.
         """
+        from raydiff.selection.pseudo_validation import PseudoValidationSettings  # here, because torch takes seconds
+        from raydiff.selection.space import load_space
+
         for name in (*self.data, *self.contenders):
             if name in ("", ".", "..") or "/" in name:
                 raise DataError(f"{name!r} becomes the name of a folder, so it may hold no / and not be . or ..")
         recipes = {name: contender.recipe() for name, contender in self.contenders.items()}
         methods.levels_of(recipes)
         check_rate(self.false_alarm_rate)
+        PseudoValidationSettings.at_most(self.pseudo_images)
         for name, data in self.data.items():
             try:
-                data.named(), data.parts()
+                data.options()
             except (DataError, SettingsError) as error:
                 raise SettingsError(f"data {name}: {error}") from None
+            storage.probe(data.uri)
         for name, contender in self.contenders.items():
+            load_space(contender.method, contender.space)
             methods.get(contender.method).check(recipes[name])

@@ -51,13 +51,14 @@ def run(spec: Spec, out: str, at_once: int = 1) -> list[Result]:
     at work. Whatever was measured before by the same raydiff with the same settings is taken as it is.
 
     Raises:
-        RaydiffError: the first that a cell ends with; the others' results are kept.
+        RaydiffError: the first that a cell ends with, once those under way have ended; their results are kept.
     """
     cells = [(data, seed) for data in spec.data for seed in spec.seeds]
     task: Any = ray.remote(num_cpus=0)(measure)
     waiting = list(cells)
     under_way: dict[Any, tuple[str, int]] = {}
     found: dict[tuple[str, int], list[Result]] = {}
+    failed: list[BaseException] = []
     with phase("benchmark", len(cells), "cells") as shown:
         while waiting or under_way:
             while waiting and len(under_way) < at_once:
@@ -65,8 +66,15 @@ def run(spec: Spec, out: str, at_once: int = 1) -> list[Result]:
                 under_way[task.remote(spec, *cell, out, at_once)] = cell
             (done,), _ = ray.wait(list(under_way), num_returns=1)
             cell = under_way.pop(done)
-            found[cell] = cluster.result(done)
+            try:
+                found[cell] = cluster.result(done)
+            except Exception as error:  # the others come to their end
+                failed.append(error)
+                waiting.clear()
+                continue
             shown.advance(note=f"{cell[0]}, seed {cell[1]}")
+    if failed:
+        raise failed[0]
     return [result for cell in cells for result in found[cell]]
 
 

@@ -104,23 +104,29 @@ def pseudo_lines(results: Sequence[Result]) -> list[dict[str, Any]]:
     """How well the choice of score settings without labels foretold the test set: a line a data set and contender.
 
     The rank correlation is over all whole trials of a tuning, and the price the best of them by test labels less the
-    chosen one's; both by the tuning's own look at the test set, which is bounded.
+    chosen one's; both by the tuning's own look at the test set, which is bounded. Where each category has a model, the
+    mean over categories of a seed, as all figures.
     """
     found = []
     for data, contender in dict.fromkeys((each["data"], each["contender"]) for each in results if "pseudo" in each):
-        # one a seed and model: categories of one model share a tuning
-        tunings = {
-            (each["seed"], each["model_id"]): each["pseudo"]
-            for each in results
-            if (each["data"], each["contender"]) == (data, contender)
-        }
-        correlation = Figure.of([each["rank_correlation"] for each in tunings.values()])
-        price = Figure.of([each["price"] for each in tunings.values()])
-        trials = sum(each["trials"] for each in tunings.values())
+        of = [each for each in results if (each["data"], each["contender"]) == (data, contender)]
+        seeds: dict[int, dict[str, Any]] = {}
+        for each in of:  # categories of one model share a tuning
+            seeds.setdefault(each["seed"], {})[each["model_id"]] = each["pseudo"]
+        correlation, price = (
+            Figure.of([_mean([tuning[name] for tuning in tunings.values()]) for tunings in seeds.values()])
+            for name in ("rank_correlation", "price")
+        )
+        trials = sum(tuning["trials"] for tunings in seeds.values() for tuning in tunings.values())
         found.append(
             {"data": data, "contender": contender, "trials": trials, "correlation": correlation, "price": price}
         )
     return found
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def champion_lines(results: Sequence[Result]) -> list[dict[str, Any]]:

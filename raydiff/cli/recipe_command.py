@@ -75,6 +75,7 @@ def recipe(
     results = suite.run(spec, out)
     changed = [f"preset {preset}"] if preset != "paper" else []
     changed += [f"{key}={value}" for key, value in given.items()]
+    changed += [f"pseudo_images={pseudo_images}"] if pseudo_images else []
     table = compared(found, results, ", ".join(changed))
     written = suite.write(results, [table, *tables.accuracy(results)], found.title, out, name)
     for place in written:

@@ -18,7 +18,8 @@ def compared(recipe: Recipe, results: Sequence[Result], changed: str = "") -> Ta
     """
     metrics = [name for name in METRICS if any(name in values for values in recipe.published.values())]
     metrics = metrics or ["image_auroc", "pixel_auroc", "aupro"]
-    (line,) = [each for each in lines(results, metrics) if each.contender == recipe.method]
+    of = [each for each in results if each["contender"] == recipe.method]
+    (line,) = lines(of, metrics)
     names = [*sorted({*line.categories, *recipe.published} - {MEAN}), MEAN]
     rows = []
     for name in names:
@@ -29,6 +30,7 @@ def compared(recipe: Recipe, results: Sequence[Result], changed: str = "") -> Ta
         rows.append(row)
     headings = ["category", *(f"{METRICS[metric]} {side}" for metric in metrics for side in ("published", "measured"))]
     said = f"Published: {recipe.source}, on {recipe.hardware}; hours of training: {recipe.hours}."
+    said += f" Measured: seeds {', '.join(str(seed) for seed in dict.fromkeys(each['seed'] for each in of))}."
     if changed:
         said += f" Measured with other settings than the recipe's ({changed}), so this compares nothing."
     return Table(recipe.title, said, headings, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import uuid
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -94,8 +94,9 @@ def deployed(model_uri: str, replicas: int | None = None, engine: Engine = "torc
         logging_config=said,
     )
     take_down_left_over()
-    # Of the job, which may be at work with several models at once.
-    name = f"{APP}-{ray.get_runtime_context().get_job_id()}-{uuid.uuid4().hex[:8]}"
+    # Of the job, which may be at work with several models at once, and of the model: a task that died and is tried
+    # again takes the place of what it has left.
+    name = f"{APP}-{ray.get_runtime_context().get_job_id()}-{hashlib.sha256(model_uri.encode()).hexdigest()[:8]}"
     try:
         with told_if_pending("the model's replicas"):
             handle = run(scorer.bind(model_uri, engine), name)

@@ -37,10 +37,10 @@ def anomalib(module: str, name: str) -> Any:
 
 
 @contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def drawn_by(seed: int) -> Iterator[None]:
     """anomalib draws from the process's generators, torch's and numpy's: by `seed` within, as before afterwards."""
     before = np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # all are seeded
         torch.manual_seed(seed)
         np.random.seed(seed)
         try:

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raydiff.methods.base import Examples, GradientSettings, Report, quiet
-from raydiff.methods.rivals.base import Rival, RivalTrain, anomalib, seeded
+from raydiff.methods.rivals.base import Rival, RivalTrain, anomalib, drawn_by
 from raydiff.nn.backbones import Backbone
 
 SEED = 0  # the flow's permutations have to be the same in each process that builds the model
@@ -43,7 +43,7 @@ class AnomalibFastFlow(Rival):
     def built(self, backbone: Backbone) -> Any:
         """As `Rival.built`."""
         given = self.settings
-        with seeded(SEED):
+        with drawn_by(SEED):
             model = anomalib("fastflow.torch_model", "FastflowModel")(
                 input_size=(given.image_size, given.image_size),
                 backbone=given.backbone.name,

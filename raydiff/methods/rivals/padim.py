@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from raydiff.methods.base import Examples, Report, quiet
-from raydiff.methods.rivals.base import Rival, RivalTrain, anomalib, seeded
+from raydiff.methods.rivals.base import Rival, RivalTrain, anomalib, drawn_by
 from raydiff.nn.backbones import Backbone
 
 SEED = 0  # which channels are drawn has to be the same in each process that builds the model
@@ -34,7 +34,7 @@ class AnomalibPaDiM(Rival):
     def built(self, backbone: Backbone) -> Any:
         """As `Rival.built`."""
         given = self.settings
-        with seeded(SEED):
+        with drawn_by(SEED):
             model = anomalib("padim.torch_model", "PadimModel")(
                 backbone=given.backbone.name,
                 layers=list(given.backbone.stages),

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from raydiff.methods.base import Examples, Report, quiet
-from raydiff.methods.rivals.base import Rival, RivalTrain, anomalib, its_own_warnings_unheard, seeded
+from raydiff.methods.rivals.base import Rival, RivalTrain, anomalib, drawn_by, its_own_warnings_unheard
 from raydiff.nn.backbones import Backbone
 
 
@@ -45,5 +45,5 @@ class AnomalibPatchCore(Rival):
     def fit_statistics(self, examples: Examples, seed: int, report: Report = quiet) -> None:
         """Collect all patches, and choose the coreset."""
         self.collect(examples, report)
-        with seeded(seed), its_own_warnings_unheard():
+        with drawn_by(seed), its_own_warnings_unheard():
             self.network.subsample_embedding(self.settings.coreset_ratio)
