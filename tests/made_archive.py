@@ -110,6 +110,7 @@ def write_archive(
     run = {"model_id": model["id"], "images": "/archive", "maps": maps, "max_pixels": 500_000_000, "rows_per_part": 64}
     storage.write_json(storage.join(uri, table.RUN), run | {"begun": "2026-04-01T08:30:00+00:00"})
     storage.write_json(storage.join(uri, DESCRIPTION), model)
+    storage.write_json(storage.join(uri, table.MANIFEST), {"complete": True, "shards": {}})
     summary = summarise(uri, calibrated)
     if PART in rows.column_names:
         parts = parts_table.write_parts(uri, calibrated, len(rows))

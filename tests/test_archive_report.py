@@ -19,10 +19,11 @@ from raydiff.images.table import PART
 from raydiff.model.description import DESCRIPTION
 from raydiff.report import archive_counts, archive_parts
 from raydiff.report.archive import write_archive_report
-from raydiff.report.archive_counts import OTHERS, ArchiveCounts, ScoreCounts
+from raydiff.report.archive_counts import ArchiveCounts, ScoreCounts
 from raydiff.report.archive_figures import BARS, bars
 from raydiff.report.periods import MOST, Periods
 from raydiff.scoring import table
+from raydiff.scoring.columns import OTHERS
 from raydiff.scoring.summary import ArchiveSummary, reason, summarise
 
 NAMES = ("bolt", "cloth", "nut")

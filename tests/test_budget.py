@@ -18,8 +18,9 @@ from raydiff.model.calibration import Calibration
 from raydiff.model.description import describe
 from raydiff.model.folder import Model, load
 from raydiff.model.interval import clopper_pearson
-from raydiff.scoring import parts_table, table
+from raydiff.scoring import bulk, parts_table, table
 from raydiff.selection import budget
+from raydiff.selection import calibrate as calibrating
 from raydiff.selection.budget import Budget
 from raydiff.verdicts import table as verdicts
 
@@ -160,10 +161,23 @@ def test_recall_is_counted_on_the_verdicts_that_count(tmp_path, rows):
         assert share[2:] == pytest.approx(binomtest(sum(mine), len(mine)).proportion_ci(0.95, "exact"))
 
 
-@pytest.mark.parametrize("given", [Budget(0), Budget(-1), Budget(float("nan")), Budget(1, 0), Budget(1e9)])
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(Budget(0), Budget(-1), Budget(math.nan), Budget(math.inf), Budget(1, 0), Budget(1, math.inf)),
+        *(Budget(1e9), Budget(1, 1e-9), Budget(1, 5e-324)),
+    ],
+)
 def test_a_budget_that_is_none_is_refused(out, given):
-    with pytest.raises(SettingsError, match=r"per-day are above 0|more than 1,000,000"):
+    with pytest.raises(SettingsError, match=r"per-day are numbers above 0|more than 1,000,000"):
         budget.fit(out, CALIBRATION, given, 0.01)
+
+
+@pytest.mark.parametrize("given", [Budget(1), Budget(1, 500)])
+def test_an_archive_without_rows_has_no_budget(tmp_path, rows, given):
+    table.write(table.part_uri(str(tmp_path), "0"), rows.slice(0, 0))
+    with pytest.raises(DataError, match="holds no images; score some first"):
+        budget.fit(str(tmp_path), CALIBRATION, given, 0.01)
 
 
 @pytest.mark.parametrize(("hits", "of"), [(0, 0), (0, 7), (7, 7), (1, 400), (17, 40), (3, 10**6)])
@@ -257,6 +271,15 @@ def run(tmp_path):
     return str(out)
 
 
+def archive_of(run, folder, rows):
+    """An archive of these rows that the run's model has scored, as the job keeps it, and how a budget is asked for."""
+    place = f"{run}/models/nearest_patch"
+    out = write_archive(folder, rows, CALIBRATION)
+    storage.write_json(storage.join(out, "run.json"), {"model_id": describe(place)["id"]})
+    storage.write_json(storage.join(out, "model.json"), describe(place))
+    return out, ["calibrate", "--out", run, "--model", "nearest_patch", "--archive", out]
+
+
 def test_the_command_sets_a_models_thresholds(tmp_path, rows, run):
     place = f"{run}/models/nearest_patch"
     out = write_archive(tmp_path / "scores", rows, CALIBRATION)
@@ -303,3 +326,53 @@ def test_a_model_that_is_not_calibrated_has_no_budget(tmp_path, rows, run):
     done = CliRunner().invoke(cli.app, asked)
     assert isinstance(done.exception, DataError)
     assert "is not calibrated; run `raydiff calibrate" in str(done.exception)
+
+
+@pytest.mark.parametrize("manifest", [None, {"complete": False, "shards": {}}])
+def test_a_half_scored_archive_is_refused(tmp_path, rows, run, manifest):
+    out, asked = archive_of(run, tmp_path / "scores", rows)
+    place = storage.join(out, table.MANIFEST)
+    if manifest is None:
+        storage.delete(place)
+    else:
+        storage.write_json(place, manifest)
+    done = CliRunner().invoke(cli.app, [*asked, "--alarms-per-day", "2"])
+    assert isinstance(done.exception, DataError)
+    assert "is not scored to its end; score the rest first with jobs/score_archive.py" in str(done.exception)
+
+
+def test_a_budget_starts_from_the_rate_that_was_last_asked_for(tmp_path, rows, run):
+    place = f"{run}/models/nearest_patch"
+    model = load(place, "cpu")
+    model.calibration = CALIBRATION.at(0.002)
+    model.save_description(place)
+    _, asked = archive_of(run, tmp_path / "scores", rows)
+    rates = []
+    # 40 a day raise the rate, whose place the one asked for keeps.
+    for more in (["1"], ["40"], ["1"], ["1", "--false-alarm-rate", "0.005"], ["1"]):
+        assert CliRunner().invoke(cli.app, [*asked, "--alarms-per-day", *more]).exit_code == 0
+        model = load(place, "cpu")
+        rates.append((model.card["budget"]["asked_rate"], model.calibration.rate > model.card["budget"]["asked_rate"]))
+    assert rates == [(0.002, False), (0.002, True), (0.002, False), (0.005, False), (0.005, False)]
+
+
+def test_made_anomalies_have_no_place_in_a_budget(run):
+    asked = ["calibrate", "--out", run, "--model", "nearest_patch", "--alarms-per-day", "2", "--archive", "x"]
+    done = CliRunner().invoke(cli.app, [*asked, "--pseudo-images", "9"])
+    assert isinstance(done.exception, SettingsError)
+    assert "leave out --pseudo-images" in str(done.exception)
+
+
+def test_a_plain_calibration_forgets_the_budget(tmp_path, rows, run, monkeypatch):
+    place = f"{run}/models/nearest_patch"
+    _, asked = archive_of(run, tmp_path / "scores", rows)
+    assert CliRunner().invoke(cli.app, [*asked, "--alarms-per-day", "2"]).exit_code == 0
+    assert "budget" in load(place, "cpu").card
+    monkeypatch.setattr(bulk, "score_table", lambda *_, **__: None)  # the scores are there
+    monkeypatch.setattr(calibrating, "_made_anomalies", lambda *_: {})
+    scores = str(tmp_path / "normals")
+    table.write(table.part_uri(scores, "0"), rows)
+    calibrating.calibrate(None, place, "", scores)
+    model = load(place, "cpu")
+    assert "budget" not in model.card
+    assert model.calibration.all.reach == 1

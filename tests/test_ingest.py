@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import http.server
 import io
 import json
+import lzma
 import os
 import signal
 import stat
 import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
 from pathlib import Path
 
@@ -31,6 +35,7 @@ from raydiff.images.names import INGESTED
 from raydiff.images.pack import pack
 from raydiff.images.survey import survey
 from raydiff.scoring.archive_run import source_of
+from raydiff.storage.source import source
 
 KINDS = {".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.xz": "w:xz", ".tar.bz2": "w:bz2", ".zip": ""}
 TARS = [kind for kind in KINDS if kind != ".zip"]
@@ -197,6 +202,9 @@ def test_a_link_in_a_zip_is_left_out(tmp_path):
         ("\\\\server\\x.png", "holds a backslash"),
         (INGESTED, "is a name that raydiff needs for itself"),
         ("./at_work.json", "is a name that raydiff needs for itself"),
+        ("At_Work.JSON", "is a name that raydiff needs for itself"),
+        ("at_work.json/x.png", "is a name that raydiff needs for itself"),
+        (f"{INGESTED.upper()}/x.png", "is a name that raydiff needs for itself"),
     ],
 )
 def test_paths_that_leave_the_folder_are_refused(tmp_path, kind, name, why):
@@ -231,6 +239,24 @@ def test_two_files_of_one_name_are_refused(tmp_path, kind):
     assert "holds two files called a/1.png" in refusal(archive, tmp_path / "out")
 
 
+@pytest.mark.parametrize("kind", [".tar", ".zip"])
+@pytest.mark.parametrize("names", [("a/b", "a/b/c/1.png"), ("a/b/c/1.png", "a/b"), ("a/b/1.png", "a")])
+def test_a_file_that_is_a_folder_too_is_refused(tmp_path, kind, names):
+    archive = packed(tmp_path, kind, dict.fromkeys(("a/bc/2.png", *names), b"x"))
+    sentence = f"holds a file {min(names, key=len)} and files below it, as if it were a folder, too"
+    assert sentence in refusal(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [".tar", ".zip"])
+def test_marks_of_folders_that_were_unpacked_before_are_left_out(tmp_path, kind):
+    marks = {f"set/{INGESTED}": b"{}", f"set/bolt/{INGESTED.upper()}": b"x", f"set/{INGESTED}/1.png": b"x"}
+    out = str(tmp_path / "out")
+    found = ingest(packed(tmp_path, kind, {**FILES, **marks}), out)
+    assert (found.files, found.left_out, found.left_out_names) == (len(FILES), 3, tuple(marks))
+    assert there(out) == FILES
+    survey(f"{out}/set")  # which no mark says to be half unpacked
+
+
 def test_names_that_differ_in_case_are_two_where_the_disk_tells_them_apart(tmp_path, monkeypatch):
     archive = packed(tmp_path, ".tar", {"a/1.png": b"x", "a/1.PNG": b"y", "A/1.png": b"z"})
     out = tmp_path / "out"
@@ -243,7 +269,69 @@ def test_names_that_differ_in_case_are_two_where_the_disk_tells_them_apart(tmp_p
     assert "takes for one, a/1.PNG and another that differs in upper and lower case" in refusal(archive, tmp_path / "2")
 
 
+# Web servers
+
+
+@pytest.fixture
+def web(tmp_path):
+    """A server that sends each file of a folder from its beginning only, and does not say how long it is."""
+
+    class Plain(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):  # the client may have seen enough
+                self.wfile.write((tmp_path / self.path.lstrip("/")).read_bytes())
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Plain) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("kind", TARS)
+def test_an_archive_that_is_sent_once_and_without_its_length(tmp_path, web, kind):
+    files = {**FILES, "set/long.bin": np.random.default_rng(3).bytes(3_000_000)}
+    packed(tmp_path, kind, files)
+    out = str(tmp_path / "out")
+    assert ingest(f"{web}/set{kind}", out).files == len(files)
+    assert there(out) == files
+
+
+def test_a_zip_that_is_sent_once_is_to_be_fetched_first(tmp_path, web):
+    packed(tmp_path, ".zip")
+    sentence = refusal(f"{web}/set.zip", tmp_path / "out")
+    assert "a .zip, whose list lies at its end" in sentence
+    assert sentence.endswith("fetch it first")
+
+
 # Bombs
+
+
+def test_an_xz_that_takes_too_much_memory_is_refused(tmp_path, monkeypatch):
+    archive = packed(tmp_path, ".tar.xz")
+    monkeypatch.setattr(members, "XZ_BYTES", 2**20)  # the packer's usual 8 MB are more
+    assert "Memory usage limit exceeded" in refusal(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize("behind", [b"", b"\0" * 8, b"what is no stream"])
+def test_an_xz_of_several_streams_is_read_piece_by_piece(tmp_path, behind):
+    plain = [
+        np.random.default_rng(seed).integers(0, 4, size, np.uint8).tobytes() for seed, size in enumerate((9, 10**6))
+    ]
+    path = tmp_path / "x.xz"
+    first, second = map(lzma.compress, plain)
+    path.write_bytes(first + bytes(4) + second + behind)
+    with source(str(path)) as file:
+        reader = members._Xz(file)
+        pieces = list(iter(lambda: reader.read(1000), b""))
+    assert max(map(len, pieces)) <= 1000
+    assert b"".join(pieces) == lzma.decompress(first + second) == b"".join(plain)
 
 
 def test_what_unpacks_to_too_much_is_refused(tmp_path):
@@ -254,6 +342,15 @@ def test_what_unpacks_to_too_much_is_refused(tmp_path):
         total = sum(map(len, FILES.values()))
         assert f"more than {total - 1:,} bytes" in refusal(archive, out, Limits(bytes=total - 1))
         assert ingest(archive, str(out), Limits(total, 8, max(map(len, FILES.values())))).files == 8
+
+
+@pytest.mark.parametrize("kind", [".tar", ".zip"])
+def test_folders_without_end(tmp_path, kind):
+    archive = packed(tmp_path, kind, {"/".join(str(number) for number in range(20)) + "/x.png": b"x"})
+    assert "unpacks to more than 19 folders" in refusal(archive, tmp_path / "out", Limits(files=19))
+    assert ingest(archive, str(tmp_path / "out"), Limits(files=20)).files == 1
+    deep = packed(tmp_path, kind, {"d/" * 30_000 + "x.png": b"x"}, "deep")
+    assert "which is longer than the 4,096 bytes that a disk takes" in refusal(deep, tmp_path / "deep-out")
 
 
 @pytest.mark.parametrize("kind", [".tar.gz", ".tar.bz2", ".tar.xz", ".zip"])

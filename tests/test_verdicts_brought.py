@@ -109,9 +109,36 @@ def test_a_file_brought_twice_changes_nothing(tmp_path, out, rows):
     assert {each.why: each.rows for each in again.left_out} == {"are there already": 3}
     assert len(table.read(out)) == 2
     assert bring(out, written(tmp_path, text), "bob", PLAIN).added == {"normal": 1, "defect": 1}
-    # Judged otherwise meanwhile, the same file says something new of the second.
-    table.append(out, table.of([table.Verdict(uris[1], "normal", "carl", datetime.now(UTC))]))
-    assert bring(out, written(tmp_path, text), "bob", PLAIN).added == {"defect": 1}
+
+
+def test_a_file_brought_again_does_not_take_back_what_others_said_meanwhile(tmp_path, out, rows):
+    uri = rows["uri"][0].as_py()
+    hers, his = (written(tmp_path, f"uri,verdict\n{uri},{said}\n", f"{said}.csv") for said in ("defect", "normal"))
+    assert bring(out, hers, "anna", PLAIN).added == {"defect": 1}
+    assert bring(out, his, "bob", PLAIN).added == {"normal": 1}
+    again = bring(out, hers, "anna", PLAIN)
+    assert ({each.why for each in again.left_out}, again.added) == ({"are there already"}, {})
+    assert [(row["verdict"], row["who"]) for row in table.newest(table.read(out)).to_pylist()] == [("normal", "bob")]
+    # Who judges anew says when; what else she says of the image is new, too.
+    anew = written(tmp_path, f"uri,verdict,when,note\n{uri},defect,{datetime.now(UTC).isoformat()},\n", "anew.csv")
+    assert bring(out, anew, "anna", PLAIN).added == {"defect": 1}
+    noted = written(tmp_path, f"uri,verdict,note\n{uri},defect,a dent\n", "noted.csv")
+    assert bring(out, noted, "anna", PLAIN).added == {"defect": 1}
+
+
+def test_times_and_places_out_of_all_bounds_are_left_out(tmp_path, out, rows):
+    uris, huge = rows["uri"].to_pylist(), 10**400
+    whens = ("0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", None)
+    given = [{"uri": uri, "verdict": "defect", "when": when} for uri, when in zip(uris, whens, strict=False)]
+    given.append({"uri": uris[3], "verdict": "defect", "region": [0, 0, huge, huge]})
+    lines = written(tmp_path, "\n".join(map(json.dumps, given)), "judged.jsonl")
+    found = bring(out, lines, "anna", PLAIN)
+    assert found.added == {"defect": 1}
+    assert sorted(each.rows for each in found.left_out) == [1, 2]
+    drawn = coco([uris[4], uris[5]], [(0, "dent", [0, 0, huge, 5]), (1, "dent", [0, 0, 5, 5])])
+    found = bring(out, written(tmp_path, drawn, "drawn.json"), "anna", PLAIN)
+    assert found.added == {"defect": 1}
+    assert [each.why[:35] for each in found.left_out] == ["the bbox is not x, y, width, height"]
 
 
 def test_parquet_and_json_lines_say_the_same_as_csv(tmp_path, rows):

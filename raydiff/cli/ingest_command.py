@@ -22,7 +22,7 @@ def ingest(
     archive: Annotated[str, typer.Argument(help="A .tar, .tar.gz, .tar.bz2, .tar.xz or .zip: a file or a URI.")],
     out: Annotated[str, typer.Option(help="The folder to unpack into, new or empty; local or an object-storage URI.")],
     max_bytes: Annotated[int, typer.Option(min=1, help="Refuse what unpacks to more, in all.")] = DEFAULT.bytes,
-    max_files: Annotated[int, typer.Option(min=1, help="Refuse what holds more files.")] = DEFAULT.files,
+    max_files: Annotated[int, typer.Option(min=1, help="Refuse what holds more files, or folders.")] = DEFAULT.files,
     max_file_bytes: Annotated[int, typer.Option(min=1, help="Refuse a file of more.")] = DEFAULT.file_bytes,
     max_ratio: Annotated[
         float, typer.Option(min=1, help="Refuse what unpacks to more bytes for each byte of the archive.")

@@ -161,7 +161,12 @@ def tune(
 def calibrate(
     out: options.Out,
     model: options.Name,
-    false_alarm_rate: options.Rate = DEFAULT_RATE,
+    false_alarm_rate: Annotated[
+        float | None,
+        typer.Option(
+            help=f"Wanted false-alarm rate on normal images, by default {DEFAULT_RATE:g}; of a budget the model's own."
+        ),
+    ] = None,
     pseudo_images: options.PseudoImages = None,
     alarms_per_day: Annotated[
         float | None, typer.Option(help="Of a calibrated model: so many alarms a day, on an archive like --archive.")
@@ -181,6 +186,8 @@ def calibrate(
     if (alarms_per_day is None) != (archive is None) or (images_per_day is not None and archive is None):
         raise SettingsError("a budget is --alarms-per-day together with --archive (and --images-per-day); give both")
     if alarms_per_day is not None and archive is not None:
+        if pseudo_images is not None:
+            raise SettingsError("a budget makes no anomalies and looks at none; leave out --pseudo-images")
         from raydiff.selection.budget import Budget
 
         fitted, came_to = steps.calibrate_to_budget(
@@ -188,7 +195,8 @@ def calibrate(
         )
         return Answer(documents.calibrated(fitted, RunFolder(out).model(model)) | documents.budget(came_to))
     with steps.serving(out, model) as handle:
-        found = steps.calibrate(handle, out, model, false_alarm_rate, pseudo_images)
+        rate = DEFAULT_RATE if false_alarm_rate is None else false_alarm_rate
+        found = steps.calibrate(handle, out, model, rate, pseudo_images)
     return Answer(documents.calibrated(found, RunFolder(out).model(model)))
 
 

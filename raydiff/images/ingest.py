@@ -42,7 +42,7 @@ class Ingested(NamedTuple):
     files: int
     bytes: int
     now: int  # files of this run
-    left_out: int  # links, devices, and files whose names are no text
+    left_out: int  # links, devices, files whose names are no text, and marks of folders unpacked before
     left_out_names: tuple[str, ...] = ()  # the first of these
 
 
@@ -84,7 +84,7 @@ def print_ingested(found: Ingested, to: Console = console) -> None:
         markup=False,
     )
     if found.left_out:
-        what = "links, devices and files whose names are not UTF-8, left out"
+        what = f"links, devices, files whose names are not UTF-8, and {INGESTED} of folders in it, left out"
         to.print(f"{what}: {found.left_out}", style="bold", markup=False)
         for name in found.left_out_names:
             to.print(f"    {name}", markup=False)

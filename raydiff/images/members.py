@@ -24,13 +24,14 @@ from raydiff.storage.source import Source
 
 HEADER_BYTES = 2**20  # of what tells of a member before it, long names included
 LISTED_BYTES = 2**30  # of a zip's list of its files; five million of them or so
+XZ_BYTES = 2**29  # of memory to unpack an .xz with, whose header may ask for 4 GB; that of `xz -9` takes 65 MB
 _PIECE = 2**16
 _FETCH = "fetch or make it anew"
 
 _PACKED: dict[bytes, Callable[[Any], Any]] = {  # by what a file begins with
     b"\x1f\x8b": lambda source: gzip.GzipFile(fileobj=source, mode="rb"),
     b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ\x00": lzma.LZMAFile,
+    b"\xfd7zXZ\x00": lambda source: _Xz(source),
 }
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _UNREAD = {b"7z\xbc\xaf\x27\x1c": "7-Zip", b"Rar!": "RAR", b"\x28\xb5\x2f\xfd": "Zstandard", b"PK\x07\x08": "split zip"}
@@ -92,9 +93,13 @@ def members_of(source: Source) -> Members:
         DataError: if it is none that is known, or damaged at its beginning.
         StorageError: if it cannot be read.
     """
-    begins = source.read(_BEGINNING)
-    source.seek(0)
+    begins = source.beginning(_BEGINNING)
     if begins.startswith(_ZIP):
+        if source.once:
+            raise DataError(
+                f"{source.uri} is a .zip, whose list lies at its end, on a server that sends files from their "
+                "beginning only; fetch it first"
+            )
         return _Zip(source)
     if unpack := next((unpack for start, unpack in _PACKED.items() if begins.startswith(start)), None):
         return _Tar(source, unpack(source))
@@ -106,6 +111,50 @@ def members_of(source: Source) -> Members:
         f"{source.uri} is no archive that is read: known are .tar, .tar.gz, .tar.bz2, .tar.xz and .zip, by their "
         f"content{other}{empty}; pack it as one of these"
     )
+
+
+class _Xz:
+    """What an .xz file unpacks to, as by `lzma.LZMAFile`, but within XZ_BYTES of memory."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._unpack = self._new()
+        self._ended = False
+
+    def read(self, count: int) -> bytes:
+        """Some of the next bytes, at most `count`; none at the end.
+
+        Raises:
+            EOFError, lzma.LZMAError: if it is cut, or damaged.
+        """
+        data = b""
+        while not data and not self._ended:
+            if self._unpack.eof:
+                data = self._next_stream(count)
+                continue
+            packed = self._source.read(_PIECE) if self._unpack.needs_input else b""
+            if self._unpack.needs_input and not packed:
+                raise EOFError
+            data = self._unpack.decompress(packed, count)
+        return data
+
+    def _next_stream(self, count: int) -> bytes:
+        """The first bytes of another stream behind the last and zeros, which fill up; what else is there is the end."""
+        packed = self._unpack.unused_data.lstrip(b"\0")
+        while not packed and (piece := self._source.read(_PIECE)):
+            packed = piece.lstrip(b"\0")
+        self._unpack = self._new()
+        try:
+            if packed:
+                return self._unpack.decompress(packed, count)
+        except lzma.LZMAError:
+            pass
+        self._ended = True
+        return b""
+
+    @staticmethod
+    def _new() -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_BYTES)
 
 
 class _Bounded:

@@ -20,14 +20,14 @@ from raydiff.model.calibration import Calibration
 from raydiff.model.description import DESCRIPTION, describe
 from raydiff.progress import phase
 from raydiff.report import archive_figures, facts
-from raydiff.report.archive_counts import COLUMNS, OTHERS, PER_GROUP, ArchiveCounts, ScoreCounts
+from raydiff.report.archive_counts import COLUMNS, PER_GROUP, ArchiveCounts, ScoreCounts
 from raydiff.report.archive_parts import part_alarms
 from raydiff.report.gallery import Group, Tile
 from raydiff.report.page import when, write_page
 from raydiff.report.periods import Periods
 from raydiff.report.pictures import pictures
 from raydiff.scoring import table
-from raydiff.scoring.columns import read_columns
+from raydiff.scoring.columns import OTHERS, read_columns
 from raydiff.scoring.summary import ArchiveSummary, Day
 
 MAX_CATEGORIES = 24  # with figures of their own

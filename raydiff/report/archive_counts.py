@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from raydiff.images.table import BIT_DEPTH
 from raydiff.model.calibration import Calibration, CategoryCalibration
 from raydiff.report.periods import Periods
+from raydiff.scoring.columns import by_category, category_key
 from raydiff.scoring.drift import Drift, DriftCounts
 from raydiff.scoring.summary import OTHER, ArchiveSummary, reason
 
@@ -25,7 +26,6 @@ COLUMNS = (
     *("uri", "category", "category_guessed", "day", "score", "p_value", "threshold"),
     *("is_anomalous", "map_uri", "error", BIT_DEPTH),
 )
-OTHERS = ""  # stands for all categories that the model does not know
 STEPS = 20  # bins from the middle of the normal scores to the threshold
 BELOW, ABOVE = 10, 30  # so many times that far the bins reach
 NORMALS = 200  # calibration scores that a period's are held against; of more, as many quantiles
@@ -120,7 +120,7 @@ class ArchiveCounts:
 
     Attributes:
         rows: how many there were.
-        scores: counts by category of the model, and `OTHERS`; those that have images.
+        scores: counts by category of the model, and `columns.OTHERS`; those that have images.
         examples: the first images of each kind of error.
     """
 
@@ -130,6 +130,7 @@ class ArchiveCounts:
         self._there = {found: min(count, EXAMPLES) for found, count in summary.errors.items() if found != OTHER}
         self.examples: dict[str, list[Example]] = {found: [] for found in self._there}
         self._calibration = calibration
+        self._known = calibration.categories if calibration else None
         self._periods = periods
         self._drift: dict[tuple[str, int], DriftCounts] = {}
         self._thinned: dict[str, CategoryCalibration] = {}
@@ -151,7 +152,7 @@ class ArchiveCounts:
         draws = draws[part["score"].is_valid().to_numpy()]
         distances = np.full(len(scored), np.nan)
         scores = scored["score"].to_numpy()
-        for name, mine in self._by_category(scored):
+        for name, mine in by_category(scored, self._known):
             if name not in self.scores:
                 self.scores[name] = self._counts_of(name, scores[mine])
             self.scores[name].add(scores[mine])
@@ -172,7 +173,7 @@ class ArchiveCounts:
 
     def distance(self, category: str | None, score: float) -> float:
         """How far a score is above its threshold, as the gallery ranks images."""
-        return float(self.scores[self._key(category)].distance(np.array([score]))[0])
+        return float(self.scores[category_key(category, self._known)].distance(np.array([score]))[0])
 
     def gallery(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
         """Rows with the highest scores, those nearest to the threshold, and some at random that raise no alarm.
@@ -187,21 +188,6 @@ class ArchiveCounts:
             return chosen
 
         return unseen(self._highest.rows), unseen(self._borderline.rows), unseen(self._normal.rows)
-
-    def _key(self, category: str | None) -> str:
-        known = self._calibration is None or category in self._calibration.categories
-        return (category or OTHERS) if known else OTHERS
-
-    def _by_category(self, scored: pa.Table) -> Iterable[tuple[str, NDArray[np.bool_]]]:
-        """(category whose threshold applies, which rows) of some scored rows."""
-        names = pc.coalesce(scored["category_guessed"], scored["category"]).combine_chunks().dictionary_encode()
-        keys = [self._key(name) for name in names.dictionary.to_pylist()]
-        codes = pc.fill_null(names.indices, len(keys)).to_numpy(zero_copy_only=False)
-        keys.append(OTHERS)  # of a row without any
-        for key in dict.fromkeys(keys):
-            mine = np.isin(codes, [code for code, other in enumerate(keys) if other == key])
-            if mine.any():
-                yield key, mine
 
     def _counts_of(self, category: str, scores: NDArray[np.float64]) -> ScoreCounts:
         if self._calibration is None:

@@ -14,6 +14,7 @@ from raydiff.images.table import PART
 from raydiff.report.archive_counts import ArchiveCounts, Example, Smallest
 from raydiff.scoring import parts_table
 from raydiff.scoring.by_part import NOT_SCORED, VIEWS
+from raydiff.scoring.columns import applied_categories
 
 ALARMS = 30  # parts that are named
 WITHOUT_VERDICT = 5
@@ -37,7 +38,7 @@ def part_alarms(scores_uri: str, counts: ArchiveCounts) -> dict[str, Any]:
         for batch in file.iter_batches(columns=_COLUMNS):
             rows = pa.Table.from_batches([batch])
             alarms = rows.filter(pc.fill_null(rows["is_anomalous"], False))
-            names = pc.coalesce(alarms["category_guessed"], alarms["category"]).to_pylist()
+            names = applied_categories(alarms).to_pylist()
             far = [counts.distance(*pair) for pair in zip(names, alarms["score"].to_pylist(), strict=True)]
             highest.add(alarms, -np.array(far, np.float64))
             _count(by_category, rows)

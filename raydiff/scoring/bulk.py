@@ -148,8 +148,7 @@ def score_table(
 
 def is_complete(scores_uri: str, table_uri: str) -> bool:
     """Whether every image of a table is in the score table, and the manifest says so."""
-    place = storage.join(scores_uri, table.MANIFEST)
-    if not storage.exists(place) or not storage.read_json(place)["complete"]:
+    if not table.says_complete(scores_uri):
         return False
     return {shard.name for shard in shards(table_uri)} <= set(table.part_names(scores_uri))
 

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
@@ -22,7 +21,7 @@ from raydiff.model.calibration import Calibration
 from raydiff.progress import phase
 from raydiff.scoring import table
 from raydiff.scoring.by_part import NOT_SCORED, VIEWS, by_part
-from raydiff.scoring.columns import read_columns
+from raydiff.scoring.columns import applied_categories, read_columns
 from raydiff.storage.patience import patiently
 
 TABLE = "parts"  # its own folder, with nothing else in it, so that any Parquet reader takes it whole
@@ -178,7 +177,7 @@ class _Tally:
 
     def decided(self, rows: pa.Table) -> pa.Table:
         """Rows of parts (see `by_part`) in SCHEMA, each with its verdict."""
-        names = pc.coalesce(rows["category_guessed"], rows["category"]).combine_chunks().dictionary_encode()
+        names = applied_categories(rows).combine_chunks().dictionary_encode()
         found = self._verdicts(rows, names)
         none = np.isnan(found.corrected) | (~found.alarms & ((found.failed > 0) | found.undecidable))
         told = {

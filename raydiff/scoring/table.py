@@ -81,6 +81,12 @@ def parts(scores_uri: str) -> list[str]:
     return [part_uri(scores_uri, name) for name in names]
 
 
+def says_complete(scores_uri: str) -> bool:
+    """Whether the manifest beside a score table says that all images are in it."""
+    place = storage.join(scores_uri, MANIFEST)
+    return storage.exists(place) and bool(storage.read_json(place)["complete"])
+
+
 def write(uri: str, rows: pa.Table) -> None:
     """Write rows as one Parquet file, whole or not at all; writing it again replaces it with the same rows."""
     sink = pa.BufferOutputStream()

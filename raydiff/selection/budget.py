@@ -33,12 +33,11 @@ from raydiff.errors import DataError, SettingsError
 from raydiff.model.calibration import Calibration
 from raydiff.model.interval import CONFIDENCE, clopper_pearson
 from raydiff.scoring import table
-from raydiff.scoring.columns import read_columns
+from raydiff.scoring.columns import by_category, read_columns
 from raydiff.verdicts import table as verdicts
 
 RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 MOST_ALARMS = 1_000_000  # of an archive; as many scores of each category are held
-_OTHERS = ""  # stands for all categories that the model does not know
 
 
 class Budget(NamedTuple):
@@ -128,19 +127,20 @@ def fit(scores_uri: str, calibration: Calibration, budget: Budget, rate: float) 
         rate: the false-alarm rate whose thresholds no threshold is below, unless the budget asks for more alarms.
 
     Raises:
-        SettingsError: if the budget is not above 0, or allows more than MOST_ALARMS.
-        DataError: if there is no score table, its days are asked for and not known, or even at the last of RATES fewer
-            images raise an alarm.
+        SettingsError: if the budget is no number above 0, or allows more than MOST_ALARMS.
+        DataError: if there is no score table or nothing in it, its days are asked for and not known, or even at the
+            last of RATES fewer images raise an alarm.
     """
-    if not budget.alarms_per_day > 0 or not (budget.images_per_day is None or budget.images_per_day > 0):
-        raise SettingsError("--alarms-per-day and --images-per-day are above 0, as in --alarms-per-day 20")
+    if not all(0 < given < math.inf for given in budget if given is not None):
+        raise SettingsError("--alarms-per-day and --images-per-day are numbers above 0, as in --alarms-per-day 20")
     days, without_day = _days(scores_uri, budget)
-    allowed = math.floor(budget.alarms_per_day * days * (1 + 1e-12))
-    if allowed > MOST_ALARMS:
+    alarms = budget.alarms_per_day * days * (1 + 1e-12)
+    if alarms > MOST_ALARMS:
         raise SettingsError(
-            f"{budget.alarms_per_day:g} alarms a day are {allowed:,} of the archive, more than {MOST_ALARMS:,}; give "
-            "fewer"
+            f"{budget.alarms_per_day:g} alarms a day are {alarms:.4g} of the archive, more than {MOST_ALARMS:,}; give "
+            "fewer, or more --images-per-day"
         )
+    allowed = math.floor(alarms)
     dated = budget.images_per_day is None
     highest = _highest(scores_uri, calibration, dated, allowed + 1)
     for candidate in (rate, *(each for each in RATES if each > rate)):
@@ -177,6 +177,8 @@ def _days(scores_uri: str, budget: Budget) -> tuple[float, int]:
         rows += len(part)
         without += part["day"].null_count
         days.update(part["day"].unique().drop_null().to_pylist())
+    if not rows:
+        raise DataError(f"{scores_uri} holds no images; score some first")
     if budget.images_per_day is not None:
         return rows / budget.images_per_day, 0
     if not days:
@@ -188,7 +190,7 @@ def _highest(scores_uri: str, calibration: Calibration, dated: bool, count: int)
     """The highest scores of each category, (count,) at most."""
     found: dict[str, np.ndarray] = {}
     for part in _scored(scores_uri, dated, []):
-        for name, mine in _by_category(part, calibration):
+        for name, mine in by_category(part, calibration.categories):
             together = np.concatenate([found.get(name, np.empty(0)), part["score"].to_numpy()[mine]])
             found[name] = together if len(together) <= count else np.partition(together, -count)[-count:]
     return found
@@ -199,15 +201,6 @@ def _scored(scores_uri: str, dated: bool, more: list[str]) -> Iterator[pa.Table]
     for part in read_columns(table.parts(scores_uri), ["category", "category_guessed", "day", "score", *more]):
         kept = part.filter(pc.is_valid(part["score"]))
         yield kept.filter(pc.is_valid(kept["day"])) if dated else kept
-
-
-def _by_category(part: pa.Table, calibration: Calibration) -> Iterator[tuple[str, np.ndarray]]:
-    """(category whose threshold applies, which rows) of some rows."""
-    names = pc.coalesce(part["category_guessed"], part["category"])
-    known = pc.is_in(names, pa.array(list(calibration.categories), pa.string()))
-    applied = pc.if_else(known, names, _OTHERS).to_numpy()
-    for name in np.unique(applied.astype(str)).tolist():
-        yield name, applied == name
 
 
 def _counted(
@@ -228,7 +221,7 @@ def _counted(
     by_verdict: Counter[tuple[str, bool]] = Counter()
     for part in _scored(scores_uri, dated, ["uri"]):
         scores, alarms = part["score"].to_numpy(), np.zeros(len(part), bool)
-        for name, mine in _by_category(part, fitted):
+        for name, mine in by_category(part, fitted.categories):
             alarms[mine] = scores[mine] > fitted.of(name).threshold
             alarms_before += int((scores[mine] > before.of(name).threshold).sum())
         images += len(part)

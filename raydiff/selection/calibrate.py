@@ -75,6 +75,7 @@ def calibrate(
                 scores[category].append(score)
     model = load(model_uri, "cpu")
     model.calibration = Calibration.fit(scores, rate, shared_with_tuning)
+    model.card.pop("budget", None)  # whose thresholds these are not
     found = _made_anomalies(handle, model, table_uri, size or PseudoValidationSettings())
     model.card["made_anomalies"] = {category: counts._asdict() for category, counts in found.items()}
     model.save_description(model_uri)

@@ -127,6 +127,7 @@ def tune(
     published = model.method.as_published
     model.positions = None if published else position_statistics(model_uri, chosen, table_uri, name)
     model.calibration = None
+    model.card.pop("budget", None)  # which the calibration was of
     how = search.model_dump(mode="json", include={"search", "scheduler", "seed"})
     model.card["tuning"] = how | {"pseudo_images": pseudo.counts()}
     model.save_description(model_uri)

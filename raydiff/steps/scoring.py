@@ -58,7 +58,7 @@ def calibrate(
 
 
 def calibrate_to_budget(
-    out: str, name: str, archive: str, budget: Budget, rate: float = DEFAULT_RATE
+    out: str, name: str, archive: str, budget: Budget, rate: float | None = None
 ) -> tuple[Model, Outcome]:
     """Set a calibrated model's alarm thresholds by how many alarms an archive that it scored may raise a day.
 
@@ -67,16 +67,17 @@ def calibrate_to_budget(
 
     Args:
         archive: folder of a score table of this model's.
-        rate: the false-alarm rate to start from (see `selection.budget`).
+        rate: the false-alarm rate to start from (see `selection.budget`); None: that which was last asked for.
 
     Raises:
         SettingsError: if the rate is not above 0 and below 1, or as `budget.fit`.
-        DataError: if the model is not calibrated, the scores are another model's, or as `budget.fit`.
+        DataError: if the model is not calibrated, the scores are another model's or not all there, or as `budget.fit`.
     """
     from raydiff.model.folder import load
     from raydiff.selection.budget import fit
 
-    check_rate(rate)
+    if rate is not None:
+        check_rate(rate)
     run = RunFolder.existing(out)
     uri = run.existing_model(name)
     with at_work(run.uri):
@@ -84,11 +85,13 @@ def calibrate_to_budget(
         model = load(uri, "cpu")
         if model.calibration is None:
             raise DataError(f"{uri} is not calibrated; run `raydiff calibrate --out {run.uri} --model {name}` first")
+        if rate is None:  # a budget of before may have raised the calibration's
+            rate = float(model.card.get("budget", {}).get("asked_rate", model.calibration.rate))
         found = fit(archive, model.calibration, budget, rate)
         model.calibration = found.calibration
         model.card["made_anomalies"] = {}
         model.card["budget"] = {"archive": storage.absolute(archive), **budget._asdict(), "alarms": found.alarms}
-        model.card["budget"]["days"] = found.days
+        model.card["budget"] |= {"days": found.days, "asked_rate": found.asked_rate}
         model.save_description(uri)
     for sentence in (*found.calibration.sentences(), *found.sentences()):
         console.print(f"calibration: {sentence}", markup=False)
@@ -96,7 +99,7 @@ def calibrate_to_budget(
 
 
 def _check_scored_by(archive: str, model_uri: str) -> None:
-    """Whether scores are of this model, whatever its thresholds were then."""
+    """Whether an archive's scores are all there and of this model, whatever its thresholds were then."""
     place = storage.join(archive, scores_file.RUN)
     if not storage.exists(place):
         raise DataError(f"{archive} holds no {scores_file.RUN}; give the --out of jobs/score_archive.py")
@@ -106,6 +109,8 @@ def _check_scored_by(archive: str, model_uri: str) -> None:
     ours = {describe(model_uri)["id"], describe(model_uri, calibrated=False)["id"]}
     if not theirs & ours:
         raise DataError(f"{archive} holds the scores of another model than {model_uri}; score it with this one first")
+    if not scores_file.says_complete(archive):
+        raise DataError(f"{archive} is not scored to its end; score the rest first with jobs/score_archive.py")
 
 
 def has_test_images(out: str) -> bool:

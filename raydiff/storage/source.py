@@ -19,6 +19,10 @@ class Source:
     """An opened file, as far as tarfile, zipfile and what unpacks for them want it.
 
     A read that fails is told as the storage tells it, so that it is not taken for a damaged archive.
+
+    Attributes:
+        once: whether it can be read from its beginning to its end alone, as of a web server that sends no ranges; known
+            after `beginning`.
     """
 
     def __init__(self, uri: str, fs: fsspec.AbstractFileSystem, file: BinaryIO, size: int) -> None:
@@ -26,6 +30,8 @@ class Source:
         self.size = size
         self._fs = fs
         self._file = file
+        self._again = b""  # what is read before the file goes on
+        self.once = False
 
     def read(self, count: int = -1) -> bytes:
         """At most `count` bytes; none at the end.
@@ -33,8 +39,27 @@ class Source:
         Raises:
             StorageError, StorageUnavailable: if they cannot be had.
         """
+        if self._again:
+            end = len(self._again) if count < 0 else count
+            data, self._again = self._again[:end], self._again[end:]
+            return data if count >= 0 else data + self.read()
         with explained(self.uri, self._fs):
             return self._file.read(count)
+
+    def beginning(self, count: int) -> bytes:
+        """The first `count` bytes, which are read again after; to be asked for before anything is read.
+
+        Raises:
+            StorageError, StorageUnavailable: if they cannot be had.
+        """
+        data = b""
+        while len(data) < count and (piece := self.read(count - len(data))):
+            data += piece
+        try:
+            self._file.seek(0)
+        except ValueError:
+            self.once, self._again = True, data
+        return data
 
     def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
         """Go to a place."""
@@ -42,11 +67,11 @@ class Source:
 
     def tell(self) -> int:
         """The place that is read next."""
-        return self._file.tell()
+        return self._file.tell() - len(self._again)
 
     def seekable(self) -> bool:
         """For zipfile."""
-        return True
+        return not self.once
 
 
 @contextlib.contextmanager

@@ -5,7 +5,8 @@ What can be taken is added, all at once; the rest is left out, counted and named
 - a row that names no image of the score table, or more than one;
 - a row whose verdict, region or time cannot be understood, or whose time has not come yet;
 - all rows of an image that the file judges differently at the same time: which is right it does not say;
-- a row that is there already, so that a file brought twice changes nothing.
+- a row that is there already, so that a file brought twice changes nothing. One without a time is, if the same person
+  has said the same of the image at any time, whatever others have said since.
 
 An image that was judged otherwise before is no such case: the newest verdict counts.
 """
@@ -158,20 +159,21 @@ _Content = tuple[str, Region | None, str | None, str]  # verdict, region, note, 
 
 
 def _new(good: list[tuple[str, Said]], there: pa.Table, who: str, now: datetime, left: _Left) -> list[Verdict]:
-    """Those that do not say again what is there: at that time or, where they have none, what counts now."""
-    known: defaultdict[str, defaultdict[datetime, set[_Content]]] = defaultdict(lambda: defaultdict(set))
+    """Those that do not say again what is there: at that time or, where they have none, at any."""
+    known: set[tuple[str, datetime, _Content]] = set()
+    at_any_time: set[tuple[str, _Content]] = set()
     images = {uri for uri, _ in good}
     for row in there.to_pylist():
         if row["uri"] in images:
             region = tuple(row["region"]) if row["region"] else None
-            known[row["uri"]][row["when"]].add((row["verdict"], region, row["note"], row["who"]))
+            there_already = row["verdict"], region, row["note"], row["who"]
+            known.add((row["uri"], row["when"], there_already))
+            at_any_time.add((row["uri"], there_already))
     rows = []
     for uri, said in good:
         assert said.verdict is not None
-        before = known[uri]
         content = (said.verdict, said.region, said.note, who)
-        now_or_then = said.when or max(before, default=now)
-        if content in before.get(now_or_then, ()):
+        if (uri, said.when, content) in known if said.when else (uri, content) in at_any_time:
             left.add(_THERE, said)
         else:
             rows.append(Verdict(uri, said.verdict, who, said.when or now, said.region, said.note))

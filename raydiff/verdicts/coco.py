@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from raydiff.errors import DataError
 from raydiff.images.tables.files import content
-from raydiff.verdicts.said import Region, Said
+from raydiff.verdicts.said import Region, Said, number
 from raydiff.verdicts.table import DEFECT, NORMAL, UNSURE, is_region
 from raydiff.verdicts.words import Words
 
@@ -107,7 +107,7 @@ def spellings(file: str) -> tuple[str, ...]:
 def _corners(box: Any) -> Region | None:
     if not box:
         return None
-    x, y, width, height = (float(value) for value in box)
+    x, y, width, height = map(number, box)
     corners = x, y, x + width, y + height
     if not is_region(corners):
         raise ValueError

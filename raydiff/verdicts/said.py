@@ -31,6 +31,18 @@ def text(value: Any) -> str | None:
     return str(value).strip() or None
 
 
+def number(value: Any) -> float:
+    """A number of a cell.
+
+    Raises:
+        ValueError, TypeError: if it is none, or larger than a number in a table can be.
+    """
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError from None
+
+
 def region(value: Any) -> Region | None:
     """A region of a cell: a list of four numbers, or text with commas, semicolons or spaces between; null: none.
 
@@ -45,7 +57,7 @@ def region(value: Any) -> Region | None:
         parts = value
     else:
         raise ValueError
-    x0, y0, x1, y1 = (float(part) for part in parts)
+    x0, y0, x1, y1 = map(number, parts)
     if not is_region((x0, y0, x1, y1)):
         raise ValueError
     return x0, y0, x1, y1
@@ -62,4 +74,7 @@ def time(value: Any) -> datetime | None:
         return None
     told = value.isoformat(timespec="microseconds") if isinstance(value, datetime) else found  # pandas' has nanoseconds
     when = datetime.fromisoformat(told)
-    return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
+    try:
+        return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
+    except OverflowError:  # before the year 1 in UTC, or after 9999
+        raise ValueError from None
