@@ -22,7 +22,7 @@ from raydiff.evaluation.evaluate import METRICS, Evaluation
 from raydiff.images import table
 from raydiff.images.holdout import roles
 from raydiff.images.levels import Levels
-from raydiff.model.folder import load
+from raydiff.model.folder import Model
 from raydiff.nn.backbones import HUB, PACKAGE, RANDOM
 from raydiff.progress import console
 from raydiff.run_folder import RunFolder
@@ -131,7 +131,7 @@ def _measured(
         steps.tune(run.uri, name, search, space=contender.space, pseudo_images=spec.pseudo_images)
         tuned = time.monotonic()
         with steps.serving(run.uri, name, max(1, cluster.devices() // at_once)) as handle:
-            steps.calibrate(handle, run.uri, name, spec.false_alarm_rate, spec.pseudo_images)
+            model = steps.calibrate(handle, run.uri, name, spec.false_alarm_rate, spec.pseudo_images)
             steps.score(handle, run.uri, name, "tiff")
         evaluation = steps.evaluate(run.uri, name, spec.size)
         ended = time.monotonic()
@@ -141,7 +141,7 @@ def _measured(
             "method": contender.method,
             "model_id": evaluation.model_id,
             "seed": seed,
-            **_told(_protocol(spec, run, name, images, seed)),
+            **_told(_protocol(spec, model, images, seed)),
             "train_seconds": trained - began,
             "tune_seconds": tuned - trained,
             "score_seconds": ended - tuned,
@@ -156,8 +156,7 @@ def _row(evaluation: Evaluation, category: str) -> Result:
     return {"category": category, **counts, **{metric: getattr(of, metric) for metric in METRICS}}
 
 
-def _protocol(spec: Spec, run: RunFolder, name: str, images: str, seed: int) -> Protocol:
-    model = load(run.model(name), "cpu")
+def _protocol(spec: Spec, model: Model, images: str, seed: int) -> Protocol:
     return Protocol(
         images=images,
         models="one a category" if spec.per_category else "one for all categories",

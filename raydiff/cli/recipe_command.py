@@ -64,8 +64,7 @@ def recipe(
         false_alarm_rate=false_alarm_rate,
     )
     spec.check()
-    for place in (data, out):
-        storage.probe(place)
+    storage.probe(out)
 
     from raydiff import cluster
     from raydiff.benchmark import suite, tables

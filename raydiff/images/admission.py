@@ -130,7 +130,7 @@ def _below(archive: str, name: str, own: Collection[str]) -> str:
     Raises:
         DataError: if it leads elsewhere, or would on another system.
     """
-    parts = [part for part in name.split("/") if part not in ("", ".")]
+    parts = _parts(name)
     why = (
         "is an absolute path"
         if name.startswith("/")
@@ -160,8 +160,12 @@ def _below(archive: str, name: str, own: Collection[str]) -> str:
 
 def _is_mark(name: str) -> bool:
     """Whether a member is the mark of a folder below the archive's own, or would be where case is not told apart."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    return any(part.casefold() == INGESTED for part in parts[1:])
+    return any(part.casefold() == INGESTED for part in _parts(name)[1:])
+
+
+def _parts(name: str) -> list[str]:
+    """A member's path, without what says nothing (`./a//b`)."""
+    return [part for part in name.split("/") if part not in ("", ".")]
 
 
 def digest(path: str) -> bytes:

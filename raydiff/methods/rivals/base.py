@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from raydiff.errors import SettingsError
-from raydiff.methods.base import AnomalyMaps, Examples, Method, Report, Rows, ScoreSettings, TrainSettings
+from raydiff.methods.base import AnomalyMaps, Examples, Method, Report, Rows, ScoreSettings, TrainSettings, quiet
 from raydiff.nn import backbones
 from raydiff.nn.backbones import Backbone, BackboneSettings
 from raydiff.nn.maps import LargestPixels, MapReader, gaussian_blur
@@ -161,6 +161,19 @@ class Rival(Method):
         """Take over a trained state; what the model has kept of its images is as large as it is there."""
         resize_buffers(self, state)
         super().load_trained(state)
+
+
+class LearnedRival(Rival):
+    """One that learns by gradients alone."""
+
+    @property
+    def trained(self) -> torch.nn.Module:
+        """anomalib's model, whose backbone stays frozen."""
+        network: torch.nn.Module = self.network
+        return network
+
+    def fit_statistics(self, examples: Examples, seed: int, report: Report = quiet) -> None:
+        """Nothing is learnt without gradients."""
 
 
 def own_maps(network: Any, pixels: Tensor, looked_at: Tensor, blur_sigma: float) -> AnomalyMaps:

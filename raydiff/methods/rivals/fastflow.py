@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from raydiff.methods.base import Examples, GradientSettings, Report, quiet
-from raydiff.methods.rivals.base import Rival, RivalTrain, anomalib, drawn_by
+from raydiff.methods.base import GradientSettings
+from raydiff.methods.rivals.base import LearnedRival, RivalTrain, anomalib, drawn_by
 from raydiff.nn.backbones import Backbone
 
 SEED = 0  # the flow's permutations have to be the same in each process that builds the model
@@ -24,7 +24,7 @@ class FastFlowTrain(RivalTrain, GradientSettings):
     flow_steps: int = Field(8, ge=1)
 
 
-class AnomalibFastFlow(Rival):
+class AnomalibFastFlow(LearnedRival):
     """anomalib's FastFlow, on resnet18 or wide_resnet50_2, which it trains with Adam."""
 
     name = "anomalib_fastflow"
@@ -52,15 +52,6 @@ class AnomalibFastFlow(Rival):
             )
         model.feature_extractor = backbone.net
         return model
-
-    @property
-    def trained(self) -> nn.Module:
-        """The flow, and the norms before it."""
-        network: nn.Module = self.network
-        return network
-
-    def fit_statistics(self, examples: Examples, seed: int, report: Report = quiet) -> None:
-        """Nothing is learnt without gradients."""
 
     def forward(self, examples: Tensor, generator: torch.Generator) -> Tensor:
         """The negative log-likelihood."""

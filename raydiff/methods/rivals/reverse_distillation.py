@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from raydiff.methods.base import Examples, GradientSettings, Report, quiet
-from raydiff.methods.rivals.base import Rival, RivalTrain, anomalib
+from raydiff.methods.base import GradientSettings
+from raydiff.methods.rivals.base import LearnedRival, RivalTrain, anomalib
 from raydiff.nn.backbones import Backbone
 
 STAGES = (1, 2, 3)
@@ -20,7 +20,7 @@ class ReverseDistillationTrain(RivalTrain, GradientSettings):
     """Train settings of reverse distillation; its decoders are made for ResNets."""
 
 
-class AnomalibReverseDistillation(Rival):
+class AnomalibReverseDistillation(LearnedRival):
     """anomalib's reverse distillation, which it trains with Adam (.5, .99)."""
 
     name = "anomalib_reverse_distillation"
@@ -54,15 +54,6 @@ class AnomalibReverseDistillation(Rival):
         )
         model.encoder.feature_extractor = backbone.net
         return model
-
-    @property
-    def trained(self) -> nn.Module:
-        """Bottleneck and decoder."""
-        network: nn.Module = self.network
-        return network
-
-    def fit_statistics(self, examples: Examples, seed: int, report: Report = quiet) -> None:
-        """Nothing is learnt without gradients."""
 
     def forward(self, examples: Tensor, generator: torch.Generator) -> Tensor:
         """One less the cosine of both networks' features, summed over stages."""
