@@ -12,11 +12,11 @@ from raydiff.errors import DataError
 from raydiff.images import table
 from raydiff.images.holdout import roles
 from raydiff.model.calibration import Calibration
-from raydiff.model.description import DESCRIPTION, describe
+from raydiff.model.description import describe
 from raydiff.model.rate import DEFAULT_RATE, check_rate
 from raydiff.progress import console
 from raydiff.run_folder import RunFolder
-from raydiff.scoring import table as scores_file
+from raydiff.scoring.made_by import check_scored_by
 from raydiff.scoring.map_place import Maps
 from raydiff.steps.indexing import BOTH
 
@@ -81,7 +81,7 @@ def calibrate_to_budget(
     run = RunFolder.existing(out)
     uri = run.existing_model(name)
     with at_work(run.uri):
-        _check_scored_by(archive, uri)
+        check_scored_by(archive, uri)
         model = load(uri, "cpu")
         if model.calibration is None:
             raise DataError(f"{uri} is not calibrated; run `raydiff calibrate --out {run.uri} --model {name}` first")
@@ -96,21 +96,6 @@ def calibrate_to_budget(
     for sentence in (*found.calibration.sentences(), *found.sentences()):
         console.print(f"calibration: {sentence}", markup=False)
     return model, found
-
-
-def _check_scored_by(archive: str, model_uri: str) -> None:
-    """Whether an archive's scores are all there and of this model, whatever its thresholds were then."""
-    place = storage.join(archive, scores_file.RUN)
-    if not storage.exists(place):
-        raise DataError(f"{archive} holds no {scores_file.RUN}; give the --out of jobs/score_archive.py")
-    theirs = {storage.read_json(place).get("model_id")}
-    if storage.exists(storage.join(archive, DESCRIPTION)):
-        theirs.add(describe(archive, calibrated=False)["id"])
-    ours = {describe(model_uri)["id"], describe(model_uri, calibrated=False)["id"]}
-    if not theirs & ours:
-        raise DataError(f"{archive} holds the scores of another model than {model_uri}; score it with this one first")
-    if not scores_file.says_complete(archive):
-        raise DataError(f"{archive} is not scored to its end; score the rest first with jobs/score_archive.py")
 
 
 def has_test_images(out: str) -> bool:
