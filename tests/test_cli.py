@@ -25,6 +25,7 @@ COMMANDS = [
     "calibrate",
     "review",
     "verdicts",
+    "suggest",
     "score",
     "evaluate",
     "report",

@@ -18,6 +18,7 @@ from raydiff.cli import (
     review_command,
     run_commands,
     serve_command,
+    suggest_command,
     verdicts_command,
 )
 from raydiff.errors import RaydiffError
@@ -31,6 +32,7 @@ for commands in (
     serve_command,
     review_command,
     verdicts_command,
+    suggest_command,
     demo_command,
     doctor_command,
     recipe_command,

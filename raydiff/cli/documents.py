@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raydiff.images.index import IndexReport
+    from raydiff.learning.suggest import Suggested
     from raydiff.model.folder import Model
     from raydiff.planning.plan import Plan
     from raydiff.run_folder import RunFolder
@@ -110,6 +111,12 @@ def verdicts(summary: Verdicts, brought: Brought | None, uri: str) -> dict[str, 
     }
     found = summary._asdict() | {"first": [each._asdict() for each in summary.first]}
     return {"scores": uri, "added": added, "verdicts": found}
+
+
+def suggested(found: Suggested, uri: str) -> dict[str, Any]:
+    """Images to be judged next, and of how many they were chosen."""
+    told = found._asdict() | {"suggestions": [each._asdict() for each in found.suggestions]}
+    return {"scores": uri} | told
 
 
 def run(uri: str, report: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from raydiff.images.levels import Levels
+from raydiff.nn.crops import crops
 from raydiff.nn.maps import MapReader
 from raydiff.settings import Settings
 from raydiff.views import View
@@ -196,6 +197,16 @@ class Method(nn.Module, ABC):
     def likely_categories(self, examples: Tensor) -> list[str]:
         """Which of its categories each of N examples shows, as far as the method can tell by looking."""
         raise NotImplementedError(f"{self.name} does not tell categories apart")
+
+    def looks(self, examples: Tensor, places: Tensor) -> Tensor:
+        """(N, D) what each example looks like at a place of it: near to another's where the two look alike.
+
+        By default a coarse crop, for methods whose examples are images (N, 3 or more, S, S), colours first.
+
+        Args:
+            places: (N, 2) y and x, pixels of the networks' input.
+        """
+        return crops(examples[:, :3], places)
 
     @property
     def reconstructs(self) -> bool:

@@ -310,6 +310,15 @@ class FeatureMethod(Method):
         return names
 
     @torch.inference_mode()
+    def looks(self, examples: Tensor, places: Tensor) -> Tensor:
+        """The standardised features of the patch that the place lies in, each backbone's in units of its distances."""
+        features = self.standardised(examples)
+        y, x = (places.to(features.device) * features.shape[-1] // self.settings.image_size).unbind(1)
+        vectors = features[torch.arange(len(features), device=features.device), :, y, x]
+        parts = vectors.split(self.parts, 1)
+        return torch.cat([part / scale for part, scale in zip(parts, self.part_scales, strict=True)], 1)
+
+    @torch.inference_mode()
     def likely_categories(self, examples: Tensor) -> list[str]:
         """The category whose normal images an image's mean features are most like."""
         names = self.categories

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from raydiff import storage
-from raydiff.images.table import BIT_DEPTH, PART
+from raydiff.images.table import BIT_DEPTH, PART, ROI
 from raydiff.scoring import table
 from raydiff.storage.patience import patiently
 
@@ -21,7 +21,7 @@ OTHERS = ""  # stands for all categories that the model does not know
 READS_AT_ONCE = 8  # object stores answer slowly but many at a time
 
 # The score table's own columns, and those of its images' own table that are read by their names.
-KINDS = table.SCHEMA.append(pa.field(PART, pa.string())).append(pa.field(BIT_DEPTH, pa.int64()))
+KINDS = pa.schema([*table.SCHEMA, (PART, pa.string()), (BIT_DEPTH, pa.int64()), (ROI, pa.string())])
 
 
 def read_columns(uris: Sequence[str], columns: list[str]) -> Iterator[pa.Table]:
@@ -29,7 +29,7 @@ def read_columns(uris: Sequence[str], columns: list[str]) -> Iterator[pa.Table]:
 
     Args:
         uris: of the parts (see `table.parts`).
-        columns: of the score table's own, `part` and `bit_depth`.
+        columns: of the score table's own, `part`, `bit_depth` and `roi_uri`.
     """
     with ThreadPoolExecutor(READS_AT_ONCE) as pool:
         waiting: deque[Future[pa.Table]] = deque()

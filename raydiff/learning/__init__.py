@@ -1,0 +1,1 @@
+"""Learning from verdicts: what to look at next, a model that knows better, what it would have changed."""
