@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 
 from raydiff import cli, methods, storage
 from raydiff.errors import DataError, SettingsError
+from raydiff.images import pack, packed_archive
 from raydiff.learning.candidates import Seen, drawn, rows_of
 from raydiff.learning.peaks import looks_of
-from raydiff.learning.spread import Looks, spread, typical_distance
+from raydiff.learning.spread import Looks, mean_square, spread
 from raydiff.learning.suggest import FILE, MOST, SCHEMA, suggest
 from raydiff.learning.teaching_value import teaching_value, ways_above
 from raydiff.model.calibration import Calibration, CategoryCalibration
@@ -39,13 +40,13 @@ NOON = datetime(2026, 5, 7, 12, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("reach", [1.0, 2.5])
-def test_the_value_halves_with_each_half_way_above_and_each_tenth_below(reach):
+def test_the_value_halves_with_each_way_above_and_each_tenth_below(reach):
     own = CategoryCalibration(scores=tuple(range(100, 300)), rate=0.01, reach=reach)
     middle, threshold = 200, 200 + reach * 98  # the second largest of 200 is 298
     assert own.threshold == pytest.approx(threshold)
     way = threshold - middle
-    scores = threshold + way * np.array([0, 0.5, 1, 1.5, -0.1, -0.2, -1])
-    assert ways_above(scores, own) == pytest.approx([0, 0.5, 1, 1.5, -0.1, -0.2, -1], abs=1e-12)
+    scores = threshold + way * np.array([0, 1, 2, 3, -0.1, -0.2, -1])
+    assert ways_above(scores, own) == pytest.approx([0, 1, 2, 3, -0.1, -0.2, -1], abs=1e-12)
     assert teaching_value(ways_above(scores, own)) == pytest.approx([1, 1 / 2, 1 / 4, 1 / 8, 1 / 2, 1 / 4, 2**-10])
     assert (teaching_value(np.array([-1e9, 1e9])) > 0).all()
 
@@ -100,7 +101,7 @@ def test_drawing_follows_its_seed_and_takes_what_is_first_of_more(out):
 
 def test_the_first_one_is_drawn_in_proportion_to_its_value(tmp_path):
     own = CALIBRATION.of("bolt")
-    ways = np.array([0.0, 0.5, 1.0, -0.1, -0.3])
+    ways = np.array([0.0, 1.0, 2.0, -0.1, -0.3])
     rows = score_rows(5, calibration(("bolt",)))
     scores = own.threshold + ways * own.reach * own.way
     rows = rows.set_column(rows.column_names.index("score"), "score", pa.array(scores))
@@ -143,13 +144,13 @@ def plain_spread(values, offered, known, count):
     scale = {}
     for name in set(offered.categories):
         mine = [place for place, each in enumerate(names) if each == name]
-        scale[name] = np.sqrt((distance[np.ix_(mine, mine)] ** 2).mean())
+        scale[name] = (distance[np.ix_(mine, mine)] ** 2).mean()
     there = list(range(len(values), len(names)))
     chosen = []
     for _ in range(min(count, len(values))):
         gains = []
         for place in range(len(values)):
-            near = [distance[place, each] / scale[names[place]] for each in there if names[each] == names[place]]
+            near = [distance[place, each] ** 2 / scale[names[place]] for each in there if names[each] == names[place]]
             gains.append(-1 if place in there else values[place] * min([1, *near]))
         chosen.append(int(np.argmax(gains)))
         there.append(chosen[-1])
@@ -170,7 +171,7 @@ def test_an_image_is_told_what_it_is_most_like():
     offered = Looks(["bolt"] * 3 + ["cloth"], np.array([[0, 0], [10, 0], [1, 0], [3, 3]], np.float32))
     known = Looks(["bolt"], np.array([[9, 0]], np.float32))
     found = spread(np.array([1.0, 0.9, 0.8, 0.7]), offered, known, 4)
-    scale = typical_distance(np.array([[0, 0], [10, 0], [1, 0], [9, 0]], np.float32))
+    scale = mean_square(np.array([[0, 0], [10, 0], [1, 0], [9, 0]], np.float32))
     assert [each.place for each in found] == [0, 3, 1, 2]
     assert [each.like for each in found] == [4, None, 4, 0]
     assert [each.novelty for each in found] == pytest.approx([1, 1, 1 / scale, 1 / scale])
@@ -183,9 +184,9 @@ def test_images_that_all_look_the_same_are_suggested_by_their_value():
     assert [(each.place, each.novelty) for each in found] == [(0, 1), (1, 0), (2, 0)]
 
 
-def test_the_typical_distance_is_that_of_all_pairs():
+def test_the_mean_square_is_that_of_all_pairs():
     vectors = np.random.default_rng(0).normal(3, 2, (40, 6)).astype(np.float32)
-    assert typical_distance(vectors) == pytest.approx(np.sqrt((squareform(pdist(vectors)) ** 2).mean()), rel=1e-5)
+    assert mean_square(vectors) == pytest.approx((squareform(pdist(vectors)) ** 2).mean(), rel=1e-5)
 
 
 # Looks
@@ -215,14 +216,23 @@ def test_every_method_tells_looks_at_a_place(name):
     assert (found[0] - found[2]).norm() > 0.1
 
 
-def test_the_look_of_a_feature_method_is_its_patch():
+def between(features, y, x):
+    """(C,) what features (C, 4, 4) of an image of 32 pixels are at a pixel, worked out axis by axis."""
+    at = np.arange(4) * 8 + 3.5  # where patches have their middles
+    rows = np.array([[np.interp(y, at, channel[:, column]) for column in range(4)] for channel in features.numpy()])
+    return np.array([np.interp(x, at, row) for row in rows])
+
+
+def test_the_look_of_a_feature_method_lies_between_its_patches():
     method, _ = fitted("nearest_patch", made_images(8))
     examples = examples_of(method, made_images(2, seed=4))
     features = method.standardised(examples)
-    found = method.looks(examples, torch.tensor([[0, 31], [15, 16]]))
-    torch.testing.assert_close(found, torch.stack([features[0, :, 0, 3], features[1, :, 1, 2]]))
+    places = torch.tensor([[0, 31], [15, 21]])
+    found = method.looks(examples, places)
+    for image, (y, x), got in zip(features, places.tolist(), found, strict=True):
+        np.testing.assert_allclose(got, between(image, y, x), rtol=1e-4, atol=1e-4)
     method.part_scales.fill_(4)
-    torch.testing.assert_close(method.looks(examples, torch.tensor([[0, 31], [15, 16]])), found / 4)
+    torch.testing.assert_close(method.looks(examples, places), found / 4)
 
 
 def test_of_an_image_of_tiles_the_one_around_the_peak_is_looked_at():
@@ -240,8 +250,8 @@ def test_of_an_image_of_tiles_the_one_around_the_peak_is_looked_at():
         middles = {(top, left): np.hypot(top + 16 - y, left + 16 - x) for top, left in layout.origins}
         top, left = min(middles, key=middles.get)
         tile = layout.tiles(image)[layout.origins.index((top, left))]
-        features = method.standardised(examples_of(method, tile[None]))
-        np.testing.assert_allclose(look, features[0, :, (y - top) // 8, (x - left) // 8], rtol=1e-4, atol=1e-4)
+        (features,) = method.standardised(examples_of(method, tile[None]))
+        np.testing.assert_allclose(look, between(features, y - top, x - left), rtol=1e-4, atol=1e-4)
         looked_at.append((int(top), int(left)))
     assert looked_at[0] != looked_at[1] == (0, 0)
 
@@ -295,7 +305,7 @@ def scored_archive(folder, model_uri) -> str:
         rows.append(told | {"content_hash": name.encode().hex(), "split": "test", "method": "nearest_patch"})
     out = str(folder / "out")
     table.write(table.part_uri(out, "000000"), pa.Table.from_pylist(rows, schema=table.SCHEMA))
-    storage.write_json(storage.join(out, table.RUN), {"model_id": model.id, "images": str(folder)})
+    storage.write_json(storage.join(out, table.RUN), {"model_id": model.id, "images": str(folder / "packed")})
     storage.write_json(storage.join(out, table.MANIFEST), {"complete": True, "shards": {}})
     return out
 
@@ -331,7 +341,16 @@ def test_no_suggestion_is_like_another_or_like_what_is_judged(local_ray, tmp_pat
     assert [each["p_value"] for each in rows] == [own.p_value(each["score"]) for each in rows]
     assert (document["candidates"], document["unread"], document["judged"]) == (64, 0, 0)
 
-    (tmp_path / "line4/black.png").unlink()  # another look is wanted
+    packed = {"uri": [], "data": [], "error": []}
+    for name in ("black", "red", "blue"):  # of which the first two were packed
+        path = tmp_path / f"line4/{name}.png"
+        for column, value in zip(packed.values(), (str(path), path.read_bytes(), None), strict=True):
+            column.append(value)
+        path.unlink()
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(packed, schema=pack.SCHEMA).slice(0, 2), sink)
+    place = storage.join(packed_archive.data_uri(str(tmp_path / "line4/packed")), "000000.parquet")
+    storage.write_bytes(place, sink.getvalue().to_pybytes())
     verdicts.append(out, verdicts.of([verdicts.Verdict(rows[0]["uri"], "normal", "anna", NOON)]))
     done = CliRunner().invoke(cli.app, [*command, "-n", "60"])
     assert done.exit_code == 0, done.output
@@ -341,7 +360,8 @@ def test_no_suggestion_is_like_another_or_like_what_is_judged(local_ray, tmp_pat
     rows = pq.read_table(f"{out}/{FILE}").to_pylist()
     again = names_of(each["uri"] for each in rows)
     assert len(set(again)) == 60
-    assert not {names[0], "black"} & set(again)
+    assert not {names[0], "blue"} & set(again)
+    assert {"black", "red"} < set(again)
     assert not again[0].startswith("stain")
     assert sum(name.startswith("stain") for name in again[:4]) <= 1
     assert any(each["reason"].endswith("somewhat like one judged normal") for each in rows)

@@ -46,8 +46,8 @@ AT_LEAST = 500  # candidates
 JUDGED = 500  # judged images that suggestions shall be unlike, the latest
 SHOWN = 50  # suggestions that are printed
 
-_UNLIKE = 0.5  # of a typical distance
-_CLEAR = 1.0  # of a way above the threshold
+_UNLIKE = 0.5  # novelty (see `spread`)
+_FAR = 1.0  # ways above the threshold
 
 
 class Suggestion(NamedTuple):
@@ -157,7 +157,7 @@ def _height(ways: float) -> str:
     """How far above the threshold, in words."""
     if abs(ways) <= BELOW:
         return f"just {'above' if ways > 0 else 'below'} the threshold"
-    return "below the threshold" if ways < 0 else "above the threshold" if ways <= _CLEAR else "far above the threshold"
+    return "below the threshold" if ways < 0 else "above the threshold" if ways <= _FAR else "far above the threshold"
 
 
 def _likeness(choice: Choice, rows: list[dict[str, Any]], ranks: dict[int, int]) -> str:
@@ -182,12 +182,12 @@ def _write(place: str, suggestions: list[Suggestion]) -> None:
 def print_suggested(found: Suggested) -> None:
     """Print what is suggested, the first SHOWN of many, and of how many it was chosen."""
     shown = Table()
-    for name in ("rank", "category", "day", "p-value", "score", "why", "image"):
+    for name in ("rank", "category", "day", "p-value", "score", "image, and why"):
         number = name in ("rank", "p-value", "score")
         shown.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
     for each in found.suggestions[:SHOWN]:
         numbers = f"{each.p_value:.2g}", f"{each.score:.4g}"
-        shown.add_row(str(each.rank), each.category, str(each.day or ""), *numbers, each.reason, each.uri)
+        shown.add_row(str(each.rank), each.category, str(each.day or ""), *numbers, f"{each.uri}\n{each.reason}")
     console.print(shown, markup=False)
     if len(found.suggestions) > SHOWN:
         console.print(f"and {len(found.suggestions) - SHOWN:,} more", markup=False)

@@ -2,9 +2,9 @@
 
 Distances are told as a budget of alarms tells them (`selection.budget`): in ways from the middle of the category's
 normal scores to its threshold. So categories with any scores can be compared, and images beyond all normals, which
-share one p-value, are told apart. The value halves with each ABOVE of a way above the threshold and with each BELOW of
-a way below it. It falls slowly above, because an alarm that is none costs somebody's time each day, and a kind of stain
-that alarms everywhere may lie well above. It falls fast below, because normal images get many times more numerous with
+share one p-value, are told apart. The value halves with each ABOVE ways above the threshold and with each BELOW of a
+way below it. It falls slowly above, because a false alarm costs somebody's time each day, and a kind of stain that
+alarms again and again may lie well above. It falls fast below, because normal images get many times more numerous with
 every step towards the middle, where their verdicts are known beforehand.
 """
 
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from raydiff.model.calibration import CategoryCalibration
 
-ABOVE = 0.5  # of a way
-BELOW = 0.1
+ABOVE = 1.0  # ways
+BELOW = 0.1  # of one
 LEAST = 1e-300  # so that none is impossible
 
 

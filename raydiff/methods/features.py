@@ -311,10 +311,13 @@ class FeatureMethod(Method):
 
     @torch.inference_mode()
     def looks(self, examples: Tensor, places: Tensor) -> Tensor:
-        """The standardised features of the patch that the place lies in, each backbone's in units of its distances."""
+        """The standardised features at the place, between those of patches, each backbone's in units of its distances.
+
+        So the place of a stain on the grid counts less than where only the patch that it lies in is taken.
+        """
         features = self.standardised(examples)
-        y, x = (places.to(features.device) * features.shape[-1] // self.settings.image_size).unbind(1)
-        vectors = features[torch.arange(len(features), device=features.device), :, y, x]
+        at = (2 * places.flip(1).to(features) + 1) / self.settings.image_size - 1  # x and y, from -1 to 1
+        vectors = F.grid_sample(features, at[:, None, None], padding_mode="border", align_corners=False)[..., 0, 0]
         parts = vectors.split(self.parts, 1)
         return torch.cat([part / scale for part, scale in zip(parts, self.part_scales, strict=True)], 1)
 
