@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import random
+import socket
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import requests
 from starlette.testclient import TestClient
 
 from raydiff.errors import SettingsError
@@ -335,6 +340,36 @@ def test_what_counts_in_memory_is_what_the_table_says(tmp_path, seed):
             left = looked_through.find(Filter(judged=said or "none"), Order()).rows
             assert sorted(left.tolist()) == expected
     files.close()
+
+
+def test_a_file_made_by_hand_is_told_where_it_holds_no_verdicts(client, scores, tmp_path):
+    place = say(scores, "bob", "defect", 1)
+    rows = table.read(scores)
+    nobody = rows.set_column(rows.column_names.index("when"), "when", pa.nulls(1, table.SCHEMA.field("when").type))
+    name = place.rpartition("/")[2]
+    pq.write_table(nobody, tmp_path / "verdicts" / name)
+    told = client.get("/v1/rows").json()
+    assert told["total"] == ROWS
+    assert told["trouble"].startswith(f"{name}: verdicts: when, row 0: None must be a time")
+
+
+def test_the_command_takes_verdicts_under_the_name_it_was_given(scores):
+    with socket.socket() as tried:
+        tried.bind(("127.0.0.1", 0))
+        port = tried.getsockname()[1]
+    code = "from raydiff.cli import main; main()"
+    command = [sys.executable, "-c", code, "review", "--out", scores, "--port", str(port), "--who", " anna "]
+    environment = {name: value for name, value in os.environ.items() if name != TOKEN} | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            said = [process.stdout.readline() for _ in range(3)]
+            assert said[1:] == ["whoever opens the page gives verdicts as anna\n", "Ctrl-C ends it\n"]
+            place = f"http://127.0.0.1:{port}/v1/verdicts"
+            assert requests.post(place, json={"row": 2, "verdict": "unsure"}, timeout=60).status_code == 200
+        finally:
+            process.kill()
+    (row,) = table.read(scores).to_pylist()
+    assert (row["uri"], row["verdict"], row["who"]) == (uri(2), "unsure", "anna")
 
 
 # Lists

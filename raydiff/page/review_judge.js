@@ -91,7 +91,7 @@ export class Judge {
   allow(who) {
     this.who = who;
     $("judge").hidden = !who;
-    $("judge-title").textContent = `Your verdict, as ${who}`;
+    $("judge-title").textContent = `Your verdict, as ${who ?? "nobody"}`;
   }
 
   /** Another row is shown: what was begun is not of it. */

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from raydiff import storage
-from raydiff.errors import RaydiffError
+from raydiff.errors import DataError, RaydiffError
 from raydiff.review.files import Files
 from raydiff.review.uri_search import UriSearch
 from raydiff.verdicts import table
@@ -52,17 +53,20 @@ class Judged:
         """How many there were."""
         return len(self._changes)
 
-    def refresh(self) -> None:
+    def refresh(self, told: Callable[[int, int], None] = lambda *_: None) -> None:
         """Read the files that were added since, unless that was done within REFRESH_SECONDS.
 
         What cannot be read is told in `trouble`: the table can be looked through without it.
+
+        Args:
+            told: called after each file with how many are read, and of how many.
         """
         with self._reading:
             if time.monotonic() - self._looked < REFRESH_SECONDS:
                 return
             try:
-                for name, rows in table.read_files(self._uri, self._read):
-                    self._take(name, (_verdict(row) for row in rows.to_pylist()))
+                for name, rows in table.read_files(self._uri, self._read, told):
+                    self._take(name, _verdicts(name, rows))
                 self.trouble = ""
             except RaydiffError as error:
                 self.trouble = str(error)
@@ -122,6 +126,10 @@ class Judged:
             self._read.add(name)
 
 
-def _verdict(row: dict[str, Any]) -> Verdict:
-    region = row["region"]
-    return Verdict(**{**row, "region": tuple(region) if region else None})
+def _verdicts(name: str, rows: pa.Table) -> list[Verdict]:
+    try:
+        table.check(rows)  # somebody may have made the file by hand
+    except DataError as error:
+        raise DataError(f"{name}: {error}; mend the file or move it away") from None
+    regions = [tuple(region) if region else None for region in rows["region"].to_pylist()]
+    return [Verdict(**{**row, "region": region}) for row, region in zip(rows.to_pylist(), regions, strict=True)]

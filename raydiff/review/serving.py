@@ -11,7 +11,7 @@ import uvicorn
 
 from raydiff import storage
 from raydiff.errors import RaydiffError
-from raydiff.progress import console
+from raydiff.progress import Phase, console
 from raydiff.review.app import Review, review_app
 from raydiff.review.archive import about, known, model_of
 from raydiff.review.files import Files
@@ -34,7 +34,9 @@ def opened(scores_uri: str, model_uri: str | None = None, who: str | None = None
     model = model_of(scores_uri, model_uri, how.model_id)
     pictures = Pictures(table, model, how.max_pixels, how.archive)
     viewer = Review(table, pictures, lambda: about(table, how, model is not None), giving)
-    viewer.refresh()
+    shown = Phase("verdicts", None, "files", None)  # a line now and then, where there are many
+    table.judged.refresh(lambda done, total: shown.update(done, total=total))
+    table.suggestions.refresh()
     return viewer
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -94,13 +94,16 @@ def read(scores_uri: str) -> pa.Table:
     return pa.concat_tables([SCHEMA.empty_table(), *tables]).combine_chunks()
 
 
-def read_files(scores_uri: str, known: Collection[str] = ()) -> list[tuple[str, pa.Table]]:
+def read_files(
+    scores_uri: str, known: Collection[str] = (), told: Callable[[int, int], None] = lambda *_: None
+) -> list[tuple[str, pa.Table]]:
     """The files of the table in the order of their names, each as (name, its rows in SCHEMA).
 
     As no file is ever changed, who has read some before reads those alone that were added since.
 
     Args:
         known: names of files that are left out.
+        told: called after each file with how many are read, and of how many.
 
     Raises:
         StorageError: if a file cannot be read, or the folder cannot be listed.
@@ -111,8 +114,11 @@ def read_files(scores_uri: str, known: Collection[str] = ()) -> list[tuple[str, 
     files = {storage.name(uri): uri for uri in found}
     names = [name for name in files if _NAME.fullmatch(name) and name not in known]
     with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-        tables = pool.map(_read, [files[name] for name in names])
-        return list(zip(names, tables, strict=True))
+        tables = []
+        for rows in pool.map(_read, [files[name] for name in names]):
+            tables.append(rows)
+            told(len(tables), len(names))
+    return list(zip(names, tables, strict=True))
 
 
 def newest(rows: pa.Table) -> pa.Table:
