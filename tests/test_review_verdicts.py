@@ -29,6 +29,16 @@ from raydiff.verdicts import table
 from raydiff.verdicts.table import VERDICTS, Verdict
 
 ROWS = 40
+# What another machine does: a verdict of the sixth row, and suggestions.
+ELSEWHERE = """
+import sys
+from datetime import UTC, datetime
+from raydiff import storage
+from raydiff.verdicts import table
+scores, suggestions = sys.argv[1:]
+table.append(scores, table.of([table.Verdict("/plant/005.png", "unsure", "eve", datetime.now(UTC))]))
+storage.write_bytes(f"{scores}/suggestions.parquet", open(suggestions, "rb").read())
+"""
 NOON = datetime(2026, 5, 7, 12, tzinfo=UTC)
 
 
@@ -473,3 +483,19 @@ def test_what_are_no_suggestions_is_told_and_the_table_shown(client, scores, tmp
     assert "suggestions.parquet has no suggestions" in told["trouble"]
     pq.write_table(pa.table({"uri": [uri(1)]}), tmp_path / "suggestions.parquet")
     assert "suggestions.parquet has no suggestions" in client.get("/v1/table").json()["trouble"]
+
+
+@pytest.mark.s3
+def test_verdicts_and_suggestions_in_a_bucket_are_seen_as_on_disk(s3_bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(judged_room, "REFRESH_SECONDS", 0.0)
+    scores = write_scores(f"{s3_bucket}/scores")
+    for client in _client(scores, "anna"):
+        assert listed(client, "judged=defect") == []
+        say(scores, "bob", "defect", 1, 2)
+        assert listed(client, "judged=defect") == [1, 2]
+        assert give(client, row=2, verdict="normal").status_code == 200
+        suggest(str(tmp_path), (7, 1), (3, 2))
+        subprocess.run([sys.executable, "-c", ELSEWHERE, scores, str(tmp_path / "suggestions.parquet")], check=True)
+        assert [listed(client, f"judged={said}") for said in VERDICTS] == [[2], [1], [5]]
+        assert client.get("/v1/table").json()["suggestions"] == 2
+        assert listed(client, "suggested=true") == [3, 7]
