@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +23,9 @@ from raydiff import cli, storage
 from raydiff.images.shards import ROWS_PER_SHARD, shard_name
 from raydiff.progress import console, phase
 from raydiff.scoring import table
+from raydiff.scoring.columns import read_columns
 from raydiff.scoring.summary import summarise
+from raydiff.verdicts import table as verdicts_table
 
 CATEGORIES = ("bolt", "capsule", "gear", "fabric", "housing")
 BAD = ("the JPEG file is truncated: it ends before its last pixel", "the file is empty")
@@ -33,11 +35,13 @@ THRESHOLD = 3.0
 def main(
     out: Annotated[str, typer.Option(help="A local folder for the table; one that is there already is measured.")],
     rows: Annotated[int, typer.Option(min=1, help="Of the made table.")] = 1_000_000,
+    verdicts: Annotated[int, typer.Option(min=0, help="Files of ten verdicts each beside the made table.")] = 1000,
     port: Annotated[int, typer.Option(help="Where the viewer listens meanwhile.")] = 8901,
 ) -> None:
     """Make a score table, start the viewer on it and time what its page asks for."""
     if not table.part_names(out):
         make(out, rows)
+        judge(out, verdicts)
     measure(out, port)
 
 
@@ -53,6 +57,17 @@ def make(out: str, rows: int) -> None:
     storage.write_json(storage.join(out, "manifest.json"), {"complete": True, "shards": {}})
     storage.write_json(storage.join(out, "run.json"), {"model_id": "0" * 16, "maps": "none"})
     storage.write_json(storage.join(out, "summary.json"), summarise(out, None).model_dump(mode="json"))
+
+
+def judge(out: str, files: int) -> None:
+    """Write verdicts of images here and there, as inspectors who go through ten images at a time."""
+    rng = np.random.default_rng(2)
+    uris = [uri for part in read_columns(table.parts(out), ["uri"]) for uri in part["uri"].to_pylist()]
+    for _ in range(files):
+        some = [uris[place] for place in rng.integers(len(uris), size=10)]
+        said = [verdicts_table.VERDICTS[kind] for kind in rng.integers(3, size=10)]
+        rows = [verdicts_table.Verdict(*each, "anna", datetime.now(UTC)) for each in zip(some, said, strict=True)]
+        verdicts_table.append(out, verdicts_table.of(rows))
 
 
 def made(numbers: np.ndarray, rng: np.random.Generator) -> pa.Table:
@@ -175,6 +190,8 @@ QUERIES = {
     "all by day": "sort=time",
     "all by path": "sort=uri&descending=false",
     "lowest score first": "descending=false",
+    "judged defective, the first filter by verdict": "judged=defect",
+    "not judged": "judged=none",
 }
 
 if __name__ == "__main__":

@@ -20,12 +20,15 @@ def review(
     model: Annotated[
         str | None, typer.Option(help="The model folder that made the scores, for its levels and colours.")
     ] = None,
+    who: Annotated[
+        str | None, typer.Option(help="Who gives verdicts on the page; by default nobody does, and nothing is written.")
+    ] = None,
     host: Annotated[
         str, typer.Option(help="The address to listen on; 0.0.0.0 lets in whoever reaches this machine.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8001,
 ) -> None:
-    """Look through a score table in a browser, however large; nothing is written. RAYDIFF_SERVE_TOKEN guards it."""
+    """Look through a score table in a browser, however large, and judge its images. RAYDIFF_SERVE_TOKEN guards it."""
     from raydiff.review.serving import review as serve_review
 
-    serve_review(out, host, port, model)
+    serve_review(out, host, port, model, who)

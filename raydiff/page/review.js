@@ -1,10 +1,12 @@
 // The viewer of a score table: a filter and an order, the rows that are left as a grid of pictures, and one row large.
 
 import { call } from "./api.js";
-import { shown } from "./plot.js";
+import { Choice } from "./review_choice.js";
 import { Grid } from "./review_grid.js";
+import { Giver, meant } from "./review_judge.js";
 import { Pictures } from "./review_pictures.js";
-import { Row, fileOf, verdict } from "./review_row.js";
+import { Row } from "./review_row.js";
+import { fill, mark, picture, tag } from "./review_tile.js";
 
 const PAGE = 60; // rows that are asked for at a time
 const PAGES_KEPT = 40;
@@ -18,8 +20,9 @@ const DIRECTIONS = {
   p_value: ["highest first", "lowest first"],
   time: ["latest first", "earliest first"],
   uri: ["Z to A", "A to Z"],
+  rank: ["last first", "first first"],
 };
-const FALLING = { score: "true", p_value: "false", time: "true", uri: "false" }; // what is looked for first
+const FALLING = { score: "true", p_value: "false", time: "true", uri: "false", rank: "false" }; // what is looked for first
 
 const $ = (id) => document.getElementById(id);
 const form = $("filters");
@@ -30,9 +33,18 @@ let query = null; // what is shown, as it is asked for
 let pages = new Map(); // of its rows, the latest last
 let fetching = new Map(); // those under way
 let searching = null; // aborts what is under way
+let changes = null; // of verdicts that the list heeds, so that it stays as it is while it is gone through
 
 const pictures = new Pictures();
 const grid = new Grid($("grid"), { draw, gone, open });
+const giver = new Giver({
+  rows: async (indices) => {
+    await Promise.all(indices.map(fetchPage));
+    return indices.map(rowAt);
+  },
+  changed: () => grid.refresh(),
+});
+const choice = new Choice(grid, (indices, verdict) => giver.judge(indices, verdict));
 const row = new Row({
   step: (by) => (grid.current + by >= 0 && grid.current + by < grid.total ? select(grid.current + by) : null),
   views: ({ part, category }) => {
@@ -42,7 +54,16 @@ const row = new Row({
     $("further").open = true;
     search();
   },
-  closed: () => grid.focus(grid.current),
+  closed: () => {
+    grid.refresh();
+    grid.focus(grid.current);
+  },
+  judge: async (verdict, more) => {
+    const index = grid.current;
+    if (!(await giver.judge([index], verdict, more))) return;
+    row.judge.clear();
+    select(Math.min(index + 1, grid.total - 1));
+  },
   small: (number) => pictures.get(number),
 });
 
@@ -59,6 +80,14 @@ async function start() {
   $("about").title = [table.name, table.model_id ? `model ${table.model_id}` : ""].filter(Boolean).join(", ");
   options("category", table.categories, (name) => name || "(no category)");
   options("reason", table.reasons, (name) => name);
+  if (table.suggestions) {
+    form.elements.suggested.append(new Option("suggested ones", "true"));
+    form.elements.sort.append(new Option("suggestion", "rank"));
+  }
+  $("of-suggested").hidden = !table.suggestions;
+  row.allow(table.who);
+  giver.who = table.who;
+  choice.allowed = Boolean(table.who);
   $("why").hidden = !table.reasons.length;
   $("of-part").hidden = !table.has_parts;
   form.elements.category.closest("label").hidden = table.categories.length < 2;
@@ -98,7 +127,8 @@ function fromAddress() {
     if (!element.name) continue;
     const value = said.get(element.name);
     const prefix = ["category", "reason"].includes(element.name) ? "=" : "";
-    element.value = value === null ? (DEFAULTS[element.name] ?? "") : prefix + value;
+    element.value = value === null ? "" : prefix + value;
+    element.value ||= DEFAULTS[element.name] ?? "";
   }
   nameDirections();
   $("further").open ||= ["reason", "part", "first_day", "last_day", "min_score", "max_score", "min_p", "max_p"].some((name) => said.has(name));
@@ -123,8 +153,10 @@ async function search() {
     clearTimeout(slow);
     if (signal.aborted) return;
     pages = new Map([[0, found.rows]]);
+    changes = found.changes;
     fetching = new Map();
-    trouble("");
+    trouble(found.trouble ?? "");
+    choice.clear();
     const inside = $("grid").contains(document.activeElement); // after a button of the large image
     grid.reset(found.total);
     if (inside && found.total) grid.focus(0);
@@ -159,7 +191,9 @@ function fetchPage(index) {
 
 async function fetched(page, mine, asking) {
   try {
-    const found = await call(`v1/rows?${query}&offset=${page * PAGE}&limit=${PAGE}`, { signal: searching.signal });
+    const heeded = changes === null ? "" : `&changes=${changes}`;
+    const asked = `v1/rows?${query}${heeded}&offset=${page * PAGE}&limit=${PAGE}`;
+    const found = await call(asked, { signal: searching.signal });
     mine.set(page, found.rows);
     const [from, to] = grid.sight.map((each) => Math.floor(each / PAGE));
     for (const each of mine.keys()) {
@@ -176,6 +210,7 @@ async function fetched(page, mine, asking) {
 
 function draw(button, index) {
   const told = rowAt(index);
+  choice.mark(button, index);
   if (!told) {
     button.replaceChildren(tag("span", "picture"), tag("span", "told", "…"));
     button.setAttribute("aria-label", "loading");
@@ -183,21 +218,13 @@ function draw(button, index) {
     button.timer = setTimeout(() => fetchPage(index), STAYED);
     return;
   }
-  if (button.row === told.row) return;
+  if (button.row === told.row) {
+    mark(button, told);
+    return;
+  }
   button.row = told.row;
   button.removeAttribute("aria-label");
-  const [kind, words] = verdict(told);
-  const place = tag("span", "picture");
-  const score = told.score === null ? "" : shown(told.score);
-  const byTime = query.get("sort") === "time";
-  const chance = told.p_value === null ? "" : `p ${shown(told.p_value)}`;
-  const below = tag("span", "told");
-  below.append(
-    line(tag("span", `chip ${kind}`, words), tag("span", "", score)),
-    Object.assign(tag("span", "file", fileOf(told.uri)), { title: told.uri }),
-    line(tag("span", "small", told.category_guessed ?? told.category ?? ""), tag("span", "", byTime ? (told.day ?? "") : chance)),
-  );
-  button.replaceChildren(place, below);
+  const place = fill(button, told, query.get("sort") === "time");
   const found = pictures.get(told.row);
   if (found) picture(place, found);
   else button.timer = setTimeout(() => pictures.ask(told.row, (made) => picture(place, made)), STAYED);
@@ -206,25 +233,6 @@ function draw(button, index) {
 function gone(button) {
   clearTimeout(button.timer);
   if (button.row !== undefined) pictures.forget(button.row);
-}
-
-/** Put a small picture into its place, or why there is none. */
-function picture(place, { image, error, width, height, heat, box }) {
-  if (!image) {
-    place.replaceChildren(tag("span", "why", error));
-    return;
-  }
-  const both = tag("span", "both");
-  both.style.setProperty("--ratio", width / height);
-  both.append(Object.assign(document.createElement("img"), { className: "image", src: image, alt: "" }));
-  if (heat) {
-    const [x, y, wide, high] = box;
-    const over = Object.assign(document.createElement("img"), { className: "heat", src: heat, alt: "" });
-    const shares = { left: x / width, top: y / height, width: wide / width, height: high / height };
-    for (const [side, share] of Object.entries(shares)) over.style[side] = `${100 * share}%`;
-    both.append(over);
-  }
-  place.replaceChildren(both);
 }
 
 function open(index) {
@@ -240,7 +248,14 @@ async function select(index) {
 
 /** Take all filters away. */
 function clear() {
+  if (form.elements.sort.value === "rank") sortBy(DEFAULTS.sort);
   for (const { name } of form.elements) if (name && !(name in DEFAULTS)) form.elements[name].value = "";
+}
+
+function sortBy(name) {
+  form.elements.sort.value = name;
+  form.elements.descending.value = FALLING[name];
+  nameDirections();
 }
 
 function setHeat(value) {
@@ -257,23 +272,12 @@ function trouble(sentence) {
   $("trouble").hidden = !sentence;
 }
 
-function line(...children) {
-  const node = tag("span", "line");
-  node.append(...children);
-  return node;
-}
-
-function tag(name, className, text = "") {
-  return Object.assign(document.createElement(name), { className, textContent: text });
-}
-
 function listen() {
   let typing;
   form.addEventListener("input", (event) => {
-    if (event.target.name === "sort") {
-      form.elements.descending.value = FALLING[event.target.value];
-      nameDirections();
-    }
+    const { name, value } = event.target;
+    if (name === "sort") sortBy(value);
+    if (name === "suggested") sortBy(value ? "rank" : DEFAULTS.sort);
     clearTimeout(typing);
     typing = setTimeout(search, event.target.matches("select") ? 0 : TYPED);
   });
@@ -291,6 +295,13 @@ function listen() {
     if (event.key.toLowerCase() !== "h" || event.ctrlKey || event.metaKey || event.altKey) return;
     if (!event.target.closest("#stage, #grid, .opacity, .row-bar")) return; // elsewhere a letter may be a screen reader's
     setHeat(Number(document.querySelector(".opacity").value) ? 0 : 75);
+  });
+  $("grid").addEventListener("keydown", async (event) => {
+    const [tile, verdict] = [event.target.closest(".tile"), meant(event)];
+    if (!tile || !verdict) return;
+    const index = Number(tile.dataset.index);
+    if (choice.size) choice.give(verdict);
+    else if ((await giver.judge([index], verdict)) && !$("row").open) grid.focus(index + 1);
   });
   addEventListener("hashchange", fromAddress);
 }

@@ -2,34 +2,25 @@
 
 import { call } from "./api.js";
 import { shown } from "./plot.js";
+import { Judge } from "./review_judge.js";
+import { fileOf, verdict } from "./review_words.js";
 import { Viewer } from "./viewer.js";
 
 const $ = (id) => document.getElementById(id);
 const HEADINGS = { anomalous: "Anomalous", fine: "Normal", failed: "Not scored", scored: "Scored" };
 const FIRST = ["score", "p_value", "threshold", "category", "category_guessed", "day", "time", "part", "label", "defect"];
 const NAMES = { p_value: "p-value", map_uri: "Map", model_id: "Model", mask_uri: "Mask", category_guessed: "Model's guess" };
-const LEFT_OUT = new Set(["row", "uri", "error", "is_anomalous", "height", "width", "details"]);
-
-/** What a row's verdict is called, as [kind, words]. */
-export function verdict({ error, is_anomalous: alarm }) {
-  if (error) return ["failed", "not scored"];
-  if (alarm === null) return ["scored", "no verdict"];
-  return alarm ? ["anomalous", "alarm"] : ["fine", "no alarm"];
-}
-
-/** The last part of a URI. */
-export function fileOf(uri) {
-  return (uri ?? "").split("/").at(-1) || "no name";
-}
+const LEFT_OUT = new Set(["row", "uri", "error", "is_anomalous", "height", "width", "details", "judged", "suggestion"]);
 
 export class Row {
   /**
    * `step(by)` asks for another row, `views(row)` for all of its part; `closed()` is told at the end; `small(row)` is the
-   * small picture, if it is known.
+   * small picture, if it is known; `judge(verdict, {note, region})` is told what an inspector says of it.
    */
-  constructor({ step, views, closed, small }) {
+  constructor({ step, views, closed, small, judge }) {
     this.small = small;
     this.viewer = new Viewer($("stage"));
+    this.judge = new Judge(this.viewer, judge);
     this.viewer.zoomed = (scale) => ($("percent").value = `${Math.round(scale * devicePixelRatio * 100)} %`);
     const buttons = {
       out: () => this.viewer.zoom(0.8),
@@ -48,6 +39,7 @@ export class Row {
     };
     for (const [id, does] of Object.entries(buttons)) $(id).addEventListener("click", does);
     $("row").addEventListener("close", () => {
+      if ($("row").open) return; // told late: another row is shown by now
       this.abort?.abort();
       this.shows = null;
       closed();
@@ -61,6 +53,11 @@ export class Row {
     });
   }
 
+  /** Let somebody give verdicts, or nobody. */
+  allow(who) {
+    this.judge.allow(who);
+  }
+
   opacity(share) {
     this.viewer.opacity(share);
   }
@@ -70,10 +67,12 @@ export class Row {
     this.abort?.abort();
     this.abort = new AbortController();
     const { signal } = this.abort;
+    if (this.shows !== told.row) this.judge.clear();
     this.shows = told.row;
     $("place").textContent = `${(index + 1).toLocaleString("en")} of ${total.toLocaleString("en")}`;
     $("previous").disabled = index === 0;
     $("next").disabled = index + 1 >= total;
+    if (document.activeElement.disabled) $("close").focus(); // a button without use would take keys and do nothing
     this.#facts(told);
     this.viewer.show(null);
     $("no-heat").hidden = true;
@@ -87,6 +86,7 @@ export class Row {
         call(`v1/rows/${told.row}/picture?size=large`, { signal }),
       ]);
       if (signal.aborted) return;
+      told.judged = all.judged; // others may have judged it since the list was made
       this.#facts(all);
       this.#picture(picture, told);
     } catch (error) {
@@ -105,6 +105,10 @@ export class Row {
   }
 
   #facts(row) {
+    this.judge.show(row.judged);
+    const { rank, reason } = row.suggestion ?? {};
+    $("suggested").textContent = `Suggestion ${[rank, reason].filter(told).join(": ")}`;
+    $("suggested").hidden = !row.suggestion;
     const [kind] = verdict(row);
     $("name").textContent = fileOf(row.uri);
     $("verdict").className = `verdict ${kind}`;

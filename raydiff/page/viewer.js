@@ -91,6 +91,7 @@ export class Viewer {
     const { clientWidth: width, clientHeight: height } = this.stage;
     this.x = kept(this.x, this.width * this.scale, width);
     this.y = kept(this.y, this.height * this.scale, height);
+    this.plane.style.setProperty("--scale", this.scale);
     this.plane.style.transform = `translate(${this.x}px, ${this.y}px) scale(${this.scale})`;
     this.image.classList.toggle("pixels", this.scale >= 3);
     // A finger scrolls the page over an image that is whole, and moves one that is zoomed.

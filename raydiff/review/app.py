@@ -1,7 +1,7 @@
-"""The HTTP routes of the viewer: its page, and an API that reads. Nothing is written, whatever is asked.
+"""The HTTP routes of the viewer: its page, and an API that reads, and takes verdicts where somebody gives them.
 
 A row is asked for by its number. No path and no URI comes from a request, so that only what stands in the table is ever
-opened.
+opened or judged.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from raydiff.errors import RaydiffError, SettingsError
 from raydiff.review.archive import About
+from raydiff.review.giving import Giving
 from raydiff.review.table import MOST_A_PAGE, PAGE, Filter, Found, Order, Table
 from raydiff.review.thumbnails import Pictures, Size
 from raydiff.scoring import tokens
@@ -51,11 +52,15 @@ class Shown(Settings):
 class Review:
     """A score table that is looked through."""
 
-    def __init__(self, table: Table, pictures: Pictures, about: Callable[[], About]) -> None:
+    def __init__(
+        self, table: Table, pictures: Pictures, about: Callable[[], About], giving: Giving | None = None
+    ) -> None:
         """Args:
         about: called at the first request for it, as it may have to read columns.
+        giving: takes verdicts; by default nobody gives any.
         """
         self.table, self.pictures = table, pictures
+        self.giving = giving or Giving(table, None)
         self._about = about
         self._told: About | None = None
         self._places = asyncio.Semaphore(PICTURES_AT_ONCE)
@@ -65,12 +70,27 @@ class Review:
         """The table as a whole."""
         if self._told is None:
             self._told = await asyncio.to_thread(self._about)
-        return JSONResponse(self._told.model_dump(mode="json"), headers=ANSWERED)
+        await asyncio.to_thread(self.refresh)
+        told = {
+            **self._told.model_dump(mode="json"),
+            "who": self.giving.who,
+            "suggestions": len(self.table.suggestions),
+        }
+        return JSONResponse(told | self._trouble(), headers=ANSWERED)
+
+    def refresh(self) -> None:
+        """See what others said, and what is suggested."""
+        self.table.judged.refresh()
+        self.table.suggestions.refresh()
+
+    def _trouble(self) -> dict[str, Any]:
+        return {"trouble": self.table.judged.trouble or self.table.suggestions.trouble or None}
 
     async def rows(self, request: Request) -> Response:
         """A page of the rows that a filter leaves, in an order, and how many there are in all."""
         asked = _parsed(Rows, request.query_params)
-        wanted = Filter.parse(asked.model_dump(include=set(Filter.model_fields)))
+        await asyncio.to_thread(self.table.judged.refresh)
+        wanted = self.table.dated(Filter.parse(asked.model_dump(include=set(Filter.model_fields))))
         left = await self._found(request, wanted, Order.parse(asked.model_dump(include=set(Order.model_fields))))
         if left is None:
             return Response(status_code=_GONE)
@@ -81,9 +101,15 @@ class Review:
             "alarms": left.alarms,
             "errors": left.errors,
             "offset": asked.offset,
-            "rows": [{"row": number, **row} for number, row in zip(numbers, rows, strict=True)],
+            "changes": wanted.changes,
+            "rows": [self._told_of(number, row) for number, row in zip(numbers, rows, strict=True)],
         }
-        return JSONResponse(told, headers=ANSWERED)
+        return JSONResponse(told | self._trouble(), headers=ANSWERED)
+
+    def _told_of(self, number: int, row: dict[str, Any]) -> dict[str, Any]:
+        """A row with what was said of it."""
+        said = {"judged": self.table.judged.of(row["uri"]), "suggestion": self.table.suggestions.of(row["uri"])}
+        return {"row": number, **row, **said}
 
     async def _found(self, request: Request, wanted: Filter, order: Order) -> Found | None:
         """What `Table.find` gives; None if nobody waits for it any more when its turn comes."""
@@ -99,7 +125,7 @@ class Review:
         """All that the table says of a row."""
         number = self._number(request)
         (found,) = _plain(await asyncio.to_thread(self.table.files.take, [number]))
-        return JSONResponse({"row": number, **found}, headers=ANSWERED)
+        return JSONResponse(self._told_of(number, found), headers=ANSWERED)
 
     async def picture(self, request: Request) -> Response:
         """The picture of a row, small or large, with its heat map."""
@@ -143,6 +169,7 @@ def review_app(review: Review, token_hash: str | None, hosts: Collection[str] | 
         Route("/v1/rows", guarded(review.rows)),
         Route("/v1/rows/{row:int}", guarded(review.row)),
         Route("/v1/rows/{row:int}/picture", guarded(review.picture)),
+        Route("/v1/verdicts", guarded(review.giving.give), methods=["POST"]),
     ]
     handlers: Mapping[Any, Any] = {
         Refusal: refused,
@@ -166,7 +193,8 @@ async def _unreadable(_: Request, error: Any) -> Response:
 
 async def _unknown(request: Request, error: Any) -> Response:
     path, method = request.url.path, request.method
-    sentence = f"{path} does not take {method}: the viewer only reads" if error.status_code == 405 else ""
+    taken = (error.headers or {}).get("Allow", "")
+    sentence = f"{path} does not take {method}; it takes {taken}" if error.status_code == 405 else ""
     return JSONResponse(
         {"error": sentence or f"there is nothing at {path}; the page is at /"}, error.status_code, error.headers
     )

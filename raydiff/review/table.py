@@ -7,7 +7,7 @@ page is asked for.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from datetime import date
 from typing import Literal, NamedTuple, Self
 
@@ -19,7 +19,10 @@ from pydantic import Field, model_validator
 from raydiff.images.table import PART
 from raydiff.review.columns import ALARM, ERROR, NORMAL, NOTHING, UNJUDGED, Columns
 from raydiff.review.files import Files
+from raydiff.review.judged import CODES, Judged
 from raydiff.review.recent import Recent
+from raydiff.review.suggestions import Suggestions
+from raydiff.review.uri_search import UriSearch
 from raydiff.settings import Settings
 
 PAGE = 60
@@ -46,6 +49,9 @@ class Filter(Settings):
     max_p: float | None = Field(None, ge=0, le=1)
     part: str | None = None  # of the column `part`
     text: str | None = Field(None, min_length=1, max_length=1000)  # somewhere in the URI, in large or small letters
+    judged: Literal["none", "normal", "defect", "unsure"] | None = None  # an inspector's verdict that counts
+    changes: int | None = Field(None, ge=0)  # of verdicts that `judged` heeds (see `Judged`); None: all there are
+    suggested: bool = False
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -62,7 +68,7 @@ class Order(Settings):
     Of equal p-values, which are many where a calibration had few images, the higher score comes first either way.
     """
 
-    sort: Literal["score", "p_value", "time", "uri"] = "score"
+    sort: Literal["score", "p_value", "time", "uri", "rank"] = "score"  # rank: of suggestions
     descending: bool = True
 
 
@@ -80,6 +86,9 @@ class Table:
     def __init__(self, files: Files) -> None:
         self.files = files
         self.columns = Columns(files)
+        search = UriSearch(files)
+        self.judged = Judged(files, search)
+        self.suggestions = Suggestions(files, search)
         self._found: Recent[Found] = Recent(ORDERS_BYTES)
         self._lock = threading.Lock()  # one search at a time: what it needs in memory is needed once
 
@@ -92,32 +101,43 @@ class Table:
         with self._lock:
             found = self.known(wanted, order)
             if found is None:
+                wanted = self.dated(wanted)
                 left = self._left(wanted)
                 found = left._replace(rows=self._ordered(left.rows, order))
-                self._found.put((wanted, order), found, found.rows.nbytes)
+                self._found.put(self._key(wanted, order), found, found.rows.nbytes)
             return found
 
     def known(self, wanted: Filter, order: Order) -> Found | None:
         """What `find` gives, if it was found lately."""
-        return self._found.get((wanted, order))
+        return self._found.get(self._key(self.dated(wanted), order))
+
+    def dated(self, wanted: Filter) -> Filter:
+        """A filter that says which verdicts it heeds: as many as were given by now, if it did not say so."""
+        now = self.judged.changes
+        heeded = min(now if wanted.changes is None else wanted.changes, now) if wanted.judged else None
+        return wanted if wanted.changes == heeded else wanted.changed(changes=heeded)
+
+    def _key(self, wanted: Filter, order: Order | None) -> Hashable:
+        by_rank = wanted.suggested or (order is not None and order.sort == "rank")
+        return wanted, order, self.suggestions.edition if by_rank else 0
 
     def page(self, found: Found, offset: int, limit: int = PAGE) -> pa.Table:
         """Some of the rows that were found, with the columns SHOWN."""
         return self.files.take(found.rows[offset : offset + limit], SHOWN)
 
     def _left(self, wanted: Filter) -> Found:
-        left = self._found.get(wanted)
+        left = self._found.get(self._key(wanted, None))
         if left is None:
             self.columns.load(*_needed(wanted), "state")
             mask = self._mask(wanted)
             rows = np.arange(self.files.rows, dtype=np.uint32) if mask is None else np.flatnonzero(mask).astype("u4")
             alarms, errors = (int(np.count_nonzero(self.columns["state"][rows] == each)) for each in (ALARM, ERROR))
             left = Found(rows, alarms, errors)
-            self._found.put(wanted, left, left.rows.nbytes)
+            self._found.put(self._key(wanted, None), left, left.rows.nbytes)
         return left
 
     def _ordered(self, rows: np.ndarray, order: Order) -> np.ndarray:
-        keys = self.columns[order.sort][rows]
+        keys = self.suggestions.ranks(rows) if order.sort == "rank" else self.columns[order.sort][rows]
         if order.sort == "uri":
             keys = keys.astype(np.int64)
         nothing = np.isnan(keys) if keys.dtype.kind == "f" else keys == NOTHING
@@ -153,6 +173,13 @@ class Table:
                 tests.append(column[name] <= high)
             if name == "day" and low is None and high is not None:
                 tests.append(column[name] != NOTHING)
+        if wanted.judged is not None:
+            assert wanted.changes is not None
+            tests.append(self.judged.states(wanted.changes) == CODES[wanted.judged])
+        if wanted.suggested:
+            suggested = np.zeros(self.files.rows, bool)
+            suggested[self.suggestions.ranked().rows] = True
+            tests.append(suggested)
         mask = np.logical_and.reduce(tests) if tests else None
         if wanted.part is not None:
             mask = self._scanned(PART, lambda parts: pc.equal(parts, wanted.part), mask)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -90,12 +90,35 @@ def read(scores_uri: str) -> pa.Table:
         StorageError: if a file cannot be read.
         DataError: if one is not as `append` writes them.
     """
+    tables = [rows for _, rows in read_files(scores_uri)]
+    return pa.concat_tables([SCHEMA.empty_table(), *tables]).combine_chunks()
+
+
+def read_files(
+    scores_uri: str, known: Collection[str] = (), told: Callable[[int, int], None] = lambda *_: None
+) -> list[tuple[str, pa.Table]]:
+    """The files of the table in the order of their names, each as (name, its rows in SCHEMA).
+
+    As no file is ever changed, who has read some before reads those alone that were added since.
+
+    Args:
+        known: names of files that are left out.
+        told: called after each file with how many are read, and of how many.
+
+    Raises:
+        StorageError: if a file cannot be read, or the folder cannot be listed.
+        DataError: if one is not as `append` writes them.
+    """
     folder = storage.join(scores_uri, TABLE)
     found = storage.list_files(folder) if storage.exists(folder) else []
-    files = [uri for uri in found if _NAME.fullmatch(storage.name(uri))]
+    files = {storage.name(uri): uri for uri in found}
+    names = [name for name in files if _NAME.fullmatch(name) and name not in known]
     with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-        tables = list(pool.map(_read, files))
-    return pa.concat_tables([SCHEMA.empty_table(), *tables]).combine_chunks()
+        tables = []
+        for rows in pool.map(_read, [files[name] for name in names]):
+            tables.append(rows)
+            told(len(tables), len(names))
+    return list(zip(names, tables, strict=True))
 
 
 def newest(rows: pa.Table) -> pa.Table:
