@@ -67,14 +67,32 @@ class Examples(Protocol):
     """The examples of the training images, for `fit_statistics`."""
 
     def __len__(self) -> int:
-        """How many images."""
+        """How many examples."""
 
     def batches(self) -> Iterator[Tensor]:
         """All examples once, in a fixed order, some images at a time."""
 
     @property
     def categories(self) -> Sequence[str]:
-        """Each image's category, in that order."""
+        """Each example's category, in that order."""
+
+
+class FurtherExamples(Examples, Protocol):
+    """The examples of further normal images, for `learn`."""
+
+    @property
+    def images(self) -> Sequence[str]:
+        """Each example's image, by its URI; an image of several tiles has several examples."""
+
+
+class Learnt(NamedTuple):
+    """What a method took in of further normal images, without gradients."""
+
+    added: int  # vectors to its memory bank
+    full: bool  # whether it would have taken more, had it room
+    # of each image how far it lies from all that was known and from all other images, by its URI; above 1 it is
+    # farther than any normal image was from what was known
+    alone: Mapping[str, float]
 
 
 Rows = Sequence[Mapping[str, Any]]
@@ -143,6 +161,13 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def fit_statistics(self, examples: Examples, seed: int, report: Report = quiet) -> None:
         """Everything that is learnt without gradients, in bounded memory."""
+
+    def learn(self, examples: FurtherExamples, seed: int, report: Report = quiet) -> Learnt | None:
+        """Take in further normal images, without gradients and in bounded memory; None where a method cannot.
+
+        What it knew of normal images stays as it is.
+        """
+        return None
 
     def stand_in(self, examples: Tensor, images: Sequence[int]) -> None:
         """Take on statistics as large as `fit_statistics` finds them in so many images of each category.

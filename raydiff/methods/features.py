@@ -16,7 +16,18 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from raydiff.methods.base import Examples, Method, Report, Rows, ScoreSettings, TrainSettings, quiet
+from raydiff.methods.base import (
+    Examples,
+    FurtherExamples,
+    Learnt,
+    Method,
+    Report,
+    Rows,
+    ScoreSettings,
+    TrainSettings,
+    quiet,
+)
+from raydiff.methods.further_patches import learn_patches
 from raydiff.nn import backbones, json_tensor
 from raydiff.nn.backbones import Backbone, BackboneSettings
 from raydiff.nn.category_statistics import CategorySums, likeliest
@@ -241,6 +252,10 @@ class FeatureMethod(Method):
                 if len(pool) > most:
                     pool = pool[torch.randperm(len(pool), generator=generator)[:most].to(pool.device)]
                 yield place, pool
+
+    def learn(self, examples: FurtherExamples, seed: int, report: Report = quiet) -> Learnt:
+        """Into the bank, what it lacks of further images' patches; statistics stay, so that features mean the same."""
+        return learn_patches(self, examples, seed, report)
 
     def stand_in(self, examples: Tensor, images: Sequence[int]) -> None:
         """Banks of as many vectors as so many images of each category would give, the examples' own again and again."""

@@ -72,6 +72,35 @@ def cover_radius(kept: Tensor) -> float:
     return float((kept[:-1] - kept[-1]).float().square().sum(1).amin().sqrt())
 
 
+def extension(vectors: Tensor, bank: Tensor, radius: float, most: int) -> Tensor:
+    """Choose of further vectors those that a bank lacks: the farthest first, until all lie within a radius of what
+    there is then.
+
+    Args:
+        vectors: (n, d), finite.
+        bank: (m, d) with m >= 1.
+        radius: below 0 all of them are chosen, up to `most`.
+        most: how many to choose at most; if these do not suffice, the vectors left out are the nearest ones.
+
+    Returns:
+        indices in the order taken.
+    """
+    taken: list[int] = []
+    if not len(vectors):
+        return torch.tensor(taken, dtype=torch.long, device=vectors.device)
+    nearest = nearest_neighbours(vectors, bank, 1)[0][:, 0].square()
+    norms = vectors.square().sum(1)
+    while len(taken) < min(most, len(vectors)):
+        place = int(nearest.argmax())
+        if radius >= 0 and nearest[place] <= radius**2:
+            break
+        taken.append(place)
+        distance = torch.addmv(norms, vectors, vectors[place], alpha=-2) + norms[place]
+        nearest = torch.minimum(nearest, distance)
+        nearest[place] = -torch.inf  # rounding must not let a vector be taken twice
+    return torch.tensor(taken, dtype=torch.long, device=vectors.device)
+
+
 class _Cover:
     """A coreset as it grows, and what is known of the distances to it.
 

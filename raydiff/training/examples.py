@@ -127,5 +127,6 @@ class ExampleWriter:
             examples = examples_of(self.method, tiles, rows)
         except DataError as error:
             return 0, str(error)
-        store.write_part(self.store_uri, part, examples, [row["category"] for row in rows])
+        told = [row["category"] for row in rows], [row["uri"] for row in rows]
+        store.write_part(self.store_uri, part, examples, *told)
         return len(rows), ""

@@ -26,9 +26,11 @@ def part_uri(store_uri: str, part: int) -> str:
     return storage.join(store_uri, f"part-{part:06d}.safetensors")
 
 
-def write_part(store_uri: str, part: int, examples: Tensor, categories: Sequence[str]) -> None:
-    """Write one part, whole or not at all: its examples and what each of them shows."""
-    about = {"categories": json.dumps(list(categories))}
+def write_part(
+    store_uri: str, part: int, examples: Tensor, categories: Sequence[str], images: Sequence[str] = ()
+) -> None:
+    """Write one part, whole or not at all: its examples, what each shows and, if known, of which image it is."""
+    about = {"categories": json.dumps(list(categories)), "images": json.dumps(list(images))}
     data = safetensors.torch.save({"examples": examples.contiguous()}, about)
     storage.write_bytes(part_uri(store_uri, part), data)
 
@@ -41,6 +43,20 @@ def finish(store_uri: str, counts: Mapping[int, int], errors: Mapping[str, str],
         **about,
     }
     storage.write_json(storage.join(store_uri, INDEX), index)
+
+
+def join(store_uri: str, uris: Sequence[str]) -> None:
+    """Make a store of the examples of several complete ones, whose parts stay where they are."""
+    counts: dict[int, int] = {}
+    places: dict[str, str] = {}
+    errors: dict[str, str] = {}
+    for uri in uris:
+        index = storage.read_json(storage.join(uri, INDEX))
+        for part, count in sorted((int(part), count) for part, count in index["counts"].items()):
+            places[str(len(counts))] = part_uri(uri, part)
+            counts[len(counts)] = count
+        errors |= index["errors"]
+    finish(store_uri, counts, errors, {"parts": places})
 
 
 def is_finished(store_uri: str) -> bool:
@@ -68,9 +84,11 @@ class ExampleStore:
         own = own[rank::world]
         if not own:
             raise DataError(f"{uri} holds no usable training image; `raydiff index` shows why")
-        files = [_opened(part_uri(uri, part)) for part in own]
+        elsewhere = index.get("parts", {})  # of a store that `join` made
+        files = [_opened(elsewhere.get(str(part)) or part_uri(uri, part)) for part in own]
         self._parts = [file.get_slice("examples") for file in files]
         self.categories: list[str] = [name for file in files for name in json.loads(file.metadata()["categories"])]
+        self.images: list[str] = [name for file in files for name in json.loads(file.metadata().get("images", "[]"))]
         self._rows = [(part, row) for part, number in enumerate(own) for row in range(counts[number])]
 
     def __len__(self) -> int:

@@ -98,7 +98,7 @@ def train(
         if not storage.exists(trained_uri):
             checkpoints_uri = storage.join(run_uri, "checkpoints")
             given = settings, examples_uri, fitted_uri, trained_uri
-            _fit_gradients(method, *given, checkpoints_uri, f"train-{named}", workers, seed)
+            fit_gradients(method, *given, checkpoints_uri, f"train-{named}", workers, seed)
         fitted_uri = trained_uri
         record = storage.read_json(_record_uri(trained_uri))
         record["loss_curve"] = [(step, loss) for step, loss in record["loss_curve"]]
@@ -124,7 +124,7 @@ def train(
     return model
 
 
-def _fit_gradients(
+def fit_gradients(
     method: str,
     settings: TrainSettings,
     examples_uri: str,
@@ -135,7 +135,13 @@ def _fit_gradients(
     workers: Workers,
     seed: int,
 ) -> None:
-    """Gradient steps from the statistics on; what is trained is written last, beside its record."""
+    """Gradient steps from the statistics on; what is trained is written last, beside its record.
+
+    Weights that stand beside the statistics are gone on from.
+
+    Raises:
+        ClusterError: if the training failed.
+    """
     fs, path = storage.arrow_filesystem(checkpoints_uri)
     with shown_progress(method, "steps") as board:
         trainer = TorchTrainer(
