@@ -26,6 +26,7 @@ COMMANDS = [
     "review",
     "verdicts",
     "suggest",
+    "learn",
     "score",
     "evaluate",
     "report",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raydiff.images.index import IndexReport
+    from raydiff.learning.outcome import Outcome as Learning
     from raydiff.learning.suggest import Suggested
     from raydiff.model.folder import Model
     from raydiff.planning.plan import Plan
@@ -111,6 +112,37 @@ def verdicts(summary: Verdicts, brought: Brought | None, uri: str) -> dict[str, 
     }
     found = summary._asdict() | {"first": [each._asdict() for each in summary.first]}
     return {"scores": uri, "added": added, "verdicts": found}
+
+
+def learnt(found: Learning, uri: str) -> dict[str, Any]:
+    """What a model learnt of verdicts: where the new one is, and its alarms before and after."""
+    from raydiff.learning.outcome import TOLD
+
+    counts = {name: getattr(found, name)._asdict() for name in ("own", "calibrating", "teaching", "defects")}
+    judged = found.judged
+    return {
+        "model": uri,
+        "id": found.model,
+        "parent": found.parent,
+        "method": found.method,
+        "rate": found.calibration.rate,
+        "share_judged": found.share_judged,
+        "alarms": counts,
+        "memory_bank_added": found.learnt and found.learnt.added,
+        "steps": found.steps,
+        "contradictions": [each._asdict() for each in judged.contradictions[:TOLD]],
+        "alone": found.alone[:TOLD],
+        "lost": found.lost[:TOLD],
+        "left_out": {
+            "unsure": judged.unsure,
+            "missing": judged.missing,
+            "unreadable": judged.unreadable + found.unread,
+            "repeated": judged.repeated,
+            "beyond_most": judged.left,
+            "without_calibration": found.uncounted,
+        },
+        "sentences": found.sentences(),
+    }
 
 
 def suggested(found: Suggested, uri: str) -> dict[str, Any]:

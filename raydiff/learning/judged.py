@@ -1,0 +1,205 @@
+"""The judged images that a model learns from, and what each of them is for.
+
+An image judged normal either teaches or calibrates, never both, in this learning or in any later one: a hash decides,
+of the part that it shows, where that is known, or else of its content. Two pictures of one part on both sides would
+make the new model look better than it is on a fresh part. Images judged defective do neither; they tell what a model
+finds. Content with two verdicts counts for nothing until somebody has looked again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raydiff import storage
+from raydiff.errors import DataError, ImageError, StorageError
+from raydiff.images import packed_archive, pages
+from raydiff.images import table as image_table
+from raydiff.scoring import table as scores
+from raydiff.scoring.columns import KINDS, applied_categories, read_part
+from raydiff.verdicts import table as verdicts
+from raydiff.verdicts.archive import Contradiction, contradictions
+
+TEACHING = 0.5  # of the images judged normal; the others calibrate
+MOST = 10_000  # images of a kind and category that are used; of more those with the lowest hash
+
+TEACH, CALIBRATE, DEFECT = "teach", "calibrate", "defect"
+_COLUMNS = [
+    "uri", "dataset", "category", "category_guessed", "split", "content_hash", "score", "threshold", "is_anomalous",
+    "error", image_table.PART, image_table.BIT_DEPTH, image_table.ROI,
+]  # fmt: skip
+
+
+class Judged(NamedTuple):
+    """What there is to learn from."""
+
+    rows: pa.Table  # (N,) of the score tables, with `use` (TEACH, CALIBRATE or DEFECT), `applied` and `archive`
+    contradictions: list[Contradiction]
+    unsure: int
+    unreadable: int  # judged, but without a score
+    missing: int  # judged, but not in the score table
+    repeated: int  # with the bytes and the verdict of another
+    left: int  # beyond MOST
+    alarm_share: float | None  # of all scored images of the archives those that raised an alarm, null where none says
+
+    def of(self, use: str) -> pa.Table:
+        """The rows for one use."""
+        return self.rows.filter(pc.equal(self.rows["use"], use))
+
+
+def judged(archives: Sequence[str], own: frozenset[str] = frozenset(), teaches: bool = True) -> Judged:
+    """The judged images of score tables, by the newest verdict of each.
+
+    Args:
+        archives: folders of score tables, with verdicts beside them.
+        own: URIs of images that calibrate already; where they are judged, too, they do nothing else.
+        teaches: False has all normal ones calibrate, for a method that has nothing to be taught.
+
+    Raises:
+        DataError: if there is no score table, no verdict, or none that can be used.
+        StorageError: if something cannot be read.
+    """
+    newest = verdicts.newest(pa.concat_tables([verdicts.read(archive) for archive in archives]))
+    if not len(newest):
+        raise DataError(
+            f"{', '.join(archives)}: there are no verdicts; add some with `raydiff verdicts --add`, or on the page of "
+            "`raydiff review`"
+        )
+    said = dict(zip(newest["uri"].to_pylist(), newest["verdict"].to_pylist(), strict=True))
+    found, alarms, scored = _looked_up(archives, said)
+    found = found.filter(pc.invert(pc.is_in(found["uri"], pa.array(sorted(own), pa.string()))))
+    readable = found.filter(pc.is_valid(found["score"]))
+    contradicting = contradictions(newest, readable)
+    against = pa.array([each.content_hash for each in contradicting], pa.string())
+    clear = readable.filter(pc.invert(pc.fill_null(pc.is_in(readable["content_hash"], against), False)))
+    uses = [_use(said[uri], place, teaches) for uri, place in zip(clear["uri"].to_pylist(), _sides(clear), strict=True)]
+    sure = clear.append_column("use", pa.array(uses, pa.string())).filter(pa.array([use is not None for use in uses]))
+    kept, repeated, left = _bounded(sure)
+    if not len(kept):
+        raise DataError(
+            f"{', '.join(archives)}: of {len(said):,} judged images none can be learnt from: they are judged unsure, "
+            "contradict each other, or have no score"
+        )
+    return Judged(
+        rows=kept,
+        contradictions=contradicting,
+        unsure=sum(verdict == verdicts.UNSURE for verdict in said.values()),
+        unreadable=len(found) - len(readable),
+        missing=len(said.keys() - set(found["uri"].to_pylist()) - own),
+        repeated=repeated,
+        left=left,
+        alarm_share=alarms / scored if scored else None,
+    )
+
+
+def _looked_up(archives: Sequence[str], said: dict[str, str]) -> tuple[pa.Table, int, int]:
+    """The judged images' rows, each once, of the first archive that has it; how many rows alarm, and have scores."""
+    fields = [KINDS.field(name) for name in _COLUMNS] + [
+        pa.field("archive", pa.string()),
+        pa.field("shard", pa.string()),
+    ]
+    found = [pa.schema(fields).empty_table()]
+    seen: set[str] = set()
+    alarms = scored = 0
+    for archive in archives:
+        for uri in scores.parts(archive):
+            part = read_part(uri, _COLUMNS).select(_COLUMNS)
+            alarms += pc.sum(part["is_anomalous"]).as_py() or 0
+            scored += pc.count(part["is_anomalous"]).as_py()
+            places = [place for place, name in enumerate(part["uri"].to_pylist()) if name in said and name not in seen]
+            if places:
+                rows = part.take(pa.array(places))
+                seen.update(rows["uri"].to_pylist())
+                for name, value in (("archive", archive), ("shard", scores.part_name(uri))):
+                    rows = rows.append_column(name, pa.array([value] * len(rows), pa.string()))
+                found.append(rows)
+    rows = pa.concat_tables(found)
+    return rows.append_column("applied", applied_categories(rows)), alarms, scored
+
+
+def _use(verdict: str, place: float, teaches: bool) -> str | None:
+    """What an image is for that falls at a `side`."""
+    if verdict == verdicts.UNSURE:
+        return None
+    if verdict == verdicts.DEFECT:
+        return DEFECT
+    return TEACH if teaches and place < TEACHING else CALIBRATE
+
+
+def side(name: str) -> float:
+    """Where in [0, 1) what has a name falls, evenly and always alike: below TEACHING it teaches."""
+    return int.from_bytes(hashlib.sha256(f"learn:{name}".encode()).digest()[:8], "big") / 2**64
+
+
+def _sides(rows: pa.Table) -> list[float]:
+    """Where each image falls: by its category and part, its content, or, if neither is known, its URI."""
+    told = (rows[name].to_pylist() for name in ("applied", image_table.PART, "content_hash", "uri"))
+    return [
+        side(f"{category}/{part}" if part else content or uri)
+        for category, part, content, uri in zip(*told, strict=True)
+    ]
+
+
+def _bounded(rows: pa.Table) -> tuple[pa.Table, int, int]:
+    """Each content once, MOST of a use and category; how many were copies, and how many too many."""
+    contents: set[str] = set()
+    by_kind: dict[tuple[str, str | None], list[tuple[float, int]]] = {}
+    repeated = 0
+    told = (rows[name].to_pylist() for name in ("uri", "content_hash", "use", "applied"))
+    for place, (uri, content, use, category) in enumerate(zip(*told, strict=True)):
+        if content and content in contents:
+            repeated += 1
+            continue
+        contents.add(content or uri)
+        by_kind.setdefault((use, category), []).append((side(content or uri), place))
+    kept = sorted(place for each in by_kind.values() for _, place in sorted(each)[:MOST])
+    left = sum(max(0, len(each) - MOST) for each in by_kind.values())
+    return rows.take(pa.array(kept, pa.int64())), repeated, left
+
+
+def image_rows(rows: pa.Table, work_uri: str) -> pa.Table:
+    """Judged images as an image table; of a packed archive those that are gone are unpacked under `work_uri`.
+
+    Raises:
+        StorageError: if that cannot be written.
+    """
+    packed = {archive: _packed(archive) for archive in rows["archive"].unique().to_pylist()}
+    told = zip(*(rows[name].to_pylist() for name in ("uri", "archive", "shard")), strict=True)
+    uris = [_within_reach(uri, packed[archive], shard, work_uri) for uri, archive, shard in told]
+    defective = pc.equal(rows["use"], DEFECT)
+    columns = {
+        "uri": pa.array(uris, pa.string()),
+        "dataset": pc.fill_null(rows["dataset"], "archive"),
+        "category": pc.fill_null(rows["category"], "unknown"),  # the model guesses, as it did in the archive
+        "split": pa.array(["test"] * len(rows), pa.string()),
+        "label": defective.cast(pa.int8()),
+        "defect": pc.if_else(defective, pa.scalar(None, pa.string()), "good"),
+        "mask_uri": pa.nulls(len(rows), pa.string()),
+    }
+    further = [name for name in (image_table.ROI, image_table.BIT_DEPTH) if rows[name].null_count < len(rows)]
+    return pa.table({**columns, **{name: rows[name] for name in further}})
+
+
+def _packed(archive: str) -> str:
+    """The packed archive that the scores in a folder are of; empty where it is none."""
+    run = storage.join(archive, scores.RUN)
+    source = packed_archive.scored(storage.read_json(run)) if storage.exists(run) else ""
+    return source if source and packed_archive.is_packed(source) else ""
+
+
+def _within_reach(uri: str, packed: str, shard: str, work_uri: str) -> str:
+    """Where an image can be read."""
+    file = pages.file_of(uri)
+    if not packed or storage.exists(file):
+        return uri
+    name = f"{hashlib.sha256(file.encode()).hexdigest()[:16]}-{storage.name(file)}"
+    place = storage.join(work_uri, "images", name)
+    if not storage.exists(place):
+        with contextlib.suppress(ImageError, StorageError):  # it becomes an image that cannot be read
+            storage.write_bytes(place, packed_archive.fetch(uri, packed, shard).data)
+    return place + uri.removeprefix(file)

@@ -1,0 +1,113 @@
+"""What a model learnt comes to: its alarms on the judged images and on its own normals, before and after."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from raydiff.learning.judged import Judged
+from raydiff.methods.base import Learnt
+from raydiff.model.calibration import Calibration
+from raydiff.model.interval import CONFIDENCE, clopper_pearson
+
+SHOWN = 5  # images that are printed of a kind
+TOLD = 1000  # and that a document holds
+
+
+class Alarms(NamedTuple):
+    """How many of some images raise an alarm, before and after."""
+
+    images: int
+    before: int
+    after: int
+
+    def said(self) -> str:
+        """In words, with the interval of the share after."""
+        if not self.images:
+            return "there are none"
+        low, high = clopper_pearson(self.after, self.images)
+        share = f"{self.after / self.images:.2%}, {low:.2%} to {high:.2%} at {CONFIDENCE:.0%}"
+        return f"{self.before:,} before, {self.after:,} after ({share}) of {self.images:,}"
+
+
+class Outcome(NamedTuple):
+    """What came of a learning."""
+
+    parent: str  # id of the model that learnt
+    model: str  # id of what it became
+    method: str
+    own: Alarms  # of the run's normals that calibrate
+    calibrating: Alarms  # of the images judged normal that calibrate
+    teaching: Alarms  # of those that taught
+    defects: Alarms  # of those judged defective
+    lost: list[str]  # of these those that raised an alarm before and do not any more
+    counted: int  # images judged normal that the calibration has
+    uncounted: int  # those that it has not, because they are of no category that the model is calibrated for
+    unread: int  # judged, but not readable any more
+    learnt: Learnt | None
+    steps: int  # by gradients
+    alone: list[str]  # judged normal and far from all others
+    judged: Judged
+    calibration: Calibration  # of the new model
+
+    @property
+    def share_judged(self) -> float:
+        """Of the images that calibrate those that were judged."""
+        return self.counted / (self.own.images + self.counted)
+
+    def sentences(self) -> list[str]:
+        """What was learnt, what it comes to, and what is promised."""
+        return [*self._learnt(), *self._came_to(), *self._promise(), *self._to_look_at()]
+
+    def _learnt(self) -> list[str]:
+        told = [f"{self.teaching.images:,} images judged normal taught"]
+        if self.learnt is not None:
+            full = ", which is as many as it may hold" if self.learnt.full else ""
+            told.append(f"{self.learnt.added:,} patches are new to the memory bank{full}")
+        if self.steps:
+            told.append(f"the network took {self.steps:,} further steps on old and new images")
+        if self.learnt is None and not self.steps:
+            told.append(f"{self.method} has nothing to be taught, so all images judged normal calibrate")
+        return ["; ".join(told)]
+
+    def _came_to(self) -> list[str]:
+        return [
+            f"alarms on images judged normal that taught nothing: {self.calibrating.said()}",
+            f"alarms on images judged normal that taught: {self.teaching.said()}",
+            f"alarms on images judged defective: {self.defects.said()}",
+            f"alarms on the run's own held-out normals: {self.own.said()}",
+        ]
+
+    def _promise(self) -> list[str]:
+        of_archive = self.judged.alarm_share
+        beside = f"; of the archive's images {of_archive:.1%} raised one" if of_archive is not None else ""
+        promise = (
+            f"promised: at most {self.calibration.rate:.2%} false alarms on normal images of which no more than "
+            f"{self.share_judged:.1%} are like those judged ({self.counted:,} of the "
+            f"{self.own.images + self.counted:,} images that calibrate){beside}"
+        )
+        return [promise, *(sentence for sentence in self.calibration.sentences() if "too few" in sentence)]
+
+    def _to_look_at(self) -> list[str]:
+        told = []
+        for count, what in (
+            (self.judged.unsure, "are judged unsure"),
+            (self.judged.missing, "are not in the score table"),
+            (self.judged.unreadable, "could not be scored"),
+            (self.unread, "cannot be read any more"),
+            (self.judged.repeated, "have the bytes of another"),
+            (self.judged.left, "are more of a kind than are used"),
+            (self.uncounted, "are normal, but of no category that the model is calibrated for"),
+        ):
+            if count:
+                told.append(f"left out: {count:,} judged images that {what}")
+        pairs = [f"{each.normal[0]} (normal) and {each.defect[0]} (defect)" for each in self.judged.contradictions]
+        told += _listed("the same content has two verdicts, and counted for nothing; look again at", pairs)
+        told += _listed("judged normal, but far from all other normal images; look again at", self.alone)
+        return told
+
+
+def _listed(what: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return [f"{what} {', '.join(names[:SHOWN])}{more}"]
