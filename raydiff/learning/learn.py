@@ -92,7 +92,7 @@ def learn(
     parent = load(model_uri, "cpu")
     if parent.calibration is None:
         raise DataError(f"{model_uri} is not calibrated; run `raydiff calibrate` first")
-    known = _archives(parent, archives)
+    known = archives_of(parent, archives)
     normals = table.read(run.table("calibrate"))
     others = {uri for role in ("calibrate", "tune") for uri in table.read(run.table(role))["uri"].to_pylist()}
     found = judged(known, frozenset(others), _can_be_taught(parent.method))
@@ -135,7 +135,7 @@ def _can_be_taught(method: Method) -> bool:
     return isinstance(method.settings, GradientSettings) or type(method).learn is not Method.learn
 
 
-def _archives(parent: Model, given: Sequence[str]) -> list[str]:
+def archives_of(parent: Model, given: Sequence[str]) -> list[str]:
     """The archives to learn from: those given, and those that the parent has learnt from, if they are still there."""
     found = [storage.absolute(uri) for uri in given]
     for uri in parent.card.get("learnt", {}).get("verdicts", []):
