@@ -20,6 +20,7 @@ from raydiff.nn.memory_bank import cover_radius, extension, nearest_neighbours
 if TYPE_CHECKING:
     from raydiff.methods.features import FeatureMethod
 
+CHUNK = 1024  # vectors that are compared with all others at a time
 GROWTH = 1.0  # a category's bank may grow by so many times the most vectors that training gives it
 
 
@@ -141,15 +142,22 @@ def _apart(method: FeatureMethod, pool: _Pool, bank: Tensor, reach: list[float])
     """(n,) how far each of the pool's patches lies from the bank and from other images' patches, in cover radii."""
     found = torch.zeros(len(pool.images))
     for part, theirs, within in _parts(method, pool.vectors, bank, reach):
-        nearest = nearest_neighbours(part, theirs, 1)[0][:, 0].cpu()
-        for image in pool.images.unique().tolist():
-            mine = pool.images == image
-            others = part[(~mine).to(part.device)]
-            if len(others):
-                among = nearest_neighbours(part[mine.to(part.device)], others, 1)[0][:, 0].cpu()
-                nearest[mine] = torch.minimum(nearest[mine], among)
+        nearest = torch.minimum(nearest_neighbours(part, theirs, 1)[0][:, 0], _to_other_images(part, pool.images)).cpu()
         found = torch.maximum(found, nearest / within if within else torch.full_like(nearest, torch.inf))
     return found
+
+
+def _to_other_images(vectors: Tensor, images: Tensor) -> Tensor:
+    """(n,) distance of each vector (n, d) to the nearest one of another image; infinite where there is none."""
+    norms, images = vectors.square().sum(1), images.to(vectors.device)
+    found = []
+    for rows in torch.arange(len(vectors), device=vectors.device).split(CHUNK):
+        squares = torch.addmm(norms, vectors[rows], vectors.T, alpha=-2)
+        squares[images[rows][:, None] == images] = torch.inf
+        least, index = squares.min(1)
+        distance = (vectors[rows] - vectors[index]).square().sum(1).sqrt()  # the expanded form cancels badly
+        found.append(torch.where(least.isinf(), torch.inf, distance))
+    return torch.cat(found)
 
 
 def _parts(
