@@ -59,6 +59,7 @@ class Line(NamedTuple):
     judged: list[np.ndarray]
     names: list[str]
     defective: list[bool]
+    alarms: list[float]  # of each day so far the share of images that raised one
 
 
 def main(
@@ -127,7 +128,7 @@ def month(
 ) -> list[tuple[int, int, int]]:
     """Of each day the false alarms, the defects that alarmed, and how many defects there were."""
     rng = np.random.default_rng(seed)
-    line = Line(begun(known[:FIT], seed), known[FIT:], [], [], [])
+    line = Line(begun(known[:FIT], seed), known[FIT:], [], [], [], [])
     calibrate(line)
     counts = []
     with phase(name, DAYS, "days") as shown:
@@ -137,6 +138,7 @@ def month(
             counts.append(
                 (int(alarms[~day.defective].sum()), int(alarms[day.defective].sum()), int(day.defective.sum()))
             )
+            line.alarms.append(float(alarms.mean()))
             if chosen is not None:
                 rows = chosen(line, day, scores, rng)
                 for row in rows:
@@ -204,7 +206,8 @@ def calibrate(line: Line) -> None:
     before = Calibration.fit({"line": scores[: len(own)]}, RATE)
     normals = pa.table({"uri": own, "category": ["line"] * len(own)})
     uses = dict.fromkeys(names[len(own) :], CALIBRATE)
-    line.model.calibration = recalibrated(before, normals, uses, scored).calibration
+    shares = {"line": float(np.mean(line.alarms))} if line.alarms else {}
+    line.model.calibration = recalibrated(before, normals, uses, scored, shares).calibration
 
 
 def threshold(line: Line) -> float:

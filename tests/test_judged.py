@@ -73,7 +73,7 @@ def test_the_newest_verdict_says_what_an_image_is_for(tmp_path):
     assert uses(found) == expected
     assert {TEACH, CALIBRATE} <= set(expected.values())
     assert found.unsure == 3
-    assert found.alarm_share == (23 + 13) / 40
+    assert found.alarm_shares == {"bolt": (23 + 13) / 40}
     assert set(uses(judged([out], teaches=False)).values()) == {CALIBRATE, DEFECT}
 
 

@@ -140,6 +140,7 @@ def learnt(found: Learning, uri: str) -> dict[str, Any]:
             "repeated": judged.repeated,
             "beyond_most": judged.left,
             "without_calibration": found.uncounted,
+            "beyond_alarm_share": found.spare,
         },
         "sentences": found.sentences(),
     }

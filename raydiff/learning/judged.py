@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from raydiff.errors import DataError, ImageError, StorageError
 from raydiff.images import packed_archive, pages
 from raydiff.images import table as image_table
 from raydiff.scoring import table as scores
-from raydiff.scoring.columns import KINDS, applied_categories, read_part
+from raydiff.scoring.columns import KINDS, applied_categories, by_category, read_part
 from raydiff.verdicts import table as verdicts
 from raydiff.verdicts.archive import Contradiction, contradictions
 
@@ -45,7 +46,9 @@ class Judged(NamedTuple):
     missing: int  # judged, but not in the score table
     repeated: int  # with the bytes and the verdict of another
     left: int  # beyond MOST
-    alarm_share: float | None  # of all scored images of the archives those that raised an alarm, null where none says
+    # of each category's scored images in the archives those that raised an alarm; "" of no category, absent where
+    # nothing says
+    alarm_shares: dict[str, float]
 
     def of(self, use: str) -> pa.Table:
         """The rows for one use."""
@@ -71,7 +74,7 @@ def judged(archives: Sequence[str], own: frozenset[str] = frozenset(), teaches: 
             "`raydiff review`"
         )
     said = dict(zip(newest["uri"].to_pylist(), newest["verdict"].to_pylist(), strict=True))
-    found, alarms, scored = _looked_up(archives, said)
+    found, alarm_shares = _looked_up(archives, said)
     found = found.filter(pc.invert(pc.is_in(found["uri"], pa.array(sorted(own), pa.string()))))
     readable = found.filter(pc.is_valid(found["score"]))
     contradicting = contradictions(newest, readable)
@@ -93,24 +96,27 @@ def judged(archives: Sequence[str], own: frozenset[str] = frozenset(), teaches: 
         missing=len(said.keys() - set(found["uri"].to_pylist()) - own),
         repeated=repeated,
         left=left,
-        alarm_share=alarms / scored if scored else None,
+        alarm_shares=alarm_shares,
     )
 
 
-def _looked_up(archives: Sequence[str], said: dict[str, str]) -> tuple[pa.Table, int, int]:
-    """The judged images' rows, each once, of the first archive that has it; how many rows alarm, and have scores."""
+def _looked_up(archives: Sequence[str], said: dict[str, str]) -> tuple[pa.Table, dict[str, float]]:
+    """The judged images' rows, each once, of the first archive that has it, and `Judged.alarm_shares`."""
     fields = [KINDS.field(name) for name in _COLUMNS] + [
         pa.field("archive", pa.string()),
         pa.field("shard", pa.string()),
     ]
     found = [pa.schema(fields).empty_table()]
     seen: set[str] = set()
-    alarms = scored = 0
+    alarms: Counter[str] = Counter()
+    scored: Counter[str] = Counter()
     for archive in archives:
         for uri in scores.parts(archive):
             part = read_part(uri, _COLUMNS).select(_COLUMNS)
-            alarms += pc.sum(part["is_anomalous"]).as_py() or 0
-            scored += pc.count(part["is_anomalous"]).as_py()
+            told = part.filter(pc.is_valid(part["is_anomalous"]))
+            for name, mine in by_category(told, None):
+                scored[name] += int(mine.sum())
+                alarms[name] += int(told["is_anomalous"].to_numpy()[mine].sum())
             places = [place for place, name in enumerate(part["uri"].to_pylist()) if name in said and name not in seen]
             if places:
                 rows = part.take(pa.array(places))
@@ -119,7 +125,8 @@ def _looked_up(archives: Sequence[str], said: dict[str, str]) -> tuple[pa.Table,
                     rows = rows.append_column(name, pa.array([value] * len(rows), pa.string()))
                 found.append(rows)
     rows = pa.concat_tables(found)
-    return rows.append_column("applied", applied_categories(rows)), alarms, scored
+    shares = {name: alarms[name] / count for name, count in scored.items()}
+    return rows.append_column("applied", applied_categories(rows)), shares
 
 
 def _use(verdict: str, place: float, teaches: bool) -> str | None:

@@ -222,7 +222,7 @@ def _outcome(
     """Calibrate the new model, and count what it comes to."""
     old = parent.calibration
     assert old is not None
-    new = recalibrated(old, normals, uses, after)
+    new = recalibrated(old, normals, uses, after, found.alarm_shares)
     child.calibration = new.calibration
     pair = (old, before), (new.calibration, after)
     defects, lost = alarms(uses, DEFECT, *pair)
@@ -243,6 +243,7 @@ def _outcome(
         lost=lost,
         counted=len(new.judged),
         uncounted=new.uncounted,
+        spare=new.spare,
         unread=sum(after[uri].score is None for uri in uses),
         learnt=learnt,
         steps=steps if isinstance(child.method.settings, GradientSettings) and TEACH in uses.values() else 0,

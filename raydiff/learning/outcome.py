@@ -42,6 +42,7 @@ class Outcome(NamedTuple):
     lost: list[str]  # of these those that raised an alarm before and do not any more
     counted: int  # images judged normal that the calibration has
     uncounted: int  # those that it has not, because they are of no category that the model is calibrated for
+    spare: int  # and those of which there are more than the share of alarms takes
     unread: int  # judged, but not readable any more
     learnt: Learnt | None
     steps: int  # by gradients
@@ -78,13 +79,14 @@ class Outcome(NamedTuple):
         ]
 
     def _promise(self) -> list[str]:
-        of_archive = self.judged.alarm_share
-        beside = f"; of the archive's images {of_archive:.1%} raised one" if of_archive is not None else ""
         promise = (
             f"promised: at most {self.calibration.rate:.2%} false alarms on normal images of which no more than "
             f"{self.share_judged:.1%} are like those judged ({self.counted:,} of the "
-            f"{self.own.images + self.counted:,} images that calibrate){beside}"
+            f"{self.own.images + self.counted:,} images that calibrate)"
         )
+        shares = ", ".join(f"{name or 'unknown'} {share:.1%}" for name, share in self.judged.alarm_shares.items())
+        if shares:
+            promise += f"; of the archive's images raised an alarm: {shares}"
         return [promise, *(sentence for sentence in self.calibration.sentences() if "too few" in sentence)]
 
     def _to_look_at(self) -> list[str]:
@@ -97,6 +99,7 @@ class Outcome(NamedTuple):
             (self.judged.repeated, "have the bytes of another"),
             (self.judged.left, "are more of a kind than are used"),
             (self.uncounted, "are normal, but of no category that the model is calibrated for"),
+            (self.spare, "are normal, but a larger share of what calibrates than alarms are of the archive"),
         ):
             if count:
                 told.append(f"left out: {count:,} judged images that {what}")

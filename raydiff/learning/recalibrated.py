@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from raydiff.learning.judged import CALIBRATE, TEACH
+from raydiff.learning.judged import CALIBRATE, TEACH, side
 from raydiff.learning.outcome import Alarms
 from raydiff.learning.scored import Scored
 from raydiff.model.calibration import Calibration
@@ -21,20 +22,28 @@ class Recalibrated(NamedTuple):
     own: list[Scored]  # the run's normals in it
     judged: list[Scored]  # images judged normal in it
     uncounted: int  # images judged normal that are of no category of the run's
+    spare: int  # and that are more than the share of alarms takes
 
 
 def recalibrated(
-    before: Calibration, normals: pa.Table, uses: Mapping[str, str], scored: Mapping[str, Scored]
+    before: Calibration,
+    normals: pa.Table,
+    uses: Mapping[str, str],
+    scored: Mapping[str, Scored],
+    alarm_shares: Mapping[str, float],
 ) -> Recalibrated:
     """The thresholds of a model that has learnt, for the rate (and the reach) that it had before.
 
-    Nothing calibrates whose content has taught, and no content twice.
+    Nothing calibrates whose content has taught, and no content twice. Images are judged because they raised an alarm,
+    so they stand for such images: of a category's images that calibrate, no larger share is judged ones than the share
+    that raised an alarm. Where there are more, those are taken whose content has the lowest hash.
 
     Args:
         before: of the model that has learnt.
         normals: the run's own that calibrate, as an image table.
         uses: of the judged images, by URI.
         scored: all of them, by URI, by the model that it is now.
+        alarm_shares: of the categories, as of `Judged`; one that is absent bounds nothing.
 
     Raises:
         DataError: if there is not one score.
@@ -50,11 +59,25 @@ def recalibrated(
             known.add(each.content)
     readable = [scored[uri] for uri, use in uses.items() if use == CALIBRATE and scored[uri].score is not None]
     fresh = [each for each in readable if each.content not in known]
-    counted = [each for each in fresh if each.category in before.categories and each.category in scores]
+    known_ones = [each for each in fresh if each.category in before.categories and each.category in scores]
+    counted = _as_many_as_alarm(known_ones, {name: len(found) for name, found in scores.items()}, alarm_shares)
     for each in counted:
         scores[str(each.category)].append(float(each.score or 0.0))
     found = Calibration.fit(scores, before.rate, before.shared_with_tuning).at(before.rate, before.all.reach)
-    return Recalibrated(found, own, counted, len(fresh) - len(counted))
+    return Recalibrated(found, own, counted, len(fresh) - len(known_ones), len(known_ones) - len(counted))
+
+
+def _as_many_as_alarm(judged: list[Scored], own: Mapping[str, int], alarm_shares: Mapping[str, float]) -> list[Scored]:
+    """Of judged images as many a category as have, beside its `own`, the share that alarms have."""
+    taken: dict[str, int] = defaultdict(int)
+    found = []
+    for each in sorted(judged, key=lambda each: side(each.content or "")):
+        name = str(each.category)
+        share = alarm_shares.get(name, 1.0)
+        taken[name] += 1
+        if share >= 1 or taken[name] <= math.ceil(share / (1 - share) * own[name]):
+            found.append(each)
+    return found
 
 
 def alarms(
