@@ -99,7 +99,7 @@ def compare(archive: str, again_uri: str, asked: Callable[[pa.Table], NDArray[np
         images: in the archive.
 
     Raises:
-        DataError: if other images were scored again.
+        DataError: if other images were scored again, or there is none to compare.
         StorageError: if something cannot be read or written.
     """
     newest = verdicts.newest(verdicts.read(archive))
@@ -122,6 +122,9 @@ def compare(archive: str, again_uri: str, asked: Callable[[pa.Table], NDArray[np
                 said.update(_said(changed, newest))
                 _count(counts, both)
         again.check_end()
+        if not counts:
+            why = f"; scored again, the first cannot be read: {again.first_error}" if unread else ""
+            raise DataError(f"of {images:,} images of {archive} none has a verdict before and after{why}")
         patiently(storage.write_file, storage.join(again_uri, FILE), path)
     _write_days(storage.join(again_uri, BY_DAY), counts)
     gone, new = ({name: said[now, name] for name in verdicts.VERDICTS} for now in (False, True))
@@ -134,7 +137,8 @@ class _Again:
     def __init__(self, again_uri: str) -> None:
         self._uri = again_uri
         places = [scores.part_uri(again_uri, name) for name in scores.part_names(again_uri)]
-        self._parts: Iterator[pa.Table] = read_columns(places, ["score", "is_anomalous"])
+        self._parts: Iterator[pa.Table] = read_columns(places, ["score", "is_anomalous", "error"])
+        self.first_error = ""  # why an image could not be scored
 
     def beside(self, part: pa.Table, asked: NDArray[np.bool_]) -> pa.Table:
         """A part of the archive in SCHEMA; of what was scored again and could not be read `alarm_after` is null."""
@@ -144,6 +148,7 @@ class _Again:
             found = next(self._parts, None)
             if found is None or len(found) != asked.sum():
                 raise self._other()
+            self.first_error = self.first_error or next(iter(found["error"].drop_null().to_pylist()), "")
             score[asked] = found["score"].to_pylist()
             alarm[asked] = found["is_anomalous"].to_pylist()
         told = [part[name] for name in ("uri", "category", "day", "score")]
