@@ -2,9 +2,8 @@
 
 Where the other model's scores can only be lower (`falling`), as after `raydiff learn` of a memory bank, the images that
 could alarm are scored again, and no others; else all are. They are scored as an archive is, so that a killed run goes
-on, into a folder of their own:
-`images/` (which ones, where these are not all), `score_table/`, `run.json`, `manifest.json`, `changes.parquet` and
-`changes_by_day.parquet` (see `changes`).
+on, into a folder of their own: `images/` (which ones, where these are not all), `unpacked/` (those of a packed archive
+that are gone), `score_table/`, `run.json`, `manifest.json`, `changes.parquet` and `changes_by_day.parquet`.
 """
 
 from __future__ import annotations
@@ -41,6 +40,7 @@ from raydiff.verdicts.table import VERDICTS
 
 FOLDER = "rescored"  # in the archive's; its readers look into folders by their names, and into none of this one
 IMAGES = "images"
+UNPACKED = "unpacked"  # images of a packed archive that are gone
 SHOWN = 40  # categories that are printed
 LOOKS_AT_ONCE = 8  # for files of a packed archive
 
@@ -265,7 +265,8 @@ def _write_images(
             if not len(rows) or own in there:
                 continue
             if packed:
-                reached = partial(within_reach, packed=packed, shard=name, work_uri=out_uri)
+                place = storage.join(out_uri, UNPACKED)
+                reached = partial(within_reach, packed=packed, shard=name, work_uri=place)
                 uris = list(pool.map(reached, rows["uri"].to_pylist()))
                 rows = rows.set_column(0, "uri", pa.array(uris, pa.string()))
             nothing = [each for each in image_table.extra(rows) if rows[each.name].null_count == len(rows)]
