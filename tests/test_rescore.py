@@ -420,6 +420,8 @@ def test_by_the_rule_and_by_all_the_same_changes_are_found(tmp_path, without_ray
     assert f"alarms gone normal {wanted.gone}, defect 0, unsure 0; alarms new normal {wanted.new}," in said
     assert "has learnt from verdicts of this archive" in said
     assert "left out: 1 images that the archive has no score of" in said
+    assert "parts are not told" not in said
+    assert "parts are not told" in found._replace(parts=True).sentences()[-1]
 
     assert rescore(site.out, site.child) == found  # nothing is scored a second time
     assert without_ray == [site.child]
