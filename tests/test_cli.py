@@ -27,6 +27,7 @@ COMMANDS = [
     "verdicts",
     "suggest",
     "learn",
+    "rescore",
     "score",
     "evaluate",
     "report",

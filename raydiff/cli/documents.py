@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raydiff.images.index import IndexReport
     from raydiff.learning.outcome import Outcome as Learning
+    from raydiff.learning.rescore import Rescored
     from raydiff.learning.suggest import Suggested
     from raydiff.model.folder import Model
     from raydiff.planning.plan import Plan
@@ -150,6 +151,31 @@ def suggested(found: Suggested, uri: str) -> dict[str, Any]:
     """Images to be judged next, and of how many they were chosen."""
     told = found._asdict() | {"suggestions": [each._asdict() for each in found.suggestions]}
     return {"scores": uri} | told
+
+
+def rescored(found: Rescored) -> dict[str, Any]:
+    """What another model would have changed on an archive, by category and day, and where its images are told."""
+    from raydiff.learning.changes import BY_DAY, FILE
+
+    changes = found.changes
+    return {
+        "scores": found.archive,
+        "rescored": found.place,
+        "changes": f"{found.place}/{FILE}",
+        "changes_by_day": f"{found.place}/{BY_DAY}",
+        "model": found.model,
+        "before": found.before,
+        "images": found.images,
+        "scored_again": found.again,
+        "why_all": found.why_all or None,
+        "all": changes.all()._asdict(),
+        "categories": {name: counts._asdict() for name, counts in changes.by_category().items()},
+        "days": [{"day": day and day.isoformat(), **counts._asdict()} for day, counts in changes.by_day().items()],
+        "judged": {"gone": changes.gone, "new": changes.new} if changes.judged else None,
+        "unread": changes.unread,
+        "without_score": changes.without_score,
+        "sentences": found.sentences(),
+    }
 
 
 def run(uri: str, report: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ finds. Content with two verdicts counts for nothing until somebody has looked ag
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -17,10 +16,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydiff import storage
-from raydiff.errors import DataError, ImageError, StorageError
-from raydiff.images import packed_archive, pages
+from raydiff.errors import DataError
 from raydiff.images import table as image_table
+from raydiff.learning.reach import packed_of, within_reach
 from raydiff.scoring import table as scores
 from raydiff.scoring.columns import KINDS, applied_categories, by_category, read_part
 from raydiff.verdicts import table as verdicts
@@ -175,9 +173,9 @@ def image_rows(rows: pa.Table, work_uri: str) -> pa.Table:
     Raises:
         StorageError: if that cannot be written.
     """
-    packed = {archive: _packed(archive) for archive in rows["archive"].unique().to_pylist()}
+    packed = {archive: packed_of(archive) for archive in rows["archive"].unique().to_pylist()}
     told = zip(*(rows[name].to_pylist() for name in ("uri", "archive", "shard")), strict=True)
-    uris = [_within_reach(uri, packed[archive], shard, work_uri) for uri, archive, shard in told]
+    uris = [within_reach(uri, packed[archive], shard, work_uri) for uri, archive, shard in told]
     defective = pc.equal(rows["use"], DEFECT)
     columns = {
         "uri": pa.array(uris, pa.string()),
@@ -190,23 +188,3 @@ def image_rows(rows: pa.Table, work_uri: str) -> pa.Table:
     }
     further = [name for name in (image_table.ROI, image_table.BIT_DEPTH) if rows[name].null_count < len(rows)]
     return pa.table({**columns, **{name: rows[name] for name in further}})
-
-
-def _packed(archive: str) -> str:
-    """The packed archive that the scores in a folder are of; empty where it is none."""
-    run = storage.join(archive, scores.RUN)
-    source = packed_archive.scored(storage.read_json(run)) if storage.exists(run) else ""
-    return source if source and packed_archive.is_packed(source) else ""
-
-
-def _within_reach(uri: str, packed: str, shard: str, work_uri: str) -> str:
-    """Where an image can be read."""
-    file = pages.file_of(uri)
-    if not packed or storage.exists(file):
-        return uri
-    name = f"{hashlib.sha256(file.encode()).hexdigest()[:16]}-{storage.name(file)}"
-    place = storage.join(work_uri, "images", name)
-    if not storage.exists(place):
-        with contextlib.suppress(ImageError, StorageError):  # it becomes an image that cannot be read
-            storage.write_bytes(place, packed_archive.fetch(uri, packed, shard).data)
-    return place + uri.removeprefix(file)

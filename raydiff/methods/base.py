@@ -169,6 +169,15 @@ class Method(nn.Module, ABC):
         """
         return None
 
+    def falls_from(self, before: Method, score: Any) -> bool:
+        """Whether no value of a map, and no image's score, can be higher than it was `before`, up to rounding.
+
+        Args:
+            before: a method of the same train settings.
+            score: the score settings of both.
+        """
+        return False
+
     def stand_in(self, examples: Tensor, images: Sequence[int]) -> None:
         """Take on statistics as large as `fit_statistics` finds them in so many images of each category.
 

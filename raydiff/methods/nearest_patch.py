@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from raydiff.errors import SettingsError
-from raydiff.methods.base import AnomalyMaps
+from raydiff.methods.base import AnomalyMaps, Method
 from raydiff.methods.features import (
     FEATURES_DEMO,
     FEATURES_PAPER,
@@ -24,6 +24,8 @@ from raydiff.methods.features import (
     FeatureTrainSettings,
 )
 from raydiff.nn.memory_bank import nearest_neighbours
+
+_BANK = ("memory_bank", "bank_categories")  # the buffers that a bank which has grown differs in
 
 
 class NearestPatchScore(FeatureScoreSettings):
@@ -69,6 +71,26 @@ class NearestPatch(FeatureMethod):
             bank = near.bank[own[place]]
             weights.append(support_weights(near.vectors[patch][None], bank, nearest[:1], score.support))
         return AnomalyMaps(maps, scores=torch.cat(weights) * largest)
+
+    def falls_from(self, before: Method, score: NearestPatchScore) -> bool:
+        """Where each category's part of the bank goes on from what it was, and all else is the same.
+
+        Each patch is then as far as before from its nearest vectors, or less far; maps are sums of such distances with
+        weights that are not negative, and so are windows of them. Of PatchCore's own score nothing is said: the weight
+        of a patch may rise where the bank grows.
+        """
+        if not isinstance(before, NearestPatch) or score.image_score != "window":
+            return False
+        mine, theirs = self.state_dict(), before.state_dict()
+        if mine.keys() != theirs.keys() or not all(
+            name in _BANK or torch.equal(value, theirs[name]) for name, value in mine.items()
+        ):
+            return False
+        parts = list(zip(self.bank_rows(), before.bank_rows(), strict=True))
+        asked = [min(score.neighbours, *(rows.stop - rows.start for rows in own)) for own in zip(*parts, strict=True)]
+        return asked[0] == asked[1] and all(
+            torch.equal(self.memory_bank[own][: old.stop - old.start], before.memory_bank[old]) for own, old in parts
+        )
 
     def image_score_rule(self, score: NearestPatchScore) -> str:
         """As of all feature methods, or PatchCore's."""
