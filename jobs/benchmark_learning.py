@@ -60,6 +60,7 @@ class Line(NamedTuple):
     names: list[str]
     defective: list[bool]
     alarms: list[float]  # of each day so far the share of images that raised one
+    loud: set[str]  # judged images that had
 
 
 def main(
@@ -128,7 +129,7 @@ def month(
 ) -> list[tuple[int, int, int]]:
     """Of each day the false alarms, the defects that alarmed, and how many defects there were."""
     rng = np.random.default_rng(seed)
-    line = Line(begun(known[:FIT], seed), known[FIT:], [], [], [], [])
+    line = Line(begun(known[:FIT], seed), known[FIT:], [], [], [], [], set())
     calibrate(line)
     counts = []
     with phase(name, DAYS, "days") as shown:
@@ -145,6 +146,7 @@ def month(
                     line.judged.append(day.images[row])
                     line.names.append(day.names[row])
                     line.defective.append(bool(day.defective[row]))
+                line.loud.update(day.names[row] for row in rows if alarms[row])
                 learn(line, len(rows), seed + number)
             shown.advance()
     return counts
@@ -207,7 +209,7 @@ def calibrate(line: Line) -> None:
     normals = pa.table({"uri": own, "category": ["line"] * len(own)})
     uses = dict.fromkeys(names[len(own) :], CALIBRATE)
     shares = {"line": float(np.mean(line.alarms))} if line.alarms else {}
-    line.model.calibration = recalibrated(before, normals, uses, scored, shares).calibration
+    line.model.calibration = recalibrated(before, normals, uses, scored, line.loud, shares).calibration
 
 
 def threshold(line: Line) -> float:

@@ -180,7 +180,8 @@ def test_a_model_that_has_learnt_is_another_with_fewer_false_alarms(run, week, l
     assert outcome.defects.before == 10
     assert outcome.defects.after == 10 - len(outcome.lost)
     assert {storage.name(uri).split("-")[0] for uri in outcome.lost} == {"burn"}  # no scratch is lost
-    assert outcome.share_judged == len(calibrating) / (len(own) + len(calibrating))
+    assert outcome.alarmed == outcome.counted == len(calibrating)
+    assert outcome.share_alarmed == len(calibrating) / (len(own) + len(calibrating))
 
 
 def test_what_is_said_is_what_was_counted(learnt):

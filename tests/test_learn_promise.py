@@ -61,7 +61,9 @@ def repetition(seed, teachers_calibrate=False, bounded=True):
     normals = pa.table({"uri": [f"own-{place}" for place in range(OWN)], "category": ["tile"] * OWN})
     scored = dict(zip(contents, scores(alarmed, learnt), strict=True))
     scored |= dict(zip(normals["uri"].to_pylist(), scores(own, learnt), strict=True))
-    new = recalibrated(old, normals, uses, {uri: Scored(score, "tile", uri) for uri, score in scored.items()}, shares)
+    new = recalibrated(
+        old, normals, uses, {uri: Scored(score, "tile", uri) for uri, score in scored.items()}, uses, shares
+    )
 
     # fresh normals, of which a share is like those judged: of the archive's kind, and alarming before
     share = len(new.judged) / (len(new.judged) + OWN)
@@ -109,6 +111,22 @@ def test_were_those_that_taught_to_calibrate_the_promise_would_not_hold(found):
     broken = [repetition(seed, teachers_calibrate=True) for seed in range(REPETITIONS)]
     assert np.mean([each.alarms for each in broken]) > 1.3 * RATE * FRESH
     assert sum(map(within, broken)) < 95
+
+
+def test_what_did_not_alarm_calibrates_whatever_its_share():
+    old = Calibration.fit({"tile": list(range(20))}, RATE)
+    normals = pa.table({"uri": [f"own-{place}" for place in range(20)], "category": ["tile"] * 20})
+    uses = {f"quiet-{place}": CALIBRATE for place in range(60)} | {f"loud-{place}": CALIBRATE for place in range(60)}
+    names = [*normals["uri"].to_pylist(), *uses]
+    scored = {name: Scored(float(place), "tile", name) for place, name in enumerate(names)}
+    alarmed = [name for name in uses if name.startswith("loud")]
+    new = recalibrated(old, normals, uses, scored, alarmed, {"tile": 0.2})
+    assert (len(new.own), len(new.judged), new.alarmed, new.spare) == (20, 60 + 20, 20, 40)  # a fifth of 100
+    taken = {each.content for each in new.judged}
+    assert {name for name in uses if name.startswith("quiet")} < taken
+    assert taken & set(alarmed) == set(sorted(alarmed, key=side)[:20])
+    for shares, judged in (({}, 120), ({"tile": 1.0}, 120), ({"tile": 0.0}, 60), ({"other": 0.1}, 120)):
+        assert len(recalibrated(old, normals, uses, scored, alarmed, shares).judged) == judged
 
 
 def test_an_image_is_on_one_side_for_ever_and_sides_are_even():

@@ -127,7 +127,7 @@ def learnt(found: Learning, uri: str) -> dict[str, Any]:
         "parent": found.parent,
         "method": found.method,
         "rate": found.calibration.rate,
-        "share_judged": found.share_judged,
+        "share_alarmed": found.share_alarmed,
         "alarms": counts,
         "memory_bank_added": found.learnt and found.learnt.added,
         "steps": found.steps,

@@ -222,7 +222,9 @@ def _outcome(
     """Calibrate the new model, and count what it comes to."""
     old = parent.calibration
     assert old is not None
-    new = recalibrated(old, normals, uses, after, found.alarm_shares)
+    loud = found.rows["is_anomalous"].to_pylist()
+    alarmed = {uri for uri, each in zip(uses, loud, strict=True) if each}  # in the order of the rows
+    new = recalibrated(old, normals, uses, after, alarmed, found.alarm_shares)
     child.calibration = new.calibration
     pair = (old, before), (new.calibration, after)
     defects, lost = alarms(uses, DEFECT, *pair)
@@ -242,6 +244,7 @@ def _outcome(
         defects=defects,
         lost=lost,
         counted=len(new.judged),
+        alarmed=new.alarmed,
         uncounted=new.uncounted,
         spare=new.spare,
         unread=sum(after[uri].score is None for uri in uses),

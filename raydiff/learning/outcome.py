@@ -41,6 +41,7 @@ class Outcome(NamedTuple):
     defects: Alarms  # of those judged defective
     lost: list[str]  # of these those that raised an alarm before and do not any more
     counted: int  # images judged normal that the calibration has
+    alarmed: int  # of these those that had raised an alarm
     uncounted: int  # those that it has not, because they are of no category that the model is calibrated for
     spare: int  # and those of which there are more than the share of alarms takes
     unread: int  # judged, but not readable any more
@@ -51,9 +52,9 @@ class Outcome(NamedTuple):
     calibration: Calibration  # of the new model
 
     @property
-    def share_judged(self) -> float:
-        """Of the images that calibrate those that were judged."""
-        return self.counted / (self.own.images + self.counted)
+    def share_alarmed(self) -> float:
+        """Of the images that calibrate those that were judged normal after an alarm."""
+        return self.alarmed / (self.own.images + self.counted)
 
     def sentences(self) -> list[str]:
         """What was learnt, what it comes to, and what is promised."""
@@ -81,7 +82,7 @@ class Outcome(NamedTuple):
     def _promise(self) -> list[str]:
         promise = (
             f"promised: at most {self.calibration.rate:.2%} false alarms on normal images of which no more than "
-            f"{self.share_judged:.1%} are like those judged ({self.counted:,} of the "
+            f"{self.share_alarmed:.1%} are like those that alarmed and were judged normal ({self.alarmed:,} of the "
             f"{self.own.images + self.counted:,} images that calibrate)"
         )
         shares = ", ".join(f"{name or 'unknown'} {share:.1%}" for name, share in self.judged.alarm_shares.items())
@@ -99,7 +100,7 @@ class Outcome(NamedTuple):
             (self.judged.repeated, "have the bytes of another"),
             (self.judged.left, "are more of a kind than are used"),
             (self.uncounted, "are normal, but of no category that the model is calibrated for"),
-            (self.spare, "are normal, but a larger share of what calibrates than alarms are of the archive"),
+            (self.spare, "alarmed and are normal, but would be a larger share of what calibrates than of the archive"),
         ):
             if count:
                 told.append(f"left out: {count:,} judged images that {what}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -21,8 +21,9 @@ class Recalibrated(NamedTuple):
     calibration: Calibration
     own: list[Scored]  # the run's normals in it
     judged: list[Scored]  # images judged normal in it
+    alarmed: int  # of these those that had raised an alarm
     uncounted: int  # images judged normal that are of no category of the run's
-    spare: int  # and that are more than the share of alarms takes
+    spare: int  # and that had raised an alarm and are more than the share of alarms takes
 
 
 def recalibrated(
@@ -30,19 +31,21 @@ def recalibrated(
     normals: pa.Table,
     uses: Mapping[str, str],
     scored: Mapping[str, Scored],
+    alarmed: Collection[str],
     alarm_shares: Mapping[str, float],
 ) -> Recalibrated:
     """The thresholds of a model that has learnt, for the rate (and the reach) that it had before.
 
-    Nothing calibrates whose content has taught, and no content twice. Images are judged because they raised an alarm,
-    so they stand for such images: of a category's images that calibrate, no larger share is judged ones than the share
-    that raised an alarm. Where there are more, those are taken whose content has the lowest hash.
+    Nothing calibrates whose content has taught, and no content twice. Most images are judged because they raised an
+    alarm, and these stand for such images alone: they are no larger a share of a category's images that calibrate than
+    alarms are of its images in the archive. Where there are more, those are taken whose content has the lowest hash.
 
     Args:
         before: of the model that has learnt.
         normals: the run's own that calibrate, as an image table.
         uses: of the judged images, by URI.
         scored: all of them, by URI, by the model that it is now.
+        alarmed: those of the judged ones, by URI, that had raised an alarm.
         alarm_shares: of the categories, as of `Judged`; one that is absent bounds nothing.
 
     Raises:
@@ -57,25 +60,40 @@ def recalibrated(
             scores[category].append(each.score)
             own.append(each._replace(category=category))
             known.add(each.content)
-    readable = [scored[uri] for uri, use in uses.items() if use == CALIBRATE and scored[uri].score is not None]
-    fresh = [each for each in readable if each.content not in known]
-    known_ones = [each for each in fresh if each.category in before.categories and each.category in scores]
-    counted = _as_many_as_alarm(known_ones, {name: len(found) for name, found in scores.items()}, alarm_shares)
-    for each in counted:
-        scores[str(each.category)].append(float(each.score or 0.0))
+    categories = before.categories.keys() & scores.keys()
+    quiet, loud, uncounted = [], [], 0
+    for uri, each in ((uri, scored[uri]) for uri, use in uses.items() if use == CALIBRATE):
+        if each.score is None or each.content in known:
+            continue
+        if each.category not in categories:
+            uncounted += 1
+        elif uri in alarmed:
+            loud.append(each)
+        else:
+            quiet.append(each)
+    _add(scores, quiet)
+    taken = _as_many_as_alarm(loud, {name: len(found) for name, found in scores.items()}, alarm_shares)
+    _add(scores, taken)
     found = Calibration.fit(scores, before.rate, before.shared_with_tuning).at(before.rate, before.all.reach)
-    return Recalibrated(found, own, counted, len(fresh) - len(known_ones), len(known_ones) - len(counted))
+    return Recalibrated(found, own, quiet + taken, len(taken), uncounted, len(loud) - len(taken))
 
 
-def _as_many_as_alarm(judged: list[Scored], own: Mapping[str, int], alarm_shares: Mapping[str, float]) -> list[Scored]:
-    """Of judged images as many a category as have, beside its `own`, the share that alarms have."""
+def _add(scores: dict[str, list[float]], more: list[Scored]) -> None:
+    for each in more:
+        scores[str(each.category)].append(float(each.score or 0.0))
+
+
+def _as_many_as_alarm(
+    alarmed: list[Scored], others: Mapping[str, int], alarm_shares: Mapping[str, float]
+) -> list[Scored]:
+    """Of images that had raised an alarm as many a category as have, beside the others, the share that alarms have."""
     taken: dict[str, int] = defaultdict(int)
     found = []
-    for each in sorted(judged, key=lambda each: side(each.content or "")):
+    for each in sorted(alarmed, key=lambda each: side(each.content or "")):
         name = str(each.category)
         share = alarm_shares.get(name, 1.0)
         taken[name] += 1
-        if share >= 1 or taken[name] <= math.ceil(share / (1 - share) * own[name]):
+        if share >= 1 or taken[name] <= math.ceil(share / (1 - share) * others[name]):
             found.append(each)
     return found
 
