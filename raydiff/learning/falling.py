@@ -22,7 +22,7 @@ from raydiff.scoring.columns import by_category
 if TYPE_CHECKING:  # what only asks which images may alarm need not load torch
     from raydiff.model.folder import Model
 
-MARGIN = 0.01  # of the way from the middle of the category's normal scores to its threshold; see docs/verdicts.md
+MARGIN = 0.01  # of the way from the middle of the category's normal scores to its threshold; see docs/learning.md
 
 
 def why_not(model: Model, before: Model) -> str:
