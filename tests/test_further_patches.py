@@ -81,6 +81,31 @@ def test_a_bank_that_has_learnt_covers_what_it_was_taught_and_keeps_what_it_knew
     assert method.bank_categories.tolist() == [0] * len(method.memory_bank)
 
 
+def test_what_is_new_later_is_told_by_the_radius_of_before():
+    method, _ = fitted("nearest_patch", made_images(8))
+    radius = method.cover_radii.clone()
+    noise = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    method.learn(Further(examples_of(method, noise[:1])), seed=0)  # its last vectors lie far from all others
+    assert torch.equal(method.cover_radii, radius)
+    later = examples_of(method, with_defect(made_images(6, seed=5)))
+    found = method.learn(Further(later), seed=0)
+    assert found.added > 0
+    vectors = method.standardised(later).permute(0, 2, 3, 1).flatten(0, 2)
+    reach = torch.cdist(vectors.double(), method.memory_bank.double()).amin(1).max()
+    assert reach <= float(radius[0, 0]) * (1 + 1e-4)
+
+
+def test_a_model_from_before_radii_were_kept_has_them_of_its_bank():
+    images = np.concatenate([made_images(8), 255 - made_images(8, seed=1) // 3])
+    method, _ = fitted("nearest_patch", images, categories=["bright"] * 8 + ["dark"] * 8)
+    expected = [[cover_radius(method.memory_bank[rows])] for rows in method.bank_rows()]
+    assert torch.allclose(method.cover_radii, torch.tensor(expected))
+    state = {name: value for name, value in method.state_dict().items() if name != "cover_radii"}
+    again = type(method).untrained(method.settings)
+    again.load_trained(state)
+    assert torch.equal(again.cover_radii, method.cover_radii)
+
+
 def test_what_is_learnt_comes_back_from_a_file(tmp_path):
     from raydiff.model.folder import Model, load
 

@@ -107,7 +107,9 @@ def test_what_has_no_score_or_no_row_is_counted(tmp_path):
 def test_the_images_that_calibrate_already_do_nothing_else(tmp_path):
     out = archive(tmp_path / "a", [rows(["a", "b"])], [("a", "normal"), ("b", "defect")])
     found = judged([out], own=frozenset({"/data/a.png"}))
-    assert (uses(found), found.missing) == ({"b": DEFECT}, 0)
+    assert (uses(found), found.missing, found.doubted) == ({"b": DEFECT}, 0, [])
+    found = judged([out], own=frozenset({"/data/b.png", "/data/c.png"}))
+    assert (set(uses(found)), found.doubted) == ({"a"}, ["/data/b.png"])
 
 
 def test_several_archives_are_one_and_the_newest_verdict_of_any_counts(tmp_path):

@@ -121,7 +121,12 @@ def test_what_did_not_alarm_calibrates_whatever_its_share():
     scored = {name: Scored(float(place), "tile", name) for place, name in enumerate(names)}
     alarmed = [name for name in uses if name.startswith("loud")]
     new = recalibrated(old, normals, uses, scored, alarmed, {"tile": 0.2})
-    assert (len(new.own), len(new.judged), new.alarmed, new.spare) == (20, 60 + 20, 20, 40)  # a fifth of 100
+    assert (len(new.own), len(new.judged), new.mixtures["tile"], new.spare) == (
+        20,
+        60 + 20,
+        (20, 60, 20),
+        40,
+    )  # a fifth of 100
     taken = {each.content for each in new.judged}
     assert {name for name in uses if name.startswith("quiet")} < taken
     assert taken & set(alarmed) == set(sorted(alarmed, key=side)[:20])

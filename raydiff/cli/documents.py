@@ -127,12 +127,17 @@ def learnt(found: Learning, uri: str) -> dict[str, Any]:
         "parent": found.parent,
         "method": found.method,
         "rate": found.calibration.rate,
-        "share_alarmed": found.share_alarmed,
+        "calibrating": {
+            name: mixture._asdict()
+            | {"share_alarmed": mixture.share_alarmed, "archive_alarms": judged.alarm_shares.get(name)}
+            for name, mixture in found.mixtures.items()
+        },
         "alarms": counts,
         "memory_bank_added": found.learnt and found.learnt.added,
         "steps": found.steps,
         "contradictions": [each._asdict() for each in judged.contradictions[:TOLD]],
         "alone": found.alone[:TOLD],
+        "doubted": judged.doubted[:TOLD],
         "lost": found.lost[:TOLD],
         "left_out": {
             "unsure": judged.unsure,

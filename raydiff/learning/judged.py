@@ -44,6 +44,7 @@ class Judged(NamedTuple):
     missing: int  # judged, but not in the score table
     repeated: int  # with the bytes and the verdict of another
     left: int  # beyond MOST
+    doubted: list[str]  # images of the run's own, which it takes for normal, that are judged defective
     # of each category's scored images in the archives those that raised an alarm; "" of no category, absent where
     # nothing says
     alarm_shares: dict[str, float]
@@ -58,7 +59,7 @@ def judged(archives: Sequence[str], own: frozenset[str] = frozenset(), teaches: 
 
     Args:
         archives: folders of score tables, with verdicts beside them.
-        own: URIs of images that calibrate already; where they are judged, too, they do nothing else.
+        own: URIs of the run's own normal images; where they are judged, too, they do nothing else.
         teaches: False has all normal ones calibrate, for a method that has nothing to be taught.
 
     Raises:
@@ -94,6 +95,7 @@ def judged(archives: Sequence[str], own: frozenset[str] = frozenset(), teaches: 
         missing=len(said.keys() - set(found["uri"].to_pylist()) - own),
         repeated=repeated,
         left=left,
+        doubted=sorted(uri for uri in own if said.get(uri) == verdicts.DEFECT),
         alarm_shares=alarm_shares,
     )
 
@@ -142,10 +144,13 @@ def side(name: str) -> float:
 
 
 def _sides(rows: pa.Table) -> list[float]:
-    """Where each image falls: by its category and part, its content, or, if neither is known, its URI."""
-    told = (rows[name].to_pylist() for name in ("applied", image_table.PART, "content_hash", "uri"))
+    """Where each image falls: by its category and part, its content, or, if neither is known, its URI.
+
+    By the category that it was given, if any: what a model took it for may change.
+    """
+    told = (rows[name].to_pylist() for name in ("category", image_table.PART, "content_hash", "uri"))
     return [
-        side(f"{category}/{part}" if part else content or uri)
+        side(f"{category or ''}/{part}" if part else content or uri)
         for category, part, content, uri in zip(*told, strict=True)
     ]
 
@@ -157,11 +162,12 @@ def _bounded(rows: pa.Table) -> tuple[pa.Table, int, int]:
     repeated = 0
     told = (rows[name].to_pylist() for name in ("uri", "content_hash", "use", "applied"))
     for place, (uri, content, use, category) in enumerate(zip(*told, strict=True)):
-        if content and content in contents:
+        name = content or uri
+        if name in contents:
             repeated += 1
             continue
-        contents.add(content or uri)
-        by_kind.setdefault((use, category), []).append((side(content or uri), place))
+        contents.add(name)
+        by_kind.setdefault((use, category), []).append((side(name), place))
     kept = sorted(place for each in by_kind.values() for _, place in sorted(each)[:MOST])
     left = sum(max(0, len(each) - MOST) for each in by_kind.values())
     return rows.take(pa.array(kept, pa.int64())), repeated, left

@@ -14,6 +14,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -33,6 +34,8 @@ from raydiff.learning.recalibrated import alarms, recalibrated
 from raydiff.learning.scored import Scored, scores, scores_before
 from raydiff.learning.steps import STEPS
 from raydiff.methods.base import GradientSettings, Learnt, Method
+from raydiff.model.calibration import Calibration
+from raydiff.model.description import DESCRIPTION
 from raydiff.model.folder import Model, load
 from raydiff.progress import console, duration
 from raydiff.run_folder import RunFolder
@@ -86,16 +89,18 @@ def learn(
         ModelFolderError: if there is no model.
     """
     began = time.monotonic()
+    model_uri, out_uri = storage.absolute(model_uri), storage.absolute(out_uri)
     run = _run_of(model_uri, run_uri)
-    if storage.exists(out_uri):
+    if storage.exists(storage.join(out_uri, DESCRIPTION)):
         raise DataError(f"{out_uri} is there already; no model is written over another, so choose another --out")
     parent = load(model_uri, "cpu")
     if parent.calibration is None:
         raise DataError(f"{model_uri} is not calibrated; run `raydiff calibrate` first")
     known = archives_of(parent, archives)
     normals = table.read(run.table("calibrate"))
-    others = {uri for role in ("calibrate", "tune") for uri in table.read(run.table(role))["uri"].to_pylist()}
-    found = judged(known, frozenset(others), _can_be_taught(parent.method))
+    own = {uri for role in ("fit", "tune", "calibrate") for uri in table.read(run.table(role))["uri"].to_pylist()}
+    found = judged(known, frozenset(own), _can_be_taught(parent.method))
+    normals = normals.filter(pc.invert(pc.is_in(normals["uri"], pa.array(found.doubted, pa.string()))))
     cluster.connect()
     with at_work(run.uri):
         place = _Place(run, storage.join(run.work, f"learn-{_digest(parent, found, steps, seed)}"))
@@ -105,6 +110,8 @@ def learn(
         both = pa.concat_tables([normals, images], promote_options="default")
         after = scores(place.of("model"), both, place.of(f"after-{child.id}"))
         before = scores_before(model_uri, found, images, place.of("before"))
+        if "learnt" in parent.card:  # its calibration has judged images, too
+            before |= scores(model_uri, normals, place.of("before"))
         uses = dict(zip(images["uri"].to_pylist(), found.rows["use"].to_pylist(), strict=True))
         outcome = _outcome(parent, child, found, uses, normals, before, after, learnt, steps)
         _check(outcome, force)
@@ -222,17 +229,14 @@ def _outcome(
     """Calibrate the new model, and count what it comes to."""
     old = parent.calibration
     assert old is not None
-    loud = found.rows["is_anomalous"].to_pylist()
-    alarmed = {uri for uri, each in zip(uses, loud, strict=True) if each}  # in the order of the rows
+    alarmed = {uri for uri in uses if before[uri].alarms(old)}
     new = recalibrated(old, normals, uses, after, alarmed, found.alarm_shares)
     child.calibration = new.calibration
     pair = (old, before), (new.calibration, after)
     defects, lost = alarms(uses, DEFECT, *pair)
-    own = Alarms(
-        len(new.own),
-        sum(score > old.of(name).threshold for name, each in old.categories.items() for score in each.scores),
-        sum(each.alarms(new.calibration) for each in new.own),
-    )
+    kept = [before[uri] for uri in normals["uri"].to_pylist() if uri in before]
+    was = sum(each.alarms(old) for each in kept) if kept else sum(map(_alarms_of, repeat(old), old.categories))
+    own = Alarms(len(new.own), was, sum(each.alarms(new.calibration) for each in new.own))
     far = sorted(((far, uri) for uri, far in (learnt.alone if learnt else {}).items() if far > FAR), reverse=True)
     return Outcome(
         parent=parent.id,
@@ -243,17 +247,23 @@ def _outcome(
         teaching=alarms(uses, TEACH, *pair)[0],
         defects=defects,
         lost=lost,
-        counted=len(new.judged),
-        alarmed=new.alarmed,
+        mixtures=new.mixtures,
         uncounted=new.uncounted,
         spare=new.spare,
         unread=sum(after[uri].score is None for uri in uses),
+        teachable=_can_be_taught(child.method),
         learnt=learnt,
         steps=steps if isinstance(child.method.settings, GradientSettings) and TEACH in uses.values() else 0,
         alone=[uri for _, uri in far],
         judged=found,
         calibration=new.calibration,
     )
+
+
+def _alarms_of(calibration: Calibration, category: str) -> int:
+    """How many of a category's own calibrating images raise an alarm."""
+    threshold = calibration.of(category).threshold
+    return sum(score > threshold for score in calibration.categories[category].scores)
 
 
 def _check(outcome: Outcome, force: bool) -> None:

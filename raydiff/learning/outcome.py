@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from raydiff.learning.judged import Judged
+from raydiff.learning.mixture import Mixture
 from raydiff.methods.base import Learnt
-from raydiff.model.calibration import Calibration
+from raydiff.model.calibration import Calibration, CategoryCalibration
 from raydiff.model.interval import CONFIDENCE, clopper_pearson
 
 SHOWN = 5  # images that are printed of a kind
@@ -40,21 +41,16 @@ class Outcome(NamedTuple):
     teaching: Alarms  # of those that taught
     defects: Alarms  # of those judged defective
     lost: list[str]  # of these those that raised an alarm before and do not any more
-    counted: int  # images judged normal that the calibration has
-    alarmed: int  # of these those that had raised an alarm
-    uncounted: int  # those that it has not, because they are of no category that the model is calibrated for
+    mixtures: dict[str, Mixture]  # what calibrates, by category
+    uncounted: int  # images judged normal that do not, because they are of no category that the model knows
     spare: int  # and those of which there are more than the share of alarms takes
     unread: int  # judged, but not readable any more
+    teachable: bool  # whether there is anything to be taught
     learnt: Learnt | None
     steps: int  # by gradients
     alone: list[str]  # judged normal and far from all others
     judged: Judged
     calibration: Calibration  # of the new model
-
-    @property
-    def share_alarmed(self) -> float:
-        """Of the images that calibrate those that were judged normal after an alarm."""
-        return self.alarmed / (self.own.images + self.counted)
 
     def sentences(self) -> list[str]:
         """What was learnt, what it comes to, and what is promised."""
@@ -67,7 +63,7 @@ class Outcome(NamedTuple):
             told.append(f"{self.learnt.added:,} patches are new to the memory bank{full}")
         if self.steps:
             told.append(f"the network took {self.steps:,} further steps on old and new images")
-        if self.learnt is None and not self.steps:
+        if not self.teachable:
             told.append(f"{self.method} has nothing to be taught, so all images judged normal calibrate")
         return ["; ".join(told)]
 
@@ -80,15 +76,24 @@ class Outcome(NamedTuple):
         ]
 
     def _promise(self) -> list[str]:
-        promise = (
-            f"promised: at most {self.calibration.rate:.2%} false alarms on normal images of which no more than "
-            f"{self.share_alarmed:.1%} are like those that alarmed and were judged normal ({self.alarmed:,} of the "
-            f"{self.own.images + self.counted:,} images that calibrate)"
+        told = [self._promise_of(name, mixture) for name, mixture in self.mixtures.items()]
+        said = {_plain(name, own, self.calibration.rate) for name, own in self.calibration.categories.items()}
+        return told + [sentence for sentence in self.calibration.sentences() if sentence not in said]
+
+    def _promise_of(self, name: str, mixture: Mixture) -> str:
+        share = self.judged.alarm_shares.get(name)
+        archive = f"; of its images in the archive {share:.1%} raised one" if share is not None else ""
+        quiet = f", and {mixture.quiet:,} that had not alarmed" if mixture.quiet else ""
+        made = (
+            f"{mixture.alarmed:,} of the {mixture.images:,} images that calibrate had alarmed and were judged normal"
+            f"{quiet}{archive}"
         )
-        shares = ", ".join(f"{name or 'unknown'} {share:.1%}" for name, share in self.judged.alarm_shares.items())
-        if shares:
-            promise += f"; of the archive's images raised an alarm: {shares}"
-        return [promise, *(sentence for sentence in self.calibration.sentences() if "too few" in sentence)]
+        if not self.calibration.categories[name].promised:
+            return f"{name}: {made}"
+        return (
+            f"{name}: promised are at most {self.calibration.rate:.2%} false alarms on normal images of which no more "
+            f"than {mixture.share_alarmed:.1%} are like those that alarmed: {made}"
+        )
 
     def _to_look_at(self) -> list[str]:
         told = []
@@ -104,10 +109,19 @@ class Outcome(NamedTuple):
         ):
             if count:
                 told.append(f"left out: {count:,} judged images that {what}")
+        told += _listed(
+            "the run takes these for normal, and they are judged defective; take them out", self.judged.doubted
+        )
+        told += _listed("alarmed before and do not any more, though judged defective:", self.lost)
         pairs = [f"{each.normal[0]} (normal) and {each.defect[0]} (defect)" for each in self.judged.contradictions]
         told += _listed("the same content has two verdicts, and counted for nothing; look again at", pairs)
         told += _listed("judged normal, but far from all other normal images; look again at", self.alone)
         return told
+
+
+def _plain(name: str, own: CategoryCalibration, rate: float) -> str:
+    """What `Calibration.sentences` says of a category that keeps its promise by itself."""
+    return f"{name}: at most {rate:.2%} false alarms, from {own.normals} normal images"
 
 
 def _listed(what: str, names: list[str]) -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from raydiff.learning.judged import CALIBRATE, TEACH, side
+from raydiff.learning.mixture import Mixture
 from raydiff.learning.outcome import Alarms
 from raydiff.learning.scored import Scored
 from raydiff.model.calibration import Calibration
@@ -21,7 +22,7 @@ class Recalibrated(NamedTuple):
     calibration: Calibration
     own: list[Scored]  # the run's normals in it
     judged: list[Scored]  # images judged normal in it
-    alarmed: int  # of these those that had raised an alarm
+    mixtures: dict[str, Mixture]  # by category
     uncounted: int  # images judged normal that are of no category of the run's
     spare: int  # and that had raised an alarm and are more than the share of alarms takes
 
@@ -38,7 +39,8 @@ def recalibrated(
 
     Nothing calibrates whose content has taught, and no content twice. Most images are judged because they raised an
     alarm, and these stand for such images alone: they are no larger a share of a category's images that calibrate than
-    alarms are of its images in the archive. Where there are more, those are taken whose content has the lowest hash.
+    alarms are of its images in the archive, but for one image. Where there are more, those are taken whose content has
+    the lowest hash.
 
     Args:
         before: of the model that has learnt.
@@ -75,7 +77,9 @@ def recalibrated(
     taken = _as_many_as_alarm(loud, {name: len(found) for name, found in scores.items()}, alarm_shares)
     _add(scores, taken)
     found = Calibration.fit(scores, before.rate, before.shared_with_tuning).at(before.rate, before.all.reach)
-    return Recalibrated(found, own, quiet + taken, len(taken), uncounted, len(loud) - len(taken))
+    counts = [Counter(str(each.category) for each in some) for some in (own, quiet, taken)]
+    mixtures = {name: Mixture(*(count[name] for count in counts)) for name in found.categories}
+    return Recalibrated(found, own, quiet + taken, mixtures, uncounted, len(loud) - len(taken))
 
 
 def _add(scores: dict[str, list[float]], more: list[Scored]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -30,7 +32,9 @@ class Scored(NamedTuple):
 
 
 def scores(model_uri: str, images: pa.Table, scores_uri: str) -> dict[str, Scored]:
-    """Scores of images by their URIs, made as an archive's are; what lies at `scores_uri` already is taken."""
+    """Scores of images by their URIs, made as an archive's are, in a folder of these images; what is there is taken."""
+    these = json.dumps(images.to_pylist(), default=str).encode()
+    scores_uri = f"{scores_uri}-{hashlib.sha256(these).hexdigest()[:12]}"
     place = f"{scores_uri}.parquet"
     table.write(place, images)
     with deployed(model_uri) as handle:

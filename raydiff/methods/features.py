@@ -34,7 +34,7 @@ from raydiff.nn.category_statistics import CategorySums, likeliest
 from raydiff.nn.maps import LargestWindow, MapReader, anomaly_map
 from raydiff.nn.memory_bank import cover_radius, greedy_coreset, nearest_neighbours
 
-_BY_CATEGORY = ("feature_mean", "feature_std", "looks_mean")  # buffers with a row a category
+_BY_CATEGORY = ("feature_mean", "feature_std", "looks_mean", "cover_radii")  # buffers with a row a category
 POOLED = 300_000  # patches in memory at once, beyond those of one category
 OUTSIDE = torch.inf  # the features where an image is not looked at; no others are
 SCALE_PATCHES = 4096  # normal patches of a category that tell how large a backbone's distances are
@@ -135,6 +135,9 @@ class FeatureMethod(Method):
         # a place in the names each, ascending (gloo, which shares it out to workers, knows no int16)
         self.register_buffer("bank_categories", torch.zeros(0, dtype=torch.int32))
         self.register_buffer("category_names", json_tensor.to_tensor([]))
+        # how far a patch that the bank was chosen from may lie from it (`cover_radius`); 0 of a bank of one vector
+        self.cover_radii: Tensor
+        self.register_buffer("cover_radii", torch.zeros(1, len(self.parts)))  # a row a category
         self.part_scales: Tensor
         self.register_buffer("part_scales", torch.ones(len(self.parts)))
 
@@ -188,18 +191,20 @@ class FeatureMethod(Method):
         wanted = [self._kept(*counts) for counts in zip(sums.images, sums.patches, strict=True)]
         banks, scales = [], []
         sizes: list[int] = []
+        radii = torch.zeros(len(names), len(self.parts))
         for place, pool in self._pools(examples, shown, sums.images, generator):
             parts, size = [], min(wanted[place], len(pool))
-            for part in pool.split(self.parts, 1):
+            for number, part in enumerate(pool.split(self.parts, 1)):
                 told = functools.partial(_report_coreset, report, sum(sizes), sum(wanted))
                 taken = greedy_coreset(part, size, generator, told)
                 parts.append(part[taken])
+                radii[place, number] = cover_radius(part[taken]) if size > 1 else 0
                 if len(self.parts) > 1:
                     drawn = torch.randperm(len(part), generator=generator)[:SCALE_PATCHES].to(part.device)
                     scales.append(nearest_neighbours(part[drawn], part[taken], 1)[0].mean().clamp_min(1e-6))
             banks.append(torch.cat(parts, 1))
             sizes.append(size)
-        self.memory_bank = torch.cat(banks)
+        self.memory_bank, self.cover_radii = torch.cat(banks), radii.to(pool.device)
         places = torch.arange(len(names), dtype=torch.int32).repeat_interleave(torch.tensor(sizes))
         self.bank_categories = places.to(self.memory_bank.device)
         self.category_names = json_tensor.to_tensor(names).to(self.memory_bank.device)
@@ -349,12 +354,10 @@ class FeatureMethod(Method):
     def about(self) -> dict[str, Any]:
         """The backbone's licence, how large the memory bank is, and how far a patch it was chosen from may lie from it.
 
-        That radius is each backbone's, the largest of all categories' (see `cover_radius`); those with one vector have
-        none.
+        That radius is each backbone's, the largest of all categories'; those with one vector have none.
         """
         licences = ", ".join(dict.fromkeys(backbone.licence for backbone in self._networks))
-        own = [rows for rows in self.bank_rows() if rows.stop - rows.start > 1]
-        radii = [max(cover_radius(part[rows]) for rows in own) for part in self.memory_bank.split(self.parts, 1) if own]
+        radii = [radius for radius in self.cover_radii.amax(0).tolist() if radius > 0]
         return {"backbone_licence": licences, "memory_bank": list(self.memory_bank.shape), "cover_radius": radii}
 
     @classmethod
@@ -371,9 +374,16 @@ class FeatureMethod(Method):
 
     def load_trained(self, state: Mapping[str, Tensor]) -> None:
         """Take over a trained state; bank and statistics have as many rows and categories as that has."""
+        before = "cover_radii" not in state  # it was not kept then, and no bank had learnt anything
+        if before:
+            state = {**state, "cover_radii": torch.zeros(len(state["feature_mean"]), len(self.parts))}
         for name in (*_BY_CATEGORY, "memory_bank", "bank_categories", "category_names"):
             setattr(self, name, torch.empty_like(state[name]))
         super().load_trained(state)
+        if before:
+            for place, rows in enumerate(self.bank_rows()):
+                for number, part in enumerate(self.memory_bank[rows].split(self.parts, 1)):
+                    self.cover_radii[place, number] = cover_radius(part) if len(part) > 1 else 0
 
 
 def _report_coreset(report: Report, before: int, total: int, taken: int) -> None:

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from raydiff.methods.base import FurtherExamples, Learnt, Report
-from raydiff.nn.memory_bank import cover_radius, extension, nearest_neighbours
+from raydiff.nn.memory_bank import extension, nearest_neighbours
 
 if TYPE_CHECKING:
     from raydiff.methods.features import FeatureMethod
 
+POOL, POOLED = 20_000, 300_000
 CHUNK = 1024  # vectors that are compared with all others at a time
 GROWTH = 1.0  # a category's bank may grow by so many times the most vectors that training gives it
 
@@ -60,13 +61,14 @@ class _Drawn:
 def learn_patches(method: FeatureMethod, examples: FurtherExamples, seed: int, report: Report) -> Learnt:
     """Put into the method's bank what it lacks of the examples; a patch goes to the category that its image shows.
 
-    At most `coreset_pool` far patches of a category are held; of more some are drawn. With several backbones a patch is
-    far where it is so for one of them, and each chooses for itself, all as many.
+    At most POOL far patches of a category are held, and POOLED of all; of more some are drawn. The radius is that of
+    the bank as training chose it, whatever it has learnt since; where that was a single vector, all that differs is
+    far. With several backbones a patch is far where it is so for one of them, and each chooses for itself, all as many.
     """
     generator = torch.Generator().manual_seed(seed)
     uris = sorted(set(examples.images))
     own, bank, places = method.bank_rows(), method.memory_bank, method.bank_categories
-    reach = [[_radius(part[rows]) for part in bank.split(method.parts, 1)] for rows in own]
+    reach: list[list[float]] = method.cover_radii.tolist()
     pools = _pools(method, examples, uris, reach, generator, report)
     alone = torch.zeros(len(uris))
     kept, added, full = [], 0, False
@@ -86,11 +88,6 @@ def learn_patches(method: FeatureMethod, examples: FurtherExamples, seed: int, r
     return Learnt(added, full, dict(zip(uris, alone.tolist(), strict=True)))
 
 
-def _radius(bank: Tensor) -> float:
-    """The cover radius of a category's bank; of a single vector none is known, and all that differs is far."""
-    return cover_radius(bank) if len(bank) > 1 else 0.0
-
-
 def _pools(
     method: FeatureMethod,
     examples: FurtherExamples,
@@ -101,7 +98,8 @@ def _pools(
 ) -> dict[int, _Pool]:
     """The far patches of each category that has some."""
     numbers = {uri: number for number, uri in enumerate(uris)}
-    own, most = method.bank_rows(), method.settings.coreset_pool
+    own = method.bank_rows()
+    most = min(method.settings.coreset_pool, POOL, POOLED // len(own))
     drawn: dict[int, _Drawn] = {}
     done = 0
     for batch in examples.batches():
