@@ -1,5 +1,6 @@
 """Which judged images teach, calibrate or test, and which are left out and named."""
 
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ from raydiff.errors import DataError
 from raydiff.images import pack, packed_archive
 from raydiff.images import table as image_table
 from raydiff.learning import judged as judging
+from raydiff.learning import reach
 from raydiff.learning.judged import CALIBRATE, DEFECT, TEACH, TEACHING, image_rows, judged, side
 from raydiff.scoring import table
 from raydiff.verdicts import table as verdicts
@@ -150,7 +152,7 @@ def test_judged_images_are_an_image_table_with_depth_and_region(tmp_path):
     assert there["roi_uri"].to_pylist() == [None, "/roi.png"]
 
 
-def test_what_is_gone_is_taken_from_a_packed_archive(tmp_path):
+def test_what_is_gone_is_taken_from_a_packed_archive(tmp_path, capsys):
     data = tmp_path / "images"
     data.mkdir()
     for name in "ab":
@@ -168,3 +170,20 @@ def test_what_is_gone_is_taken_from_a_packed_archive(tmp_path):
     gone, there = image_rows(judged([out]).rows, str(tmp_path / "work"))["uri"].to_pylist()
     assert there == uris[1]
     assert storage.read_bytes(gone) == b"bytes of a"
+    assert "images within reach: done, 2 images" in capsys.readouterr().out
+    storage.write_json(storage.join(out, table.RUN), {"images": str(data)})
+    assert image_rows(judged([out]).rows, str(tmp_path / "work"))["uri"].to_pylist() == uris
+    assert capsys.readouterr().out == ""
+
+
+def test_images_of_a_packed_archive_are_looked_up_several_at_once(monkeypatch):
+    met = threading.Barrier(reach.LOOKS_AT_ONCE)
+
+    def looked_up(uri, packed, shard, work_uri):
+        met.wait(20)
+        return f"{work_uri}/{uri} of {shard} in {packed}"
+
+    monkeypatch.setattr(reach, "within_reach", looked_up)
+    images = [(str(number), "packed", "0") for number in range(2 * reach.LOOKS_AT_ONCE)]
+    expected = [f"work/{number} of 0 in packed" for number in range(len(images))]
+    assert reach.all_within_reach(images, "work") == expected

@@ -30,6 +30,12 @@ CHOOSE = """(() => {{ const field = document.querySelector('#filters [name={}]')
     field.value = '{}'; field.dispatchEvent(new Event('input', {{bubbles: true}})); }})()"""
 CLICK = """document.querySelector('.tile[data-index="{}"]').dispatchEvent(
     new MouseEvent('click', {{bubbles: true, cancelable: true, {}: true}}))"""
+# Rows from the 60th on are not answered before the page is told to `letGo`.
+HOLD = """(() => { const fetched = window.fetch, let_go = new Promise(go => (window.letGo = go)); window.asked = 0;
+    window.fetch = async (url, ...more) => {
+        if (String(url).includes('offset=60')) { window.asked += 1; await let_go; }
+        return fetched(url, ...more);
+    }; })()"""
 ADDED = "document.getElementById('numbers').textContent.includes('Threshold')"
 
 
@@ -114,6 +120,52 @@ def test_the_last_image_stays_and_takes_another_verdict(tab, page, scores):
     tab.key("d", "d")
     tab.wait(f"{TEXT.format('judged')}.startsWith('Judgeddefectby anna')")
     assert said(scores) == [("129.png", "normal"), ("129.png", "defect")]
+
+
+def before_the_end_of_a_page(tab, page) -> None:
+    """Row 59 is shown large, and the next one cannot be fetched yet."""
+    show(tab, page)
+    tab.ask(HOLD)
+    for _ in range(59):
+        tab.key("ArrowRight")
+    tab.wait("document.activeElement.dataset.index === '59'")
+    enlarge(tab)
+    assert tab.ask(FILE) == "059.png"
+
+
+def test_no_verdict_is_given_of_an_image_that_is_on_its_way(tab, page, scores):
+    before_the_end_of_a_page(tab, page)
+    tab.key("d", "d")
+    tab.wait(f"{TEXT.format('kept')} === '059.png: defect.'")
+    tab.wait("document.querySelector('[aria-current]').dataset.index === '60'")
+    assert tab.ask(FILE) == "059.png"
+    tab.key("n", "n")
+    tab.ask("document.querySelector('#judge [data-verdict=normal]').click()")
+    tab.ask("letGo()")
+    tab.wait(f"{FILE} === '060.png' && {ADDED}")
+    tab.key("u", "u")
+    tab.wait(f"{FILE} === '061.png'")
+    assert said(scores) == [("059.png", "defect"), ("060.png", "unsure")]
+    assert tab.errors == []
+
+
+def test_arrows_ask_for_an_image_that_no_verdict_goes_to_before_it_is_shown(tab, page, scores):
+    before_the_end_of_a_page(tab, page)
+    tab.key("ArrowRight")
+    tab.key("ArrowRight")
+    tab.key("d", "d")
+    tab.key("ArrowLeft")
+    tab.key("ArrowLeft")  # back at what is shown
+    tab.wait(f"{ADDED} && window.asked === 1")
+    tab.key("n", "n")
+    tab.wait(f"{TEXT.format('kept')} === '059.png: normal.'")
+    tab.key("Escape")  # while row 60 is on its way
+    tab.wait("!document.getElementById('row').open")
+    tab.ask("letGo()")
+    tab.wait("document.querySelector('.tile[data-index=\"60\"]').row !== undefined")
+    assert not tab.ask("document.getElementById('row').open")
+    assert said(scores) == [("059.png", "normal")]
+    assert tab.errors == []
 
 
 def test_a_note_and_a_place_go_with_a_verdict_and_with_no_other(tab, page, scores):

@@ -7,6 +7,7 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 import requests
 from starlette.testclient import TestClient
 
-from raydiff.errors import SettingsError
+from raydiff.errors import SettingsError, StorageError
 from raydiff.review import judged as judged_room
 from raydiff.review.app import review_app
 from raydiff.review.files import Files
@@ -310,6 +311,72 @@ def test_a_damaged_file_is_told_and_the_table_shown(client, scores, tmp_path):
     assert listed(client, "judged=defect") == [1]
     assert give(client, row=3, verdict="normal").status_code == 200
     assert client.get("/v1/rows/3").json()["judged"]["verdict"] == "normal"
+
+
+def test_files_that_are_damaged_are_told_once_and_keep_no_other_away(scores, tmp_path, monkeypatch):
+    monkeypatch.setattr(judged_room, "REFRESH_SECONDS", 0.0)
+    read = []
+    before = table._read
+    monkeypatch.setattr(table, "_read", lambda place: read.append(place) or before(place))
+    bad = [say(scores, "bob", "defect", number) for number in (1, 2)]
+    for place in bad:
+        (tmp_path / "verdicts" / place.rpartition("/")[2]).write_bytes(b"half")
+    for client in _client(scores, "anna"):
+        say(scores, "bob", "defect", 3)
+        assert listed(client, "judged=defect") == [3]
+        trouble = client.get("/v1/rows").json()["trouble"]
+        assert trouble.startswith(f"{bad[0]} is not as raydiff writes verdicts")
+        assert trouble.endswith("(files of verdicts with such faults beside it: 1)")
+        assert [read.count(place) for place in bad] == [1, 1]
+        for place in bad:
+            (tmp_path / "verdicts" / place.rpartition("/")[2]).unlink()
+        assert client.get("/v1/rows").json()["trouble"] is None
+
+
+def test_a_file_that_may_not_be_read_now_is_read_later(scores, monkeypatch):
+    monkeypatch.setattr(judged_room, "REFRESH_SECONDS", 0.0)
+    before = table._read
+
+    def refused(place):
+        raise StorageError(f"{place} may not be read")
+
+    for client in _client(scores, "anna"):
+        monkeypatch.setattr(table, "_read", refused)
+        place = say(scores, "bob", "defect", 1)
+        assert client.get("/v1/rows").json()["trouble"] == f"{place} may not be read"
+        monkeypatch.setattr(table, "_read", before)
+        assert client.get("/v1/rows").json()["trouble"] is None
+        assert listed(client, "judged=defect") == [1]
+
+
+def test_nobody_waits_for_what_another_reads(scores, monkeypatch):
+    monkeypatch.setattr(judged_room, "REFRESH_SECONDS", 0.0)
+    looked_through = Table(Files(scores))
+    looking, go_on = threading.Event(), threading.Event()
+    before = table.read_files
+
+    def slow(*args):
+        looking.set()
+        assert go_on.wait(60)
+        return before(*args)
+
+    monkeypatch.setattr(table, "read_files", slow)
+    say(scores, "bob", "defect", 1)
+    first, second = (threading.Thread(target=looked_through.judged.refresh) for _ in range(2))
+    first.start()
+    try:
+        assert looking.wait(60)
+        second.start()
+        second.join(10)
+        assert not second.is_alive()
+        assert looked_through.judged.of(uri(1)) is None
+    finally:
+        go_on.set()
+        first.join()
+    second.join()
+    assert looked_through.judged.of(uri(1))["who"] == "bob"
+    looked_through.judged.refresh()  # which may be read again
+    looked_through.files.close()
 
 
 @pytest.mark.parametrize("seed", range(4))

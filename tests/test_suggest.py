@@ -1,6 +1,7 @@
 """What to look at next: values, drawing and spreading against plain references; the whole on a real Ray."""
 
 import json
+import os
 from datetime import UTC, datetime
 
 import numpy as np
@@ -15,9 +16,10 @@ from scipy.spatial.distance import pdist, squareform
 from scipy.stats import chisquare
 from typer.testing import CliRunner
 
-from raydiff import cli, methods, storage
+from raydiff import cli, cluster, methods, storage
 from raydiff.errors import DataError, SettingsError
 from raydiff.images import pack, packed_archive
+from raydiff.learning import peaks
 from raydiff.learning.candidates import Seen, drawn, rows_of
 from raydiff.learning.peaks import looks_of
 from raydiff.learning.spread import Looks, mean_square, spread
@@ -401,3 +403,30 @@ def test_what_can_not_be_suggested_from_is_refused(tmp_path, model):
     assert "has no image to suggest: of all that have a score there are verdicts" in refused(out, model)
     storage.write_json(storage.join(out, table.MANIFEST), {"complete": False, "shards": {}})
     assert "is not scored to its end" in refused(out, model)
+
+
+def test_where_no_image_has_a_score_that_is_said(tmp_path, model):
+    out = scored_archive(tmp_path / "line4", model)
+    (part,) = table.parts(out)
+    rows = table.read_file(part)
+    storage.delete(part)
+    place = rows.column_names.index("score")
+    table.write(part, rows.set_column(place, "score", pa.nulls(len(rows), pa.float64())))
+    with pytest.raises(DataError, match="has no image to suggest: none has a score; its column `error` says why"):
+        suggest(out, model, 5, 0)
+
+
+def test_workers_are_told_whole_paths(tmp_path, model, monkeypatch):
+    out = scored_archive(tmp_path / "line4", model)
+    told = []
+
+    def looked(*args):
+        told.extend(args[:2])
+        return peaks.Found([], np.empty((0, 0), np.float32), "not looked at")
+
+    monkeypatch.setattr(cluster, "connect", lambda address: None)
+    monkeypatch.setattr(peaks, "looks_at_peaks", looked)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="not looked at"):
+        suggest("line4/out", os.path.relpath(model), 5, 0)
+    assert told == [model, out]

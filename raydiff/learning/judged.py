@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from raydiff.errors import DataError
 from raydiff.images import table as image_table
-from raydiff.learning.reach import packed_of, within_reach
+from raydiff.learning.reach import all_within_reach, packed_of
 from raydiff.scoring import table as scores
 from raydiff.scoring.columns import KINDS, applied_categories, by_category, read_part
 from raydiff.verdicts import table as verdicts
@@ -181,7 +181,7 @@ def image_rows(rows: pa.Table, work_uri: str) -> pa.Table:
     """
     packed = {archive: packed_of(archive) for archive in rows["archive"].unique().to_pylist()}
     told = zip(*(rows[name].to_pylist() for name in ("uri", "archive", "shard")), strict=True)
-    uris = [within_reach(uri, packed[archive], shard, work_uri) for uri, archive, shard in told]
+    uris = all_within_reach([(uri, packed[archive], shard) for uri, archive, shard in told], work_uri)
     defective = pc.equal(rows["use"], DEFECT)
     columns = {
         "uri": pa.array(uris, pa.string()),

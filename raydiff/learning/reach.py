@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 
 from raydiff import storage
 from raydiff.errors import ImageError, StorageError
 from raydiff.images import packed_archive, pages
+from raydiff.progress import phase
 from raydiff.scoring import table as scores
+
+LOOKS_AT_ONCE = 16  # object stores answer slowly but many at a time
 
 
 def packed_of(archive: str) -> str:
@@ -34,3 +40,19 @@ def within_reach(uri: str, packed: str, shard: str, work_uri: str) -> str:
         with contextlib.suppress(ImageError, StorageError):  # it becomes an image that cannot be read
             storage.write_bytes(place, packed_archive.fetch(uri, packed, shard).data)
     return place + uri.removeprefix(file)
+
+
+def all_within_reach(images: Sequence[tuple[str, str, str]], work_uri: str) -> list[str]:
+    """Where each of some images can be read, several looked up at once; shown where some are of a packed archive.
+
+    Args:
+        images: each as (uri, packed, shard), as `within_reach` takes them.
+    """
+    if not any(packed for _, packed, _ in images):
+        return [uri for uri, _, _ in images]
+    with phase("images within reach", len(images)) as shown, ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+        found = []
+        for uri in pool.map(within_reach, *zip(*images, strict=True), repeat(work_uri)):
+            found.append(uri)
+            shown.advance()
+    return found

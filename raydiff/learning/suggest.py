@@ -89,6 +89,7 @@ def suggest(scores_uri: str, model_uri: str, count: int, seed: int, address: str
     """
     if not 1 <= count <= MOST:
         raise SettingsError(f"-n {count} images cannot be suggested; give 1 to {MOST:,}")
+    scores_uri, model_uri = storage.absolute(scores_uri), storage.absolute(model_uri)  # for workers that are elsewhere
     check_scored_by(scores_uri, model_uri)
     described = describe(model_uri)["calibration"]
     if described is None:
@@ -99,6 +100,8 @@ def suggest(scores_uri: str, model_uri: str, count: int, seed: int, address: str
     seen = Seen(newest["uri"].combine_chunks(), judged["content_hash"].combine_chunks().drop_null())
     found = drawn(scores_uri, calibration, seen, max(EACH * count, AT_LEAST), seed)
     if not len(found):
+        if not len(judged):  # what has a score is drawn or judged
+            raise DataError(f"{scores_uri} has no image to suggest: none has a score; its column `error` says why")
         raise DataError(f"{scores_uri} has no image to suggest: of all that have a score there are verdicts")
     from raydiff import cluster  # here, because all that can be refused at once is refused before Ray is loaded
     from raydiff.learning.peaks import looks_at_peaks

@@ -33,20 +33,18 @@ let query = null; // what is shown, as it is asked for
 let pages = new Map(); // of its rows, the latest last
 let fetching = new Map(); // those under way
 let searching = null; // aborts what is under way
+let coming = null; // the place of the row that is to be shown large, while it is fetched
 let changes = null; // of verdicts that the list heeds, so that it stays as it is while it is gone through
 
 const pictures = new Pictures();
 const grid = new Grid($("grid"), { draw, gone, open });
-const giver = new Giver({
-  rows: async (indices) => {
-    await Promise.all(indices.map(fetchPage));
-    return indices.map(rowAt);
-  },
-  changed: () => grid.refresh(),
-});
-const choice = new Choice(grid, (indices, verdict) => giver.judge(indices, verdict));
+const giver = new Giver(() => grid.refresh());
+const choice = new Choice(grid, (indices, verdict) => giver.judge(rowsAt(indices), verdict));
 const row = new Row({
-  step: (by) => (grid.current + by >= 0 && grid.current + by < grid.total ? select(grid.current + by) : null),
+  step: (by) => {
+    const index = (coming ?? row.index) + by;
+    if (index >= 0 && index < grid.total) select(index);
+  },
   views: ({ part, category }) => {
     clear();
     form.elements.part.value = part;
@@ -55,12 +53,15 @@ const row = new Row({
     search();
   },
   closed: () => {
+    coming = null;
     grid.refresh();
     grid.focus(grid.current);
   },
   judge: async (verdict, more) => {
-    const index = grid.current;
-    if (!(await giver.judge([index], verdict, more))) return;
+    const { listed, index } = row; // what is seen, wherever the list is by now
+    if (!listed || coming !== null) return;
+    if (!(await giver.judge([listed], verdict, more))) return;
+    if (row.listed !== listed || coming !== null) return; // gone on from by hand
     row.judge.clear();
     select(Math.min(index + 1, grid.total - 1));
   },
@@ -181,6 +182,12 @@ function rowAt(index) {
   return rows?.[index % PAGE] ?? null;
 }
 
+/** The rows at places of the list, once they are there; null for those that could not be fetched. */
+async function rowsAt(indices) {
+  await Promise.all(indices.map(fetchPage));
+  return indices.map(rowAt);
+}
+
 /** Have the page there that holds a place of the list. */
 function fetchPage(index) {
   const page = Math.floor(index / PAGE);
@@ -240,8 +247,11 @@ function open(index) {
 }
 
 async function select(index) {
+  coming = index;
   grid.focus(index);
   await fetchPage(index);
+  if (coming !== index) return; // another is wanted by now, or none
+  coming = null;
   const told = rowAt(index);
   if (told && grid.current === index) row.show(told, index, grid.total);
 }
@@ -301,7 +311,7 @@ function listen() {
     if (!tile || !verdict) return;
     const index = Number(tile.dataset.index);
     if (choice.size) choice.give(verdict);
-    else if ((await giver.judge([index], verdict)) && !$("row").open) grid.focus(index + 1);
+    else if ((await giver.judge(rowsAt([index]), verdict)) && !$("row").open) grid.focus(index + 1);
   });
   addEventListener("hashchange", fromAddress);
 }

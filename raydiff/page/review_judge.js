@@ -17,19 +17,18 @@ export function meant(event) {
 export class Giver {
   #busy = false;
 
-  /** `rows(indices)` gives the rows at places of the list, `changed()` is told when their verdicts have changed. */
-  constructor({ rows, changed }) {
+  /** `changed()` is told when verdicts of rows have changed. */
+  constructor(changed) {
     this.who = null; // nobody, until it is known
-    this.rows = rows;
     this.changed = changed;
   }
 
-  /** Give a verdict of the rows at some places; whether it was kept. */
-  async judge(indices, verdict, more) {
+  /** Give a verdict of rows of the list, or of those that a promise brings; whether it was kept. */
+  async judge(rows, verdict, more) {
     if (!this.who || this.#busy) return false;
     this.#busy = true;
     try {
-      const told = await this.rows(indices);
+      const told = await rows;
       if (told.includes(null)) throw new Error("not all of these images could be fetched");
       const counts = await send(told.map(({ row }) => row), verdict, more);
       for (const each of told) each.judged = counts.get(each.row);

@@ -41,7 +41,7 @@ export class Row {
     $("row").addEventListener("close", () => {
       if ($("row").open) return; // told late: another row is shown by now
       this.abort?.abort();
-      this.shows = null;
+      this.shows = this.listed = null;
       closed();
     });
     $("row").addEventListener("keydown", (event) => {
@@ -69,6 +69,8 @@ export class Row {
     const { signal } = this.abort;
     if (this.shows !== told.row) this.judge.clear();
     this.shows = told.row;
+    this.listed = told; // as the list has it
+    this.index = index;
     $("place").textContent = `${(index + 1).toLocaleString("en")} of ${total.toLocaleString("en")}`;
     $("previous").disabled = index === 0;
     $("next").disabled = index + 1 >= total;

@@ -39,6 +39,7 @@ class Judged:
         """Nothing is read before the first `refresh`."""
         self._uri, self._rows, self._search = files.uri, files.rows, search
         self._read: set[str] = set()  # names of files
+        self._bad: dict[str, DataError] = {}  # by names of files that are not as they should be, and not read again
         self._newest: dict[str, _Newest] = {}  # by URI
         self._changes: list[tuple[str, int]] = []  # URI and CODES
         self._places: dict[str, list[int]] = {}  # rows of URIs
@@ -56,21 +57,46 @@ class Judged:
     def refresh(self, told: Callable[[int, int], None] = lambda *_: None) -> None:
         """Read the files that were added since, unless that was done within REFRESH_SECONDS.
 
-        What cannot be read is told in `trouble`: the table can be looked through without it.
+        What cannot be read is told in `trouble`: the table can be looked through without it, and without what another
+        thread is reading.
 
         Args:
             told: called after each file with how many are read, and of how many.
         """
-        with self._reading:
+        if not self._reading.acquire(blocking=False):
+            return
+        try:
             if time.monotonic() - self._looked < REFRESH_SECONDS:
                 return
             try:
-                for name, rows in table.read_files(self._uri, self._read, told):
-                    self._take(name, _verdicts(name, rows))
-                self.trouble = ""
+                self.trouble = self._refreshed(told)
             except RaydiffError as error:
                 self.trouble = str(error)
             self._looked = time.monotonic()
+        finally:
+            self._reading.release()
+
+    def _refreshed(self, told: Callable[[int, int], None]) -> str:
+        """Take in the files that were added since; what is wrong with others, in a sentence."""
+        with self._taking:
+            known = self._read | self._bad.keys()
+        found = table.read_files(self._uri, known, told)
+        bad = {name: error for name, error in self._bad.items() if name in found.names}
+        unread: list[RaydiffError] = []  # may be there later
+        for name, rows in found.tables.items():
+            try:
+                self._take(name, _verdicts(name, rows))
+            except DataError as error:
+                bad[name] = error
+        for name, failed in found.errors.items():
+            if isinstance(failed, DataError):
+                bad[name] = failed
+            else:
+                unread.append(failed)
+        self._bad = bad
+        sentences = [str(error) for error in (*bad.values(), *unread)] or [""]
+        others = len(sentences) - 1
+        return sentences[0] + (f" (files of verdicts with such faults beside it: {others:,})" if others else "")
 
     def give(self, verdicts: Sequence[Verdict]) -> None:
         """Append verdicts to the table, in one file.

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raydiff import storage
-from raydiff.errors import DataError
+from raydiff.errors import DataError, RaydiffError, StorageError
 from raydiff.storage.patience import patiently
 
 NORMAL, DEFECT, UNSURE = "normal", "defect", "unsure"
@@ -51,6 +51,14 @@ class Verdict(NamedTuple):
     when: datetime  # with its time zone
     region: tuple[float, float, float, float] | None = None
     note: str | None = None
+
+
+class Found(NamedTuple):
+    """The files of the table, each by its name, in the order of the names."""
+
+    names: frozenset[str]  # of all that are there
+    tables: dict[str, pa.Table]  # in SCHEMA, of those that were read
+    errors: dict[str, RaydiffError]  # StorageError or DataError, of those that could not be
 
 
 def of(verdicts: Sequence[Verdict]) -> pa.Table:
@@ -90,35 +98,42 @@ def read(scores_uri: str) -> pa.Table:
         StorageError: if a file cannot be read.
         DataError: if one is not as `append` writes them.
     """
-    tables = [rows for _, rows in read_files(scores_uri)]
-    return pa.concat_tables([SCHEMA.empty_table(), *tables]).combine_chunks()
+    found = read_files(scores_uri)
+    for error in found.errors.values():
+        raise error
+    return pa.concat_tables([SCHEMA.empty_table(), *found.tables.values()]).combine_chunks()
 
 
 def read_files(
     scores_uri: str, known: Collection[str] = (), told: Callable[[int, int], None] = lambda *_: None
-) -> list[tuple[str, pa.Table]]:
-    """The files of the table in the order of their names, each as (name, its rows in SCHEMA).
+) -> Found:
+    """The files of the table; one that cannot be read keeps none of the others away.
 
     As no file is ever changed, who has read some before reads those alone that were added since.
 
     Args:
-        known: names of files that are left out.
+        known: names of files that are not read.
         told: called after each file with how many are read, and of how many.
 
     Raises:
-        StorageError: if a file cannot be read, or the folder cannot be listed.
-        DataError: if one is not as `append` writes them.
+        StorageError: if the folder cannot be listed.
     """
     folder = storage.join(scores_uri, TABLE)
     found = storage.list_files(folder) if storage.exists(folder) else []
     files = {storage.name(uri): uri for uri in found}
-    names = [name for name in files if _NAME.fullmatch(name) and name not in known]
+    there = frozenset(name for name in files if _NAME.fullmatch(name))
+    names = [name for name in files if name in there and name not in known]
+    tables: dict[str, pa.Table] = {}
+    errors: dict[str, RaydiffError] = {}
     with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-        tables = []
-        for rows in pool.map(_read, [files[name] for name in names]):
-            tables.append(rows)
-            told(len(tables), len(names))
-    return list(zip(names, tables, strict=True))
+        read_ones = pool.map(_tried, [files[name] for name in names])
+        for done, (name, rows) in enumerate(zip(names, read_ones, strict=True), 1):
+            if isinstance(rows, RaydiffError):
+                errors[name] = rows
+            else:
+                tables[name] = rows
+            told(done, len(names))
+    return Found(there, tables, errors)
 
 
 def newest(rows: pa.Table) -> pa.Table:
@@ -169,6 +184,13 @@ def _refuse(rows: pa.Table, name: str, bad: pa.ChunkedArray, rule: str) -> None:
     place = pc.index(pc.fill_null(bad, True), True).as_py()
     if place >= 0:
         raise DataError(f"verdicts: {name}, row {place}: {rows[name][place].as_py()!r} {rule}")
+
+
+def _tried(uri: str) -> pa.Table | RaydiffError:
+    try:
+        return _read(uri)
+    except (StorageError, DataError) as error:
+        return error
 
 
 def _read(uri: str) -> pa.Table:
