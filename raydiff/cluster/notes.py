@@ -54,6 +54,10 @@ class Topic(NamedTuple):
         """`title`: `done` of `total`."""
         return self.notes.write.remote(self.name, (title, done, total, remark))
 
+    def report(self, title: str, done: int, total: int) -> None:
+        """As `write`, and wait until it is written."""
+        ray.get(self.write(title, done, total))
+
     def read(self) -> Any:
         """The latest `Progress`."""
         return self.notes.read.remote(self.name)

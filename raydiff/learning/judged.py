@@ -29,8 +29,8 @@ MOST = 10_000  # images of a kind and category that are used; of more those with
 
 TEACH, CALIBRATE, DEFECT = "teach", "calibrate", "defect"
 _COLUMNS = [
-    "uri", "dataset", "category", "category_guessed", "split", "content_hash", "score", "threshold", "is_anomalous",
-    "error", image_table.PART, image_table.BIT_DEPTH, image_table.ROI,
+    "uri", "dataset", "category", "category_guessed", "content_hash", "score", "is_anomalous", image_table.PART,
+    image_table.BIT_DEPTH, image_table.ROI,
 ]  # fmt: skip
 
 
@@ -48,10 +48,6 @@ class Judged(NamedTuple):
     # of each category's scored images in the archives those that raised an alarm; "" of no category, absent where
     # nothing says
     alarm_shares: dict[str, float]
-
-    def of(self, use: str) -> pa.Table:
-        """The rows for one use."""
-        return self.rows.filter(pc.equal(self.rows["use"], use))
 
 
 def judged(archives: Sequence[str], own: frozenset[str] = frozenset(), teaches: bool = True) -> Judged:

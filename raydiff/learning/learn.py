@@ -14,7 +14,6 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from itertools import repeat
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -117,7 +116,7 @@ def learn(
         _check(outcome, force)
         child.card["learnt"] = {
             "parent": parent.id,
-            "verdicts": [storage.absolute(uri) for uri in known],
+            "verdicts": known,
             "taught": outcome.teaching.images,
             "calibrating": outcome.calibrating.images,
             "defects": outcome.defects.images,
@@ -130,12 +129,12 @@ def learn(
 
 
 def _run_of(model_uri: str, run_uri: str | None) -> RunFolder:
-    place = storage.absolute(model_uri)
-    if run_uri is None and place.split("/")[-2:-1] != ["models"]:
+    folders = model_uri.split("/")
+    if run_uri is None and folders[-2:-1] != ["models"]:
         raise DataError(
             f"{model_uri} does not lie in a run (RUN/models/NAME); say with --run where its images are known"
         )
-    return RunFolder.existing(run_uri or "/".join(place.split("/")[:-2]))
+    return RunFolder.existing(run_uri or "/".join(folders[:-2]))
 
 
 def _can_be_taught(method: Method) -> bool:
@@ -177,7 +176,7 @@ def _taught(
     method, settings = parent.method, parent.method.settings
     by_gradients = isinstance(settings, GradientSettings)
     teaching = images.filter(pc.equal(found.rows["use"], TEACH))
-    state, learnt = {name: value.cpu() for name, value in method.state_dict().items()}, None
+    state, learnt = state_of(method), None
     positions = parent.positions
     if len(teaching):
         table.write(place.of("teaching.parquet"), teaching)
@@ -206,11 +205,7 @@ def _taught(
 @ray.remote(max_retries=MAX_FAILURES)
 def _learn(model_uri: str, examples_uri: str, target: str, seed: int, board: Topic) -> Learnt | None:
     method = load(model_uri, cluster.use_assigned_device()).method
-
-    def report(what: str, done: int, total: int) -> None:
-        ray.get(board.write(what, done, total))
-
-    found = method.learn(ExampleStore(examples_uri), seed, report)
+    found = method.learn(ExampleStore(examples_uri), seed, board.report)
     storage.write_bytes(target, safetensors.torch.save(state_of(method)))
     return found
 
@@ -235,7 +230,7 @@ def _outcome(
     pair = (old, before), (new.calibration, after)
     defects, lost = alarms(uses, DEFECT, *pair)
     kept = [before[uri] for uri in normals["uri"].to_pylist() if uri in before]
-    was = sum(each.alarms(old) for each in kept) if kept else sum(map(_alarms_of, repeat(old), old.categories))
+    was = sum(each.alarms(old) for each in kept) if kept else _own_alarms(old)
     own = Alarms(len(new.own), was, sum(each.alarms(new.calibration) for each in new.own))
     far = sorted(((far, uri) for uri, far in (learnt.alone if learnt else {}).items() if far > FAR), reverse=True)
     return Outcome(
@@ -260,10 +255,11 @@ def _outcome(
     )
 
 
-def _alarms_of(calibration: Calibration, category: str) -> int:
-    """How many of a category's own calibrating images raise an alarm."""
-    threshold = calibration.of(category).threshold
-    return sum(score > threshold for score in calibration.categories[category].scores)
+def _own_alarms(calibration: Calibration) -> int:
+    """How many of the images that calibrate raise an alarm."""
+    return sum(
+        score > calibration.of(name).threshold for name, own in calibration.categories.items() for score in own.scores
+    )
 
 
 def _check(outcome: Outcome, force: bool) -> None:

@@ -12,11 +12,11 @@ from raydiff import storage
 from raydiff.images import table
 from raydiff.learning.judged import Judged
 from raydiff.model.calibration import Calibration
-from raydiff.model.description import describe
 from raydiff.scoring import table as score_table_file
 from raydiff.scoring.bulk import score_table
 from raydiff.scoring.columns import applied_categories, read_columns
 from raydiff.scoring.deployment import deployed
+from raydiff.scoring.made_by import ids
 
 
 class Scored(NamedTuple):
@@ -54,9 +54,9 @@ def scores_before(model_uri: str, judged: Judged, images: pa.Table, scores_uri: 
         judged: the images.
         images: the same as an image table, row by row.
     """
-    ids = {describe(model_uri)["id"], describe(model_uri, calibrated=False)["id"]}
+    mine = ids(model_uri)
     archives = judged.rows["archive"].to_pylist()
-    own = {archive for archive in set(archives) if _model_of(archive) in ids}
+    own = {archive for archive in set(archives) if _model_of(archive) in mine}
     told = zip(
         images["uri"].to_pylist(), judged.rows["score"].to_pylist(), judged.rows["applied"].to_pylist(), strict=True
     )

@@ -198,7 +198,7 @@ class FeatureMethod(Method):
                 told = functools.partial(_report_coreset, report, sum(sizes), sum(wanted))
                 taken = greedy_coreset(part, size, generator, told)
                 parts.append(part[taken])
-                radii[place, number] = cover_radius(part[taken]) if size > 1 else 0
+                radii[place, number] = _radius(part[taken])
                 if len(self.parts) > 1:
                     drawn = torch.randperm(len(part), generator=generator)[:SCALE_PATCHES].to(part.device)
                     scales.append(nearest_neighbours(part[drawn], part[taken], 1)[0].mean().clamp_min(1e-6))
@@ -383,7 +383,12 @@ class FeatureMethod(Method):
         if before:
             for place, rows in enumerate(self.bank_rows()):
                 for number, part in enumerate(self.memory_bank[rows].split(self.parts, 1)):
-                    self.cover_radii[place, number] = cover_radius(part) if len(part) > 1 else 0
+                    self.cover_radii[place, number] = _radius(part)
+
+
+def _radius(bank: Tensor) -> float:
+    """A bank's cover radius as training chose it; 0 of a single vector, which tells none."""
+    return cover_radius(bank) if len(bank) > 1 else 0.0
 
 
 def _report_coreset(report: Report, before: int, total: int, taken: int) -> None:

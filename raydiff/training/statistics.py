@@ -37,11 +37,8 @@ def _statistics(method: str, settings: Any, examples_uri: str, target: str, seed
     torch.manual_seed(seed)
     fitted = methods.get(method)(settings).to(device).eval()
 
-    def report(what: str, done: int, total: int) -> None:
-        ray.get(board.write(what, done, total))
-
     with torch.no_grad():
-        fitted.fit_statistics(ExampleStore(examples_uri), seed, report)
+        fitted.fit_statistics(ExampleStore(examples_uri), seed, board.report)
     storage.write_bytes(target, safetensors.torch.save(state_of(fitted)))
 
 
