@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 
@@ -42,17 +42,23 @@ def within_reach(uri: str, packed: str, shard: str, work_uri: str) -> str:
     return place + uri.removeprefix(file)
 
 
-def all_within_reach(images: Sequence[tuple[str, str, str]], work_uri: str) -> list[str]:
-    """Where each of some images can be read, several looked up at once; shown where some are of a packed archive.
+def each_within_reach(images: Sequence[tuple[str, str, str]], work_uri: str) -> Iterator[str]:
+    """Where each of some images can be read, several looked up at once.
 
     Args:
-        images: each as (uri, packed, shard), as `within_reach` takes them.
+        images: each as (uri, packed, shard), as `within_reach` takes them; at least one.
     """
+    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+        yield from pool.map(within_reach, *zip(*images, strict=True), repeat(work_uri))
+
+
+def all_within_reach(images: Sequence[tuple[str, str, str]], work_uri: str) -> list[str]:
+    """As `each_within_reach`, of any number of images; shown where some are of a packed archive."""
     if not any(packed for _, packed, _ in images):
         return [uri for uri, _, _ in images]
-    with phase("images within reach", len(images)) as shown, ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+    with phase("images within reach", len(images)) as shown:
         found = []
-        for uri in pool.map(within_reach, *zip(*images, strict=True), repeat(work_uri)):
+        for uri in each_within_reach(images, work_uri):
             found.append(uri)
             shown.advance()
     return found

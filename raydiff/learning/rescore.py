@@ -9,7 +9,6 @@ that are gone), `score_table/`, `run.json`, `manifest.json`, `changes.parquet` a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,7 +26,7 @@ from raydiff.images.decode import MAX_PIXELS
 from raydiff.images.shards import shard_name, shards
 from raydiff.learning import falling
 from raydiff.learning.changes import BY_DAY, FILE, Changes, Counts, compare
-from raydiff.learning.reach import packed_of, within_reach
+from raydiff.learning.reach import each_within_reach, packed_of
 from raydiff.model.calibration import Calibration
 from raydiff.model.description import DESCRIPTION, describe
 from raydiff.progress import console, phase
@@ -42,7 +41,6 @@ FOLDER = "rescored"  # in the archive's; its readers look into folders by their 
 IMAGES = "images"
 UNPACKED = "unpacked"  # images of a packed archive that are gone
 SHOWN = 40  # categories that are printed
-LOOKS_AT_ONCE = 8  # for files of a packed archive
 
 _COLUMNS = [
     *image_table.SCHEMA.names, image_table.DAY, image_table.PART, image_table.ROI, image_table.BIT_DEPTH, "score",
@@ -257,7 +255,7 @@ def _write_images(
     names = scores.part_names(archive)
     there = {shard.name for shard in shards(images_uri)}
     reading = read_columns([scores.part_uri(archive, name) for name in names], _COLUMNS)
-    with phase("what could alarm") as shown, ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+    with phase("what could alarm") as shown:
         for name, part in zip(names, shown.counted(reading), strict=True):
             rows = part.filter(pa.array(asked(part))).drop_columns(_NOT_OF_IMAGES)
             listing, number, _ = name.split("-")
@@ -265,9 +263,8 @@ def _write_images(
             if not len(rows) or own in there:
                 continue
             if packed:
-                place = storage.join(out_uri, UNPACKED)
-                reached = partial(within_reach, packed=packed, shard=name, work_uri=place)
-                uris = list(pool.map(reached, rows["uri"].to_pylist()))
+                these = [(uri, packed, name) for uri in rows["uri"].to_pylist()]
+                uris = list(each_within_reach(these, storage.join(out_uri, UNPACKED)))
                 rows = rows.set_column(0, "uri", pa.array(uris, pa.string()))
             nothing = [each for each in image_table.extra(rows) if rows[each.name].null_count == len(rows)]
             patiently(image_shards.write_shard, images_uri, own, rows.drop_columns([each.name for each in nothing]))
